@@ -1,0 +1,181 @@
+"""Errors by meaning; transports translate them, nothing here knows HTTP.
+
+FairwayError
+├── InvalidInput                the caller's data is wrong; `problems` names every place
+│   ├── MalformedInput          could not be read at all (syntax, shape, encoding)
+│   ├── ContractViolation       was read, breaks the contract
+│   ├── PayloadTooLarge
+│   └── UnsupportedContent      content type or encoding nobody here reads
+├── NotFound
+│   ├── ModelNotFound
+│   ├── VersionNotFound
+│   └── AliasNotFound
+├── Conflict
+│   ├── AlreadyExists
+│   ├── RouteConflict           compare-and-set lost: somebody changed the route first
+│   └── IncompatibleContract    versions behind one route must share one input contract
+├── ArtifactError               a model file or bundle cannot be used
+│   ├── UntrustedArtifact       references code that is not on the allow-list
+│   ├── UnknownFormat
+│   ├── CorruptBundle           truncated or altered
+│   ├── NewerFormat             written by a newer Fairway
+│   ├── EnvironmentMismatch     needs other package versions
+│   ├── GoldenMismatch          gives other answers than when it was packaged
+│   └── ProofFailed             the converted model disagrees and nothing else may be used
+├── Unavailable                 try again later
+│   ├── RegistryUnavailable     database or object store away, or held by another process
+│   ├── StorageFull
+│   └── Overloaded
+├── MissingExtra                an optional package is needed; the message says which extra
+├── InsecureBinding             refuses to listen beyond loopback without authentication
+├── SettingsError
+└── ModelFailed                 the model itself raised while predicting
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing wrong with an input: where it is and what it is."""
+
+    reason: str
+    field: str | None = None
+    row: int | None = None
+
+
+class FairwayError(Exception):
+    """Base of every error Fairway raises on purpose. `code` is stable and part of the public surface."""
+
+    code = "fairway_error"
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message if hint is None else f"{message} {hint}")
+        self.hint = hint
+
+
+class InvalidInput(FairwayError):
+    code = "invalid_input"
+
+    def __init__(self, message: str, problems: tuple[Problem, ...] = (), *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = problems
+
+
+class MalformedInput(InvalidInput):
+    code = "malformed_input"
+
+
+class ContractViolation(InvalidInput):
+    code = "contract_violation"
+
+
+class PayloadTooLarge(InvalidInput):
+    code = "payload_too_large"
+
+
+class UnsupportedContent(InvalidInput):
+    code = "unsupported_content"
+
+
+class NotFound(FairwayError):
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class VersionNotFound(NotFound):
+    code = "version_not_found"
+
+
+class AliasNotFound(NotFound):
+    code = "alias_not_found"
+
+
+class Conflict(FairwayError):
+    code = "conflict"
+
+
+class AlreadyExists(Conflict):
+    code = "already_exists"
+
+
+class RouteConflict(Conflict):
+    code = "route_conflict"
+
+
+class IncompatibleContract(Conflict):
+    code = "incompatible_contract"
+
+
+class ArtifactError(FairwayError):
+    code = "artifact_error"
+
+
+class UntrustedArtifact(ArtifactError):
+    """`names` lists every refused `module.name` found in the artefact."""
+
+    code = "untrusted_artifact"
+
+    def __init__(self, message: str, names: tuple[str, ...] = (), *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.names = names
+
+
+class UnknownFormat(ArtifactError):
+    code = "unknown_format"
+
+
+class CorruptBundle(ArtifactError):
+    code = "corrupt_bundle"
+
+
+class NewerFormat(ArtifactError):
+    code = "newer_format"
+
+
+class EnvironmentMismatch(ArtifactError):
+    code = "environment_mismatch"
+
+
+class GoldenMismatch(ArtifactError):
+    code = "golden_mismatch"
+
+
+class ProofFailed(ArtifactError):
+    code = "proof_failed"
+
+
+class Unavailable(FairwayError):
+    code = "unavailable"
+
+
+class RegistryUnavailable(Unavailable):
+    code = "registry_unavailable"
+
+
+class StorageFull(Unavailable):
+    code = "storage_full"
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"
+
+
+class MissingExtra(FairwayError):
+    code = "missing_extra"
+
+
+class InsecureBinding(FairwayError):
+    code = "insecure_binding"
+
+
+class SettingsError(FairwayError):
+    code = "settings_error"
+
+
+class ModelFailed(FairwayError):
+    code = "model_failed"

@@ -1,0 +1,69 @@
+"""Settings as small frozen groups under one root. Read once by `fairway.app` from the environment and
+`fairway.toml`, then passed down; nothing else reads the environment."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A group of settings; an unknown key is an error, so a typing mistake cannot pass silently."""
+
+
+class RegistrySettings(Group):
+    database_url: str = ""
+    """SQLAlchemy URL; empty means SQLite at `<home>/registry.db`."""
+    blobs_url: str = ""
+    """fsspec URL of the content-addressed files; empty means `<home>/blobs`."""
+    lock_timeout_seconds: float = 10.0
+    """How long to wait for a registry that another process holds."""
+
+
+class LimitSettings(Group):
+    body_bytes: int = 64 * 1024 * 1024
+    """Largest request body."""
+    rows: int = 100_000
+    """Most rows in one request."""
+    json_depth: int = 16
+    """Deepest nesting of a JSON body."""
+    problems: int = 100
+    """Most problems listed in one error answer; the rest are counted."""
+    header_bytes: int = 64 * 1024
+    """Largest request line and headers together."""
+
+
+class ServingSettings(Group):
+    host: str = "127.0.0.1"
+    port: int = 8080
+    grpc_port: int = 8081
+    workers: int = 1
+    inline_seconds: float = 0.002
+    """Calls expected to take longer run in a thread instead of the event loop."""
+    threads: int = 4
+    """Threads for calls that do not run inline."""
+    queue: int = 1024
+    """Most calls waiting for a thread; more are answered 503."""
+    engine_threads: int = 1
+    """Threads inside one engine call (ONNX Runtime intra-op)."""
+    drain_seconds: float = 20.0
+    errors: str = "full"
+    """`full` names fields and reasons; `safe` gives only code and request id."""
+
+
+class LogSettings(Group):
+    enabled: bool = True
+    flush_seconds: float = 0.2
+    queue_rows: int = 50_000
+    """Rows waiting to be written; more are dropped and counted."""
+    queue_bytes: int = 64 * 1024 * 1024
+    segment_bytes: int = 32 * 1024 * 1024
+    disk_bytes: int = 2 * 1024 * 1024 * 1024
+    """Most bytes of log per model; the oldest segments go first."""
+
+
+class Settings(Group):
+    home: str = ""
+    registry: RegistrySettings = RegistrySettings()
+    limits: LimitSettings = LimitSettings()
+    serving: ServingSettings = ServingSettings()
+    log: LogSettings = LogSettings()

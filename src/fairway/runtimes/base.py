@@ -1,0 +1,58 @@
+"""The port every engine implements, and the table that finds the engine for a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from fairway.core.bundle import EngineSpec
+from fairway.core.columns import Columns, Outputs
+from fairway.core.contract import Contract
+from fairway.core.errors import MissingExtra, UnknownFormat
+
+
+class Engine(Protocol):
+    """A loaded model.
+
+    `predict` takes validated columns with at least one row and returns the contract's outputs by name, rows
+    first. It may be called from several threads at once. It raises `ModelFailed` when the model itself fails.
+    """
+
+    def predict(self, columns: Columns) -> Outputs: ...
+
+    def unload(self) -> None: ...
+
+
+Loader = Callable[[Path, EngineSpec, Contract, int], Engine]
+"""(bundle directory, spec, contract, threads inside one call) -> engine."""
+
+ENGINES: dict[str, tuple[str, str]] = {
+    "onnx": ("fairway.runtimes.onnx:load", ""),
+    "native:sklearn": ("fairway.runtimes.sklearn:load", "sklearn"),
+    "native:xgboost": ("fairway.runtimes.xgboost:load", "xgboost"),
+    "native:lightgbm": ("fairway.runtimes.lightgbm:load", "lightgbm"),
+    "native:catboost": ("fairway.runtimes.catboost:load", "catboost"),
+    "native:python": ("fairway.runtimes.python:load", ""),
+}
+"""Engine kind -> (where its loader is, the extra that installs what it needs)."""
+
+
+def load(directory: Path, spec: EngineSpec, contract: Contract, *, threads: int = 1) -> Engine:
+    """Loads the engine of an unpacked, verified bundle."""
+    if spec.kind not in ENGINES:
+        raise UnknownFormat(
+            f"engine {spec.kind!r} is not one this Fairway knows ({', '.join(ENGINES)}).",
+            hint="Upgrade Fairway or package the model again.",
+        )
+    where, extra = ENGINES[spec.kind]
+    module, _, attribute = where.partition(":")
+    try:
+        loader = cast(Loader, getattr(import_module(module), attribute))
+        return loader(directory, spec, contract, threads)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"engine {spec.kind!r} needs the package {error.name!r}.",
+            hint=f"Install it with: pip install 'fairway[{extra}]'" if extra else None,
+        ) from error
