@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -45,7 +45,7 @@ def nulls_of(values: Array) -> Array:
     if values.dtype.kind == "M":
         return np.isnat(values)
     if values.dtype.kind == "O":
-        return np.equal(values, None)
+        return np.array([value is None for value in values.flat], dtype=bool).reshape(values.shape)
     return np.zeros(values.shape, dtype=bool)
 
 
@@ -123,7 +123,7 @@ def conform(field: Field, values: Values) -> tuple[Array, list[Problem]]:
             return _numeric_array(field, values)
         if values.dtype.kind == "M" and field.dtype is DType.timestamp:
             return _timestamp_array(field, values)
-        values = values.tolist()
+        values = list(values.tolist())
     if field.dtype.is_float:
         fast = _float_list(field, values)
         if fast is not None:
@@ -159,14 +159,15 @@ def _float_list(field: Field, values: Sequence[Any]) -> Array | None:
 
 
 def _narrow(field: Field, array: Array) -> Array | None:
-    limit = np.finfo(field.dtype.value).max
+    limit = float(np.finfo(np.dtype(field.dtype.value)).max)
     with np.errstate(invalid="ignore"):
         too_large = np.isfinite(array) & (np.abs(array) > limit)
     return None if too_large.any() else array.astype(field.dtype.value)
 
 
 def _each(field: Field, values: Sequence[Any]) -> tuple[Array, list[Problem]]:
-    read = _READERS.get(field.dtype, _read_float if field.dtype.is_float else _read_integer)
+    numeric = _read_float if field.dtype.is_float else _read_integer
+    read: Callable[[Field, Any], Any] = _READERS.get(field.dtype, numeric)
     problems: list[Problem] = []
     result: list[Any] = []
     for row, value in enumerate(values):
@@ -193,7 +194,7 @@ def _build(field: Field, values: list[Any]) -> Array:
 
 
 def _is_null(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and value != value) or value is _NAT
+    return value is None or (isinstance(value, float) and math.isnan(value)) or value is _NAT
 
 
 def _read_float(field: Field, value: Any) -> float:
@@ -251,7 +252,7 @@ def _read_timestamp(field: Field, value: Any) -> np.datetime64:
         except ValueError:
             raise _Wrong(wrong_type(field, value)) from None
     if isinstance(value, np.datetime64):
-        return value.astype("datetime64[us]")
+        return cast("np.datetime64", value.astype("datetime64[us]"))
     if not isinstance(value, datetime):
         raise _Wrong(f"{wrong_type(field, value)}; send text such as 2026-01-31T12:00:00Z")
     try:

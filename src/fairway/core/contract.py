@@ -6,6 +6,7 @@ a tensor is one field with a fixed shape, an `[n, ...]` array.
 
 from __future__ import annotations
 
+import builtins
 import enum
 import hashlib
 from collections.abc import Iterator
@@ -32,15 +33,15 @@ class DType(enum.StrEnum):
     timestamp = "timestamp"
 
     @property
-    def is_integer(self) -> bool:
+    def is_integer(self) -> builtins.bool:
         return self in _INTEGERS
 
     @property
-    def is_float(self) -> bool:
+    def is_float(self) -> builtins.bool:
         return self in _FLOATS
 
     @property
-    def is_numeric(self) -> bool:
+    def is_numeric(self) -> builtins.bool:
         """Can stand in a numeric matrix: booleans, integers and floats."""
         return self in _INTEGERS or self in _FLOATS or self is DType.bool
 

@@ -1,16 +1,13 @@
 """Settings as small frozen groups under one root. Read once by `fairway.app` from the environment and
-`fairway.toml`, then passed down; nothing else reads the environment."""
+`fairway.toml`, then passed down; nothing else reads the environment. An unknown
+key is an error, so a typing mistake cannot pass silently."""
 
 from __future__ import annotations
 
 import msgspec
 
 
-class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A group of settings; an unknown key is an error, so a typing mistake cannot pass silently."""
-
-
-class RegistrySettings(Group):
+class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     database_url: str = ""
     """SQLAlchemy URL; empty means SQLite at `<home>/registry.db`."""
     blobs_url: str = ""
@@ -19,7 +16,7 @@ class RegistrySettings(Group):
     """How long to wait for a registry that another process holds."""
 
 
-class LimitSettings(Group):
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     body_bytes: int = 64 * 1024 * 1024
     """Largest request body."""
     rows: int = 100_000
@@ -32,7 +29,7 @@ class LimitSettings(Group):
     """Largest request line and headers together."""
 
 
-class ServingSettings(Group):
+class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: int = 8080
     grpc_port: int = 8081
@@ -50,7 +47,7 @@ class ServingSettings(Group):
     """`full` names fields and reasons; `safe` gives only code and request id."""
 
 
-class LogSettings(Group):
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     enabled: bool = True
     flush_seconds: float = 0.2
     queue_rows: int = 50_000
@@ -61,7 +58,7 @@ class LogSettings(Group):
     """Most bytes of log per model; the oldest segments go first."""
 
 
-class Settings(Group):
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     home: str = ""
     registry: RegistrySettings = RegistrySettings()
     limits: LimitSettings = LimitSettings()
