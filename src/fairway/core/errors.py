@@ -26,6 +26,7 @@ FairwayError
 │   ├── RegistryUnavailable     database or object store away, or held by another process
 │   ├── StorageFull
 │   └── Overloaded
+├── CorruptRegistry             the registry's database is damaged; trying again does not help
 ├── MissingExtra                an optional package is needed; the message says which extra
 ├── InsecureBinding             refuses to listen beyond loopback without authentication
 ├── SettingsError
@@ -163,6 +164,10 @@ class StorageFull(Unavailable):
 
 class Overloaded(Unavailable):
     code = "overloaded"
+
+
+class CorruptRegistry(FairwayError):
+    code = "corrupt_registry"
 
 
 class MissingExtra(FairwayError):

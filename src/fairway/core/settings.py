@@ -4,6 +4,8 @@ key is an error, so a typing mistake cannot pass silently."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
@@ -12,6 +14,8 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """SQLAlchemy URL; empty means SQLite at `<home>/registry.db`."""
     blobs_url: str = ""
     """fsspec URL of the content-addressed files; empty means `<home>/blobs`."""
+    blobs_options: dict[str, Any] = {}
+    """Options of the fsspec filesystem behind `blobs_url`, such as `endpoint_url`."""
     lock_timeout_seconds: float = 10.0
     """How long to wait for a registry that another process holds."""
 

@@ -15,7 +15,10 @@ _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}\Z")
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """An immutable version. `digest` is the bundle's identity ("sha256:..."); `created` is UTC ISO 8601."""
+    """An immutable version. `digest` is the bundle's identity ("sha256:..."); `created` is UTC ISO 8601.
+
+    `input_signature` is the contract's: versions behind one route must share it.
+    """
 
     model: str
     version: int
@@ -24,6 +27,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     created_by: str
     note: str = ""
+    input_signature: str = ""
     aliases: tuple[str, ...] = ()
 
 
@@ -31,6 +35,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the append-only history: who changed what from what to what, when and why.
 
     `what` is "version", "alias:NAME" or "route"; `before` and `after` are its values as JSON text.
+    `restores` is set by a rollback: the sequence of the change whose route it brought back.
     """
 
     sequence: int
@@ -41,6 +46,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     who: str
     why: str
     when: str
+    restores: int | None = None
 
 
 class Reference(msgspec.Struct, frozen=True):
