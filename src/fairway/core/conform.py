@@ -256,10 +256,14 @@ def _read_timestamp(field: Field, value: Any) -> np.datetime64:
     if not isinstance(value, datetime):
         raise _Wrong(f"{wrong_type(field, value)}; send text such as 2026-01-31T12:00:00Z")
     try:
-        moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return np.datetime64(naive_utc(value), "us")
     except (OverflowError, ValueError):
         raise _Wrong(f"{value} is out of range once moved to UTC") from None
-    return np.datetime64(moment.replace(tzinfo=None), "us")
+
+
+def naive_utc(moment: datetime) -> datetime:
+    """`moment` in UTC without its zone; one without a zone is taken as UTC."""
+    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
 
 
 _READERS: dict[DType, Callable[[Field, Any], Any]] = {

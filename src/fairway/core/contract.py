@@ -62,11 +62,11 @@ class Action(enum.StrEnum):
 
 
 class Rules(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One action per way a value can be wrong.
+    """One action per way a value can be wrong; applied in this order.
 
-    `on_null`: no value (JSON null, NaN, empty CSV cell). `on_range`: below `minimum` or above `maximum`.
-    `on_category`: not one of `categories`. `on_outlier`: outside `fence`. `on_infinite`: +-infinity.
-    A value of the wrong type is always rejected.
+    `on_null`: no value (JSON null, NaN, empty CSV cell); `warn` needs a nullable field, where it lets nulls
+    through. `on_infinite`: +-infinity. `on_range`: below `minimum` or above `maximum`. `on_outlier`: outside
+    `fence`. `on_category`: not one of `categories`. A value of the wrong type is always rejected.
     """
 
     on_null: Action = Action.reject
@@ -106,6 +106,20 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     impute_with: str | int | float | bool | None = None
     imputed_by: str | None = None
     description: str = ""
+
+    def __post_init__(self) -> None:
+        for rule in ("on_null", "on_category"):
+            if getattr(self.rules, rule) is Action.clip:
+                raise ValueError(f"field {self.name!r}: {rule} cannot be clip; use reject, impute or warn")
+        if self.rules.on_null is Action.warn and not self.nullable:
+            raise ValueError(
+                f"field {self.name!r}: on_null = warn lets nulls through, so it needs nullable = true"
+            )
+        imputes = any(getattr(self.rules, rule) is Action.impute for rule in Rules.__struct_fields__)
+        if imputes and self.impute_with is None:
+            raise ValueError(f"field {self.name!r}: a rule says impute, so impute_with is needed")
+        if self.shape and (self.categories or imputes):
+            raise ValueError(f"field {self.name!r}: a tensor has neither categories nor imputation")
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

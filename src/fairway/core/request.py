@@ -1,0 +1,41 @@
+"""A prediction request and its answer, as every protocol hands them to the request path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from fairway.core.columns import Array, Outputs
+from fairway.core.conform import Values
+
+Inputs = Mapping[str, Values]
+"""Values by field name: arrays, or lists of Python values as JSON gives them. A numeric table may also be
+one `[n, fields]` matrix under any other single name."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """`version` is a number or an alias as text, None for live traffic. `key` decides the arm of a split;
+    without one, `request_id` does. `wanted` names the outputs to return, None for all."""
+
+    model: str
+    inputs: Inputs
+    request_id: str
+    version: str | None = None
+    key: str | None = None
+    wanted: tuple[str, ...] | None = None
+    protocol: str = "python"
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Outputs by name, and which version gave them."""
+
+    outputs: Outputs
+    rows: int
+    model: str
+    version: int
+    digest: str
+    request_id: str
+
+
+__all__ = ["Answer", "Array", "Inputs", "Request"]

@@ -1,0 +1,384 @@
+"""Request values against the contract: typed columns, or every bad field named.
+
+Three ways in, one meaning. A numeric matrix is compared with its limits in two numpy operations. A few rows
+of mixed values are looked at one by one. What either finds unclean, and everything else, takes the full path:
+conform each field's type, apply its rules, collect every problem.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from fairway.core.columns import Array, Columns
+from fairway.core.conform import EXACT_IN_FLOAT64, conform, gather, matrix_dtype, naive_utc, nulls_of
+from fairway.core.contract import Action, Contract, DType, Field
+from fairway.core.errors import ContractViolation, MalformedInput, PayloadTooLarge, Problem
+from fairway.core.request import Inputs
+
+FEW_ROWS = 4
+_EPOCH = datetime(1970, 1, 1)
+_MICROSECOND = timedelta(microseconds=1)
+_NAT = np.iinfo(np.int64).min
+Broken = Callable[[str, str, int], None]
+"""Told (field, rule, rows) about values that broke a rule and were let through, clipped or imputed."""
+
+
+class Validator:
+    """A contract, compiled. Safe to use from several threads."""
+
+    def __init__(self, contract: Contract, *, max_rows: int = 100_000, max_problems: int = 100) -> None:
+        self.contract = contract
+        self._max_rows = max_rows
+        self._max_problems = max_problems
+        self._names = tuple(field.name for field in contract)
+        self._known = frozenset(self._names)
+        self._scalar = all(not field.shape for field in contract)
+        self._clean = [_clean_value(field) for field in contract]
+        self._build = [_builder(field) for field in contract]
+        self._matrix = _MatrixLimits(contract) if contract.is_matrix else None
+
+    def check(self, inputs: Inputs, broken: Broken) -> Columns:
+        """Typed columns in contract order. Raises ContractViolation, MalformedInput or PayloadTooLarge."""
+        packed = self._as_matrix(inputs)
+        if packed is not None:
+            return self._check_matrix(packed, broken)
+        rows = self._rows(inputs)
+        if rows <= FEW_ROWS and self._scalar and self._matrix is None:
+            columns = self._few(inputs, rows)
+            if columns is not None:
+                return columns
+        return self._full(inputs, broken)
+
+    def _as_matrix(self, inputs: Inputs) -> Array | None:
+        """The one `[n, fields]` array that stands for the whole numeric table, if that is what was sent."""
+        if self._matrix is None or len(inputs) != 1:
+            return None
+        (name,) = inputs
+        values = inputs[name]
+        if not isinstance(values, np.ndarray) or values.ndim != 2:
+            return None
+        if name in self._known and len(self._names) == 1:
+            return None
+        if values.shape[1] != len(self._names):
+            if name in self._known:
+                return None
+            raise ContractViolation(
+                f"A matrix for this model has {len(self._names)} columns.",
+                (Problem(f"expected shape [n, {len(self._names)}], got {list(values.shape)}", name),),
+            )
+        return values if values.dtype.kind in "iuf" else None
+
+    def _check_matrix(self, values: Array, broken: Broken) -> Columns:
+        assert self._matrix is not None
+        self._limit_rows(len(values))
+        packed = values
+        if values.dtype != self._matrix.dtype:
+            with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is not clean
+                packed = values.astype(self._matrix.dtype)
+        if self._matrix.is_clean(packed):
+            return Columns(self._names, len(packed), packed=packed)
+        return self._full({name: values[:, i] for i, name in enumerate(self._names)}, broken)
+
+    def _few(self, inputs: Inputs, rows: int) -> Columns | None:
+        arrays = []
+        for name, is_clean, build in zip(self._names, self._clean, self._build, strict=True):
+            values = inputs.get(name)
+            if type(values) is not list or len(values) != rows:
+                return None
+            for value in values:
+                if not is_clean(value):
+                    return None
+            arrays.append(build(values))
+        if len(inputs) != len(self._names) and self.contract.extra_fields == "reject":
+            return None
+        return Columns(self._names, rows, arrays=arrays)
+
+    def _full(self, inputs: Inputs, broken: Broken) -> Columns:
+        problems: list[Problem] = [Problem("missing", name) for name in self._names if name not in inputs]
+        if self.contract.extra_fields == "reject":
+            problems += [
+                Problem("is not a field of this model", name) for name in inputs if name not in self._known
+            ]
+        present = {field.name: inputs[field.name] for field in self.contract if field.name in inputs}
+        problems += _uneven(present)
+        if not problems:
+            self._limit_rows(self._rows(inputs))
+        arrays = []
+        for field in self.contract:
+            if field.name not in present:
+                continue
+            values, found = conform(field, present[field.name])
+            problems += found
+            if not found:
+                values = _apply_rules(field, values, problems, broken)
+            arrays.append(values)
+        if problems:
+            raise violation(problems, self._max_problems)
+        return gather(self.contract, arrays)
+
+    def _rows(self, inputs: Inputs) -> int:
+        for name in self._names:
+            values = inputs.get(name)
+            if values is not None:
+                self._limit_rows(len(values))
+                return len(values)
+        return 0
+
+    def _limit_rows(self, rows: int) -> None:
+        if rows > self._max_rows:
+            raise PayloadTooLarge(
+                f"{rows} rows in one request; the limit is {self._max_rows} (limits.rows).",
+                hint="Send them in several requests.",
+            )
+        if rows == 0:
+            raise MalformedInput("The request holds no rows.", (Problem("0 rows"),))
+
+
+def violation(problems: Sequence[Problem], limit: int) -> ContractViolation:
+    """One error that names the problems, up to `limit` of them."""
+    fields = Counter(problem.field for problem in problems if problem.field is not None)
+    named = ", ".join(list(fields)[:5]) + (", ..." if len(fields) > 5 else "")
+    more = f" The first {limit} are listed." if len(problems) > limit else ""
+    what = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+    where = f" in {named}" if fields else ""
+    return ContractViolation(
+        f"The input does not fit the contract: {what}{where}.{more}", tuple(problems[:limit])
+    )
+
+
+def _uneven(inputs: Mapping[str, Any]) -> list[Problem]:
+    sizes = Counter(len(values) for values in inputs.values())
+    if len(sizes) <= 1:
+        return []
+    usual = sizes.most_common(1)[0][0]
+    return [
+        Problem(f"has {len(values)} rows where the others have {usual}", name)
+        for name, values in inputs.items()
+        if len(values) != usual
+    ]
+
+
+class _MatrixLimits:
+    """Limits inside which no rule of any field can apply."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.dtype = matrix_dtype(contract)
+        limits = [_clean_range(field) for field in contract]
+        # Rounded inwards, so that a value float32 cannot tell from the limit still takes the full path.
+        self._low = np.array([low for low, _ in limits]).astype(self.dtype)
+        self._high = np.array([high for _, high in limits]).astype(self.dtype)
+        self._nulls_pass = np.array([_nulls_pass(field) for field in contract])
+        self._some_nulls_pass = bool(self._nulls_pass.any())
+        self._whole = np.array(
+            [i for i, field in enumerate(contract) if not field.dtype.is_float], dtype=np.intp
+        )
+        self._categories = [
+            (i, frozenset(float(c.value) for c in field.categories))
+            for i, field in enumerate(contract)
+            if field.categories
+        ]
+
+    def is_clean(self, packed: Array) -> bool:
+        inside = (packed >= self._low) & (packed <= self._high)
+        if not inside.all() and not (
+            self._some_nulls_pass and (inside | (np.isnan(packed) & self._nulls_pass)).all()
+        ):
+            return False
+        if len(self._whole):
+            whole = packed[:, self._whole]
+            if self._some_nulls_pass:
+                whole = np.nan_to_num(whole)
+            if not (whole == np.floor(whole)).all():
+                return False
+        return all(_all_known(packed[:, i], known) for i, known in self._categories)
+
+
+def _all_known(values: Array, known: frozenset[float]) -> bool:
+    if len(values) <= 16:
+        return all(value in known or math.isnan(value) for value in values.tolist())
+    return bool((np.isin(values, np.array(sorted(known))) | np.isnan(values)).all())
+
+
+def _nulls_pass(field: Field) -> bool:
+    return field.nullable and field.rules.on_null is Action.warn
+
+
+def _clean_range(field: Field) -> tuple[float, float]:
+    """Range of values that break neither type, range nor fence, for numbers."""
+    if field.dtype is DType.bool:
+        return 0, 1
+    if field.dtype.is_integer:
+        kind = np.iinfo(field.dtype.value)
+        low, high = float(max(kind.min, 1 - EXACT_IN_FLOAT64)), float(min(kind.max, EXACT_IN_FLOAT64 - 1))
+    else:
+        high = float(np.finfo(np.dtype(field.dtype.value)).max)
+        low = -high
+    lows = [low, field.minimum, field.fence[0] if field.fence else None]
+    highs = [high, field.maximum, field.fence[1] if field.fence else None]
+    return max(v for v in lows if v is not None), min(v for v in highs if v is not None)
+
+
+def _clean_value(field: Field) -> Callable[[Any], bool]:
+    """A test that one JSON value needs nothing done to it: right type, no rule broken."""
+    null_passes = _nulls_pass(field)
+    known = frozenset(category.value for category in field.categories)
+    if field.shape:
+        return lambda value: False
+    if field.dtype is DType.string:
+        if known:
+            return lambda value: (type(value) is str and value in known) or (value is None and null_passes)
+        return lambda value: type(value) is str or (value is None and null_passes)
+    if field.dtype is DType.bool:
+        return lambda value: type(value) is bool or (value is None and null_passes)
+    if field.dtype is DType.timestamp:
+        return _clean_timestamp(field, null_passes)
+    low, high = _clean_range(field)
+    kinds: tuple[type, ...] = (int,) if field.dtype.is_integer else (float, int)
+
+    def number(value: Any) -> bool:
+        if value is None:
+            return null_passes
+        return type(value) in kinds and low <= value <= high and (not known or value in known)
+
+    return number
+
+
+def _clean_timestamp(field: Field, null_passes: bool) -> Callable[[Any], bool]:
+    limits = [(field.minimum, field.maximum), field.fence or (None, None)]
+    low = max((v for v, _ in limits if v is not None), default=-math.inf)
+    high = min((v for _, v in limits if v is not None), default=math.inf)
+
+    def moment(value: Any) -> bool:
+        if value is None:
+            return null_passes
+        if type(value) is not str:
+            return False
+        try:
+            return low <= _microseconds(value) <= high
+        except (ValueError, OverflowError):
+            return False
+
+    return moment
+
+
+def _microseconds(text: str) -> int:
+    return (naive_utc(datetime.fromisoformat(text)) - _EPOCH) // _MICROSECOND
+
+
+def _builder(field: Field) -> Callable[[list[Any]], Array]:
+    """Clean values of one field as its canonical array."""
+    if field.dtype is DType.string:
+
+        def objects(values: list[Any]) -> Array:
+            array = np.empty(len(values), dtype=object)
+            array[:] = values
+            return array
+
+        return objects
+    if field.dtype is DType.timestamp:
+        return lambda values: np.array(
+            [_NAT if value is None else _microseconds(value) for value in values], dtype=np.int64
+        ).view("datetime64[us]")
+    if field.dtype.is_float or field.nullable:
+        dtype = np.dtype(field.dtype.value if field.dtype.is_float else np.float64)
+        return lambda values: np.array(values, dtype=dtype)  # numpy reads None as NaN
+    dtype = np.dtype(field.dtype.value)
+    return lambda values: np.array(values, dtype=dtype)
+
+
+def _apply_rules(field: Field, values: Array, problems: list[Problem], broken: Broken) -> Array:
+    """Values with the field's rules applied; rejected rows go to `problems`, everything else to `broken`."""
+    nulls = nulls_of(values)
+    if nulls.any() and not (field.shape and field.nullable):
+        values = _null_rule(field, values, nulls, problems, broken)
+    if values.dtype.kind == "f":
+        values = _rule(field, "on_infinite", values, np.isinf(values), problems, broken)
+    if values.dtype.kind in "iufM" and not field.shape:
+        numbers = values.astype(np.int64) if values.dtype.kind == "M" else values
+        outside = _outside(numbers, field.minimum, field.maximum) & ~nulls_of(values)
+        values = _rule(field, "on_range", values, outside, problems, broken)
+        if field.fence is not None:
+            numbers = values.astype(np.int64) if values.dtype.kind == "M" else values
+            outside = _outside(numbers, *field.fence) & ~nulls_of(values)
+            values = _rule(field, "on_outlier", values, outside, problems, broken)
+    if field.categories:
+        known = {category.value for category in field.categories}
+        unseen = np.fromiter((value not in known for value in values.tolist()), dtype=bool, count=len(values))
+        values = _rule(field, "on_category", values, unseen & ~nulls_of(values), problems, broken)
+    return values
+
+
+def _outside(numbers: Array, low: float | None, high: float | None) -> Array:
+    below = numbers < low if low is not None else np.zeros(numbers.shape, dtype=bool)
+    return below | (numbers > high) if high is not None else below
+
+
+def _null_rule(field: Field, values: Array, nulls: Array, problems: list[Problem], broken: Broken) -> Array:
+    action = field.rules.on_null
+    if action is Action.reject:
+        problems += _each_row(field, nulls, lambda row: "is null, and null is not allowed")
+    elif action is Action.impute:
+        broken(field.name, "on_null", int(nulls.sum()))
+        return _imputed(field, values, nulls)
+    elif not field.missing_rate:
+        broken(field.name, "on_null", int(nulls.sum()))
+    return values
+
+
+def _rule(
+    field: Field, rule: str, values: Array, hit: Array, problems: list[Problem], broken: Broken
+) -> Array:
+    if not hit.any():
+        return values
+    action: Action = getattr(field.rules, rule)
+    if action is Action.reject:
+        problems += _each_row(field, hit, lambda row: _why(field, rule, values[row]))
+        return values
+    broken(field.name, rule, int(hit.sum()))
+    if action is Action.impute:
+        return _imputed(field, values, hit)
+    if action is Action.clip:
+        return _clipped(field, rule, values)
+    return values
+
+
+def _each_row(field: Field, hit: Array, why: Callable[[int], str]) -> Iterable[Problem]:
+    rows = np.flatnonzero(hit.reshape(len(hit), -1).any(axis=1))
+    return [Problem(why(int(row)), field.name, int(row)) for row in rows]
+
+
+def _why(field: Field, rule: str, value: Any) -> str:
+    shown = value.item() if isinstance(value, np.generic) and value.dtype.kind != "M" else value
+    if rule == "on_infinite":
+        return "is infinite"
+    if rule == "on_category":
+        names = ", ".join(repr(category.value) for category in field.categories[:8])
+        return f"{shown!r} is not one of {names}{', ...' if len(field.categories) > 8 else ''}"
+    low, high = (field.minimum, field.maximum) if rule == "on_range" else field.fence or (None, None)
+    what = "the allowed range" if rule == "on_range" else "the outlier fence"
+    if field.dtype is DType.timestamp:
+        low, high = (None if v is None else np.datetime64(int(v), "us") for v in (low, high))  # type: ignore[assignment]
+    return f"{shown} is outside {what} {low} to {high}"
+
+
+def _imputed(field: Field, values: Array, hit: Array) -> Array:
+    values = values.copy()
+    fill: Any = field.impute_with
+    if field.dtype is DType.timestamp:
+        fill = np.datetime64(fill.rstrip("Z") if isinstance(fill, str) else int(fill), "us")
+    values[hit] = fill
+    return values
+
+
+def _clipped(field: Field, rule: str, values: Array) -> Array:
+    low, high = field.fence if rule == "on_outlier" and field.fence else (field.minimum, field.maximum)
+    if values.dtype.kind == "M":
+        clipped = np.clip(values.astype(np.int64), low, high).astype(values.dtype)
+        return np.where(np.isnat(values), values, clipped)
+    return np.clip(values, low, high).astype(values.dtype)
