@@ -1,0 +1,80 @@
+"""Counters that every worker adds to and any worker can read: one memory-mapped file a process.
+
+A slot is a float64. What a slot counts is written once, as a JSON line, to the index beside the values. Files of
+dead workers stay until the server stops, so a total never goes backwards.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+SLOTS = 65_536
+_OVERFLOW = ("fairway_counters_overflow_total", ())
+
+Labels = tuple[tuple[str, str], ...]
+Key = tuple[str, Labels]
+
+
+class Counters:
+    """This process's slots. `add` and reading single slots are safe under the interpreter lock of CPython only
+    when one thread writes a slot; `lock` is there for those that several threads write."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        """With a directory, other processes can read the slots; without one they are private."""
+        self.lock = threading.Lock()
+        self._slots: dict[Key, int] = {}
+        if directory is None:
+            self.values = memoryview(bytearray(SLOTS * 8)).cast("d")
+            self._index = None
+        else:
+            directory.mkdir(parents=True, exist_ok=True)
+            path = directory / f"{os.getpid()}.values"
+            with path.open("w+b") as file:
+                file.truncate(SLOTS * 8)  # sparse: only pages in use take room
+                self.values = memoryview(mmap.mmap(file.fileno(), SLOTS * 8)).cast("d")
+            self._index = path.with_suffix(".index").open("ab", buffering=0)
+        self.slot(*_OVERFLOW)
+
+    def slot(self, name: str, labels: Labels = ()) -> int:
+        """The slot of a counter, made at first use. When all are taken, the overflow slot."""
+        key = (name, labels)
+        with self.lock:
+            found = self._slots.get(key)
+            if found is not None:
+                return found
+            if len(self._slots) >= SLOTS:
+                return 0
+            slot = self._slots[key] = len(self._slots)
+            if self._index is not None:
+                self._index.write(msgspec.json.encode(key) + b"\n")
+            return slot
+
+    def add(self, slot: int, amount: float = 1.0) -> None:
+        with self.lock:
+            self.values[slot] += amount
+
+    def totals(self) -> dict[Key, float]:
+        return {key: self.values[slot] for key, slot in self._slots.items()}
+
+
+def read_totals(directory: Path) -> dict[Key, float]:
+    """Every process's counters below `directory`, added up."""
+    totals: dict[Key, float] = {}
+    for key, value in _every_slot(directory):
+        totals[key] = totals.get(key, 0.0) + value
+    return totals
+
+
+def _every_slot(directory: Path) -> Iterator[tuple[Key, float]]:
+    decoder = msgspec.json.Decoder(tuple[str, Labels])
+    for index in sorted(directory.glob("*.index")):
+        keys = [decoder.decode(line) for line in index.read_bytes().split(b"\n")[:-1]]
+        with index.with_suffix(".values").open("rb") as file:
+            values = memoryview(file.read(len(keys) * 8)).cast("d")
+        yield from zip(keys, values, strict=False)

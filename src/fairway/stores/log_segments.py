@@ -1,0 +1,191 @@
+"""The prediction log on disk: Arrow IPC stream files, appended a batch at a time, bounded, oldest dropped first.
+
+    <root>/<model>/v<version>/<UTC time>-<process>-<number>.arrows
+
+Any Arrow reader opens them. A file whose writer died ends in the middle of a batch; every batch before is whole.
+nanoarrow writes them because a serving worker cannot afford pyarrow's 40 MB.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+import nanoarrow as na
+import numpy as np
+from nanoarrow import ipc
+
+from fairway.core.columns import Array
+from fairway.core.errors import StorageFull, Unavailable
+
+
+class LogBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows predicted by one version.
+
+    `request_ids` has one id a row and `rows` its place within the request; `times` are int64 microseconds
+    since 1970 UTC; `seconds` is how long the request took. `inputs` and `outputs` are `[n, ...]` arrays.
+    """
+
+    model: str
+    version: int
+    digest: str
+    request_ids: list[str]
+    rows: Array
+    times: Array
+    seconds: Array
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+
+    def __len__(self) -> int:
+        return len(self.request_ids)
+
+
+class SegmentLog:
+    """Writes batches below `root`; one open segment a version. Not safe to share between threads."""
+
+    def __init__(self, root: Path, *, segment_bytes: int, disk_bytes: int) -> None:
+        self._root = root
+        self._segment_bytes = segment_bytes
+        self._disk_bytes = disk_bytes
+        self._open: dict[tuple[str, int], _Segment] = {}
+        self._started = 0
+
+    def append(self, batch: LogBatch) -> None:
+        """Appends and hands to the operating system. Raises StorageFull or Unavailable; the batch is then lost
+        and the segment is closed, so that the next batch starts a whole one."""
+        key = (batch.model, batch.version)
+        segment = self._open.get(key)
+        try:
+            if segment is None:
+                segment = self._open[key] = self._start(batch)
+            segment.write(batch)
+        except OSError as error:
+            self._close(key)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            kind = StorageFull if full else Unavailable
+            raise kind(
+                f"the prediction log at {self._root} cannot be written: {error.strerror or error}"
+            ) from error
+        if segment.size >= self._segment_bytes:
+            self._close(key)
+
+    def close(self) -> None:
+        for key in list(self._open):
+            self._close(key)
+
+    def _start(self, batch: LogBatch) -> _Segment:
+        model = self._root / batch.model
+        folder = model / f"v{batch.version}"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._make_room(model)
+        self._started += 1
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        return _Segment((folder / f"{stamp}-{os.getpid()}-{self._started}.arrows").open("xb"))
+
+    def _make_room(self, model: Path) -> None:
+        """Removes the oldest segments until the next one fits below the model's limit."""
+        segments = sorted((path.name, path) for path in model.glob("v*/*.arrows"))
+        sizes = {path: path.stat().st_size for _, path in segments if path.exists()}
+        total = sum(sizes.values()) + self._segment_bytes
+        for _, path in segments:
+            if total <= self._disk_bytes:
+                return
+            path.unlink(missing_ok=True)
+            total -= sizes.get(path, 0)
+
+    def _close(self, key: tuple[str, int]) -> None:
+        segment = self._open.pop(key, None)
+        if segment is not None:
+            segment.close()
+
+
+class _Segment:
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._writer = ipc.StreamWriter.from_writable(file)
+        self._schema: Any = None
+
+    @property
+    def size(self) -> int:
+        return self._file.tell()
+
+    def write(self, batch: LogBatch) -> None:
+        table = arrow_table(
+            {
+                "request_id": np.array(batch.request_ids, dtype=object),
+                "row": batch.rows,
+                "time": batch.times.view("datetime64[us]"),
+                "version": np.full(len(batch), batch.version, dtype=np.int32),
+                "digest": np.full(len(batch), batch.digest, dtype=object),
+                "seconds": batch.seconds,
+                **{f"input.{name}": values for name, values in batch.inputs.items()},
+                **{f"output.{name}": values for name, values in batch.outputs.items()},
+            }
+        )
+        self._writer.write_array(table)
+        self._file.flush()
+
+    def close(self) -> None:
+        try:
+            self._writer.release()
+        finally:
+            self._file.close()
+
+
+def arrow_table(columns: Mapping[str, Array]) -> Any:
+    """Named arrays of equal length as one Arrow struct array (a record batch), sharing memory where it can."""
+    pairs = {name: _arrow(values) for name, values in columns.items()}
+    schema = na.struct({name: schema for name, (schema, _) in pairs.items()})
+    rows = len(next(iter(columns.values())))
+    return na.c_array_from_buffers(schema, rows, [None], children=[array for _, array in pairs.values()])
+
+
+_TYPES: dict[str, Any] = {
+    "int8": na.int8, "int16": na.int16, "int32": na.int32, "int64": na.int64,
+    "uint8": na.uint8, "uint16": na.uint16, "uint32": na.uint32, "uint64": na.uint64,
+    "float16": na.float16, "float32": na.float32, "float64": na.float64,
+}  # fmt: skip
+
+
+def _arrow(values: Array) -> tuple[Any, Any]:
+    """Schema and array of one column. Tensors become fixed-size lists."""
+    if values.ndim > 1:
+        width = int(np.prod(values.shape[1:]))
+        item, leaf = _arrow(values.reshape(-1))
+        schema = na.fixed_size_list(item, width)
+        return schema, na.c_array_from_buffers(schema, len(values), [None], children=[leaf])
+    kind = values.dtype.kind
+    if kind in {"O", "U"}:
+        return _strings(values)
+    if kind == "b":
+        schema = na.bool_()
+        bits = np.packbits(values, bitorder="little")
+        return schema, na.c_array_from_buffers(schema, len(values), [None, bits])
+    if kind == "M":
+        moments = values.astype("datetime64[us]").view(np.int64)
+        schema = na.timestamp("us", timezone="UTC")
+        validity, nulls = _validity(~np.isnat(values))
+        return schema, na.c_array_from_buffers(schema, len(values), [validity, moments], null_count=nulls)
+    schema = _TYPES[values.dtype.name]()
+    return schema, na.c_array_from_buffers(schema, len(values), [None, np.ascontiguousarray(values)])
+
+
+def _strings(values: Array) -> tuple[Any, Any]:
+    texts = values.tolist()
+    encoded = [b"" if text is None else str(text).encode() for text in texts]
+    offsets = np.zeros(len(encoded) + 1, dtype=np.int32)
+    np.cumsum([len(text) for text in encoded], out=offsets[1:])
+    validity, nulls = _validity(np.array([text is not None for text in texts], dtype=bool))
+    schema = na.string()
+    buffers = [validity, offsets, b"".join(encoded)]
+    return schema, na.c_array_from_buffers(schema, len(encoded), buffers, null_count=nulls)
+
+
+def _validity(present: Array) -> tuple[Array | None, int]:
+    nulls = int(len(present) - present.sum())
+    return (np.packbits(present, bitorder="little") if nulls else None), nulls
