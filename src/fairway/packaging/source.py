@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fairway.core.columns import Array
+    from fairway.core.contract import DType
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,15 @@ class Sample:
 
     `frame` holds the scalar features (no target), one column each; for a model fitted on a bare array the
     columns are named x0, x1, ... and `as_frame` is False: the model wants a matrix back. `tensors` are inputs
-    of fixed shape, `[n, ...]`. `target` is the label column, if one was named.
+    of fixed shape, `[n, ...]`. `target` is the label column, if one was named. `dtypes` gives the contract's
+    dtype of columns whose pandas dtype does not tell it: whole numbers and booleans with gaps.
     """
 
     frame: pd.DataFrame
     as_frame: bool = True
     tensors: dict[str, Array] = field(default_factory=dict)
     target: Array | None = None
+    dtypes: dict[str, DType] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.frame) if len(self.frame.columns) else max((len(t) for t in self.tensors.values()), default=0)
