@@ -1,0 +1,97 @@
+"""What a server starts from: routes, versions, and where their bundles are unpacked.
+
+Written after the registry was read, read again at the next start when the registry's revision is still the
+same, or when the registry is away. Nothing here may import SQLAlchemy, alembic or fsspec: a server starts from
+this file in milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from fairway.core.route import Route
+from fairway.stores.disk import disk_errors, write_whole
+
+FORMAT = 1
+
+
+class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """`directory` is the absolute path of the unpacked bundle."""
+
+    version: int
+    digest: str
+    aliases: tuple[str, ...]
+    directory: str
+
+
+class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """`versions` are those that the route and the aliases need, ascending."""
+
+    route: Route
+    versions: tuple[ServedVersion, ...]
+
+
+class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The registry at `revision`. `names` are the models that were asked for; empty means all routed ones.
+
+    `registry` says which registry it was, without secrets.
+    """
+
+    revision: int
+    models: tuple[ServedModel, ...]
+    names: tuple[str, ...] = ()
+    registry: str = ""
+    format: int = FORMAT
+
+
+def snapshot_path(home: Path, names: tuple[str, ...] = ()) -> Path:
+    """One file per set of names, so that servers of different models on one home do not disturb each other."""
+    key = hashlib.sha256("\n".join(sorted(set(names))).encode()).hexdigest()[:16] if names else "all"
+    return home / "snapshots" / f"{key}.json"
+
+
+def write_snapshot(home: Path, snapshot: ServingSnapshot) -> None:
+    """Replaces the snapshot of the same names. Bundle folders below `home` are written relative to it."""
+    path = snapshot_path(home, snapshot.names)
+    with disk_errors("write a snapshot", path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, msgspec.json.encode(_placed(snapshot, home, written=True)))
+
+
+def read_snapshot(home: Path, names: tuple[str, ...] = ()) -> ServingSnapshot | None:
+    """The snapshot last written for these names, or None when there is none that this Fairway can use."""
+    try:
+        snapshot = msgspec.json.decode(snapshot_path(home, names).read_bytes(), type=ServingSnapshot)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    if snapshot.format != FORMAT:
+        return None
+    placed = _placed(snapshot, home, written=False)
+    directories = [version.directory for model in placed.models for version in model.versions]
+    return placed if all(Path(directory).is_dir() for directory in directories) else None
+
+
+def _placed(snapshot: ServingSnapshot, home: Path, *, written: bool) -> ServingSnapshot:
+    """Folders relative to `home` when written, absolute otherwise: a home may be moved."""
+    root = home.absolute()
+
+    def place(directory: str) -> str:
+        path = Path(directory)
+        if written:
+            return str(path.relative_to(root)) if path.is_relative_to(root) else directory
+        return str(root / path)
+
+    replace = msgspec.structs.replace
+    models = tuple(
+        replace(
+            model,
+            versions=tuple(
+                replace(version, directory=place(version.directory)) for version in model.versions
+            ),
+        )
+        for model in snapshot.models
+    )
+    return replace(snapshot, models=models)

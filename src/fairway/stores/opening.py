@@ -1,0 +1,59 @@
+"""Finds the backend that the settings name. Backends are imported only when they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from fairway.core.settings import RegistrySettings
+from fairway.stores.base import BlobStore, RegistryDatabase
+
+BACKENDS = {
+    "sql": "fairway.stores.sql:open_sql",
+    "rows in memory": "fairway.stores.memory:MemoryDatabase",
+    "local blobs": "fairway.stores.blobs_local:LocalBlobs",
+    "fsspec blobs": "fairway.stores.blobs_fsspec:FsspecBlobs",
+    "blobs in memory": "fairway.stores.blobs_memory:MemoryBlobs",
+}
+
+
+def open_database(home: Path, settings: RegistrySettings) -> RegistryDatabase:
+    """`memory://`, a SQLAlchemy URL, or SQLite at `<home>/registry.db`."""
+    timeout = settings.lock_timeout_seconds
+    database: RegistryDatabase
+    if settings.database_url.startswith("memory:"):
+        database = _backend("rows in memory")(lock_timeout_seconds=timeout)
+    else:
+        url = settings.database_url or sqlite_path(home)
+        database = _backend("sql")(url, lock_timeout_seconds=timeout)
+    return database
+
+
+def sqlite_path(home: Path) -> Path:
+    """Where the default registry is."""
+    return home.absolute() / "registry.db"
+
+
+def open_blobs(home: Path, settings: RegistrySettings) -> BlobStore:
+    """`memory://`, a folder, any other fsspec URL, or `<home>/blobs`."""
+    url = settings.blobs_url
+    blobs: BlobStore
+    if url.startswith("memory:"):
+        blobs = _backend("blobs in memory")()
+    elif not url or "://" not in url or url.startswith("file://"):
+        folder = (
+            Path(unquote(urlsplit(url).path)) if url.startswith("file://") else Path(url or home / "blobs")
+        )
+        blobs = _backend("local blobs")(folder.absolute())
+    else:
+        blobs = _backend("fsspec blobs")(url, settings.blobs_options)
+    return blobs
+
+
+def _backend(name: str) -> Callable[..., Any]:
+    module, _, attribute = BACKENDS[name].partition(":")
+    backend: Callable[..., Any] = getattr(import_module(module), attribute)
+    return backend

@@ -1,0 +1,84 @@
+"""The registry's tables. Migrations under `migrations/` make them; a test compares the two.
+
+Names start with `fairway_` so that a PostgreSQL database can be shared. History and versions are append-only:
+triggers refuse UPDATE and DELETE.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+HEAD = "0001"
+"""The newest migration. Their names count up, so that an older Fairway knows a newer schema when it sees one."""
+
+VERSION_TABLE = "fairway_schema"
+
+metadata = sa.MetaData()
+
+registry = sa.Table(
+    "fairway_registry",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("id = 1", name="fairway_registry_is_one_row"),
+)
+"""One row. A writer on PostgreSQL locks it, so there is one writer at a time."""
+
+versions = sa.Table(
+    "fairway_versions",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("engine", sa.Text, nullable=False),
+    sa.Column("input_signature", sa.Text, nullable=False),
+    sa.Column("created", sa.Text, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.CheckConstraint("version >= 1", name="fairway_versions_count_from_1"),
+    sa.UniqueConstraint("model", "digest", name="fairway_versions_digest"),
+)
+
+files = sa.Table(
+    "fairway_files",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.ForeignKeyConstraint(["model", "version"], ["fairway_versions.model", "fairway_versions.version"]),
+)
+
+aliases = sa.Table(
+    "fairway_aliases",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("alias", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.ForeignKeyConstraint(["model", "version"], ["fairway_versions.model", "fairway_versions.version"]),
+)
+
+routes = sa.Table(
+    "fairway_routes",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("route", sa.Text, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+)
+"""`route` is the value as JSON."""
+
+changes = sa.Table(
+    "fairway_changes",
+    metadata,
+    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("before", sa.Text),
+    sa.Column("after", sa.Text),
+    sa.Column("who", sa.Text, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("restores", sa.BigInteger),
+    sa.Index("fairway_changes_by_model", "model", "what", "sequence"),
+)
