@@ -71,8 +71,13 @@ BAD_COMBINATIONS = (
     ),
     BadCombination(
         {"onnx": "", "ml-dtypes": "<0.5"},
-        "onnx reads ml_dtypes.float4_e2m1fn, which came with ml-dtypes 0.5, and does not say so in its metadata",
+        "onnx 1.19 reads ml_dtypes.float4_e2m1fn, which came with ml-dtypes 0.5, and does not ask for it",
         "pip install 'ml-dtypes>=0.5'",
+    ),
+    BadCombination(
+        {"xgboost": ">=3.1", "onnxmltools": "<=1.14"},
+        "onnxmltools cannot read the base score that XGBoost 3.1 and later write ('[5E-1]')",
+        "pip install 'onnxmltools>=1.16,<1.17'",
     ),
     BadCombination(
         {"xgboost": "", "xgboost-cpu": ""},

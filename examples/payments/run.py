@@ -1,0 +1,188 @@
+"""The payments example end to end: train once, deploy, serve, send live traffic. `make run` executes this.
+
+    python -m examples.payments.run [--seconds 30] [--port 8080] [--rate 50]
+
+Prints one line that begins with `ready` once predictions flow, then one line a second, until Ctrl-C. Everything
+is kept below .run/: the model, the Fairway home, the server's log and the late labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from examples.payments.traffic import Second, send_traffic
+from examples.payments.train import train
+
+HOST = "127.0.0.1"
+MODEL = "payments"
+START_SECONDS = 60.0
+STOP_SECONDS = 25.0
+LOG_TAIL = 30
+
+
+class Failed(Exception):
+    """A step did not work; the message is for the person at the terminal."""
+
+
+def fairway(*arguments: str) -> list[str]:
+    """The command line of the `fairway` that belongs to this interpreter."""
+    return [str(Path(sys.executable).with_name("fairway")), *arguments]
+
+
+def prepare(root: Path, home: Path) -> None:
+    """Trains and deploys, unless both were done before."""
+    artefacts = root / "payments"
+    if not (artefacts / "model.joblib").exists():
+        print("training on 40,000 simulated payments ...", flush=True)
+        auc = train(artefacts)
+        print(f"trained: AUC {auc:.3f} on later payments", flush=True)
+    if _is_deployed(home):
+        return
+    print("packaging, proving and registering ...", flush=True)
+    deploy = fairway("deploy", str(artefacts / "model.joblib"), "--data", str(artefacts / "train.parquet"))
+    done = subprocess.run(
+        [*deploy, "--target", "is_fraud", "--name", MODEL, "--home", str(home)], check=False
+    )
+    if done.returncode:
+        raise Failed(f"`fairway deploy` ended with {done.returncode}; what it said is above.")
+
+
+def _is_deployed(home: Path) -> bool:
+    if not home.exists():
+        return False
+    shown = subprocess.run(
+        fairway("show", MODEL, "--json", "--home", str(home)), capture_output=True, text=True, check=False
+    )
+    return shown.returncode == 0
+
+
+def free_port(wanted: int) -> int:
+    """`wanted` if nobody has it, else one the system picks."""
+    for port in (wanted, 0):
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((HOST, port))
+            except OSError:
+                continue
+            return int(listener.getsockname()[1])
+    raise Failed("No port is free.")
+
+
+@contextmanager
+def server(home: Path, port: int, grpc_port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`fairway serve` in the background, its output in `log`; stopped with SIGTERM, as an init system would."""
+    command = fairway("serve", MODEL, "--host", HOST, "--port", str(port), "--grpc-port", str(grpc_port))
+    with log.open("wb") as output:
+        # A session of its own: Ctrl-C reaches this process only, which then stops the server in order.
+        process = subprocess.Popen(
+            [*command, "--home", str(home)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise Failed(f"The server ended with {process.returncode} before it was ready.")
+        connection = http.client.HTTPConnection(HOST, port, timeout=2)
+        try:
+            connection.request("GET", "/v2/health/ready")
+            if connection.getresponse().status == http.HTTPStatus.OK:
+                return
+        except OSError:
+            pass  # not listening yet
+        finally:
+            connection.close()
+        time.sleep(0.05)
+    raise Failed(f"The server was not ready after {START_SECONDS:.0f} s.")
+
+
+def serve_and_send(root: Path, home: Path, *, port: int, rate: float, seconds: float | None) -> None:
+    """Raises Failed when the server does not start, stops by itself, or answers with errors."""
+    log = root / "serve.log"
+    stop = threading.Event()
+    previous = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    told = False
+
+    def report(second: Second) -> None:
+        nonlocal told
+        if second.ok and not told:
+            told = True
+            base = f"http://{HOST}:{chosen}"
+            print(f"ready  {base}/v2/models/{MODEL}  metrics {base}/metrics  (Ctrl-C stops)", flush=True)
+        print(second, flush=True)
+
+    chosen = free_port(port)
+    try:
+        with server(home, chosen, free_port(8081), log) as process:
+            wait_until_ready(process, chosen)
+            try:
+                total = send_traffic(
+                    f"http://{HOST}:{chosen}",
+                    model=MODEL,
+                    rate=rate,
+                    seconds=seconds,
+                    labels=root / "labels.jsonl",
+                    report=report,
+                    stopped=lambda: stop.is_set() or process.poll() is not None,
+                )
+            except KeyboardInterrupt:
+                print("stopping ...", flush=True)
+                return
+            if process.poll() is not None:
+                raise Failed(f"The server ended by itself with {process.returncode}.")
+            if total.failed or not total.ok:
+                raise Failed(f"{total.failed} of {total.sent} payments got no prediction: {total.last_error}")
+    except Failed as failure:
+        tail = log.read_text(errors="replace").splitlines()[-LOG_TAIL:] if log.exists() else []
+        raise Failed("\n".join([str(failure), f"the end of {log}:", *tail])) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="The payments example, end to end.")
+    parser.add_argument("--seconds", type=float, help="end by itself after so much traffic")
+    parser.add_argument("--port", type=int, default=8080, help="taken if free, else another")
+    parser.add_argument("--rate", type=float, default=50.0, help="payments a second")
+    parser.add_argument("--root", type=Path, default=Path(".run"))
+    given = parser.parse_args(arguments)
+    home = given.root / "home"
+    try:
+        prepare(given.root, home)
+        serve_and_send(given.root, home, port=given.port, rate=given.rate, seconds=given.seconds)
+    except Failed as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
