@@ -67,15 +67,25 @@ class Client:
         """Raises OSError or http.client.HTTPException when there is no answer."""
         body = json.dumps({"dataframe_records": [record]}, allow_nan=False)
         try:
-            self._connection.request("POST", self._path, body, {"Content-Type": "application/json"})
-            answer = self._connection.getresponse()
-            content = answer.read()
-        except (OSError, http.client.HTTPException):
-            self._connection.close()
-            self._connection = self._connect()
-            raise
+            answer, content = self._exchange(body)
+        except (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected):
+            # A server may close an idle connection at any time; a prediction may be asked for again.
+            answer, content = self._exchange(body)
         decoded = json.loads(content) if content else {}
         return Reply(answer.status, decoded, answer.headers.get("X-Request-Id", ""))
+
+    def _exchange(self, body: str) -> tuple[http.client.HTTPResponse, bytes]:
+        try:
+            self._connection.request("POST", self._path, body, {"Content-Type": "application/json"})
+            answer = self._connection.getresponse()
+            return answer, answer.read()
+        except (OSError, http.client.HTTPException):
+            self._reconnect()
+            raise
+
+    def _reconnect(self) -> None:
+        self._connection.close()
+        self._connection = self._connect()
 
     def close(self) -> None:
         self._connection.close()
