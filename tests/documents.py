@@ -1,0 +1,169 @@
+"""Reads the commands out of a Markdown page and runs them as a reader would, one after the other.
+
+Fenced blocks that count:
+
+    ```console            lines that begin with `$ ` are commands; the rest is what they print
+    ```console exit=1     the last command ends with 1
+    ```sh                 the whole block is one script
+    ```python             a script of its own
+    ```python file=x.py   is written to x.py instead of run; so are toml, csv and other blocks with file=
+    ```... not-run        shown only; the page says why
+
+`fairway serve` is started in the background on free ports and stopped with the page; the ports 8080 and 8081
+in other commands are replaced by them.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+_FENCE = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+READY_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command (`kind` sh), a script (python) or a file to write (file, named `name`), from line `line`."""
+
+    kind: str
+    text: str
+    line: int
+    name: str = ""
+    exit_code: int = 0
+
+
+def steps(page: str) -> Iterator[Step]:
+    for match in _FENCE.finditer(page):
+        indent, language, options, body = match.groups()
+        line = page[: match.start()].count("\n") + 2
+        text = "".join(row.removeprefix(indent) for row in body.splitlines(keepends=True))
+        if "not-run" in options:
+            continue
+        file = re.search(r"file=(\S+)", options)
+        code = re.search(r"exit=(\d+)", options)
+        wanted = int(code[1]) if code else 0
+        if file:
+            yield Step("file", text, line, file[1])
+        elif language == "python":
+            yield Step("python", text, line, exit_code=wanted)
+        elif language == "sh":
+            yield Step("sh", text, line, exit_code=wanted)
+        elif language == "console":
+            commands = list(_commands(text))
+            for i, (offset, command) in enumerate(commands):
+                last = i == len(commands) - 1
+                yield Step("sh", command, line + offset, exit_code=wanted if last else 0)
+
+
+def _commands(text: str) -> Iterator[tuple[int, str]]:
+    """`$ ` lines with their continuation lines (a backslash at the end, or a here-document)."""
+    rows = text.splitlines()
+    i = 0
+    while i < len(rows):
+        if rows[i].startswith("$ "):
+            start, command = i, [rows[i][2:]]
+            here = re.search(r"<<'?(\w+)'?", rows[i])
+            while command[-1].endswith("\\") or (here and command[-1].strip() != here[1]):
+                i += 1
+                command.append(rows[i])
+            yield start, "\n".join(command)
+        i += 1
+
+
+class Reader:
+    """Runs a page's steps in `folder`; `close` stops what is still serving."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._servers: list[subprocess.Popen[bytes]] = []
+        self._ports = {"8080": str(_free_port()), "8081": str(_free_port())}
+        self._environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "FAIRWAY_HOME": str(folder / "home"),
+            "NO_COLOR": "1",
+            "COLUMNS": "110",
+        }
+        (folder / "examples").symlink_to(ROOT / "examples")
+
+    def take(self, step: Step) -> None:
+        """Raises AssertionError with what was printed when a step ends otherwise than the page says."""
+        text = re.sub(r"\b(8080|8081)\b", lambda match: self._ports[match[1]], step.text)
+        if step.kind == "file":
+            (self._folder / step.name).write_text(text, encoding="utf-8")
+        elif step.kind == "python":
+            self._run([sys.executable, "-c", text], step)
+        elif text.startswith("fairway serve"):
+            self._serve(text.removesuffix("&").strip())
+        else:
+            self._run(["bash", "-euo", "pipefail", "-c", text], step)
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.send_signal(signal.SIGTERM)
+        for server in self._servers:
+            server.wait(30)
+
+    def _run(self, command: list[str], step: Step) -> None:
+        done = subprocess.run(
+            command,
+            cwd=self._folder,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=150,
+            check=False,
+        )
+        assert done.returncode == step.exit_code, (
+            f"line {step.line} ended with {done.returncode}, not {step.exit_code}:\n{step.text}\n{done.stdout}"
+        )
+
+    def _serve(self, command: str) -> None:
+        ports = [f"--port {self._ports['8080']}", f"--grpc-port {self._ports['8081']}"]
+        wanted = [port for port in ports if port.split()[0] + " " not in command]
+        log = self._folder / "serve.log"
+        with log.open("wb") as output:
+            server = subprocess.Popen(
+                ["bash", "-c", f"exec {command} {' '.join(wanted)}"],
+                cwd=self._folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self._servers.append(server)
+        deadline = time.monotonic() + READY_SECONDS
+        while not _is_ready(int(self._ports["8080"])):
+            assert server.poll() is None, f"{command} ended with {server.returncode}:\n{log.read_text()}"
+            assert time.monotonic() < deadline, f"{command} is not ready:\n{log.read_text()}"
+            time.sleep(0.05)
+
+
+def _is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

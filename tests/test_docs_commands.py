@@ -1,0 +1,78 @@
+"""Every command and every script in the README and the guides works, in the order a reader meets them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.documents import ROOT, Reader, Step, steps
+
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs" / "guides").glob("*.md")),
+    *sorted((ROOT / "examples").glob("*/README.md")),
+]
+
+SAMPLE = """
+```console
+$ echo one
+one
+$ echo two \\
+  three
+two three
+```
+   ```sh
+   a
+   b
+   ```
+```python file=x.py
+print(1)
+```
+```console exit=3
+$ true
+$ cat > f <<END
+body
+END
+$ exit 3
+```
+```sh not-run
+rm -rf /
+```
+```json
+{}
+```
+"""
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    reader = Reader(tmp_path)
+    yield reader
+    reader.close()
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_reader_can_follow_the_page(page: Path, reader: Reader) -> None:
+    found = list(steps(page.read_text(encoding="utf-8")))
+    assert found, "a page of the guides without one command that is run"
+    for step in found:
+        reader.take(step)
+
+
+def test_the_steps_of_a_page_are_found() -> None:
+    assert list(steps(SAMPLE)) == [
+        Step("sh", "echo one", 3),
+        Step("sh", "echo two \\\n  three", 5),
+        Step("sh", "a\nb\n", 10),
+        Step("file", "print(1)\n", 14, "x.py"),
+        Step("sh", "true", 17),
+        Step("sh", "cat > f <<END\nbody\nEND", 18),
+        Step("sh", "exit 3", 21, exit_code=3),
+    ]
+
+
+def test_a_command_that_fails_fails_the_test(reader: Reader) -> None:
+    with pytest.raises(AssertionError, match=r"line 7 ended with 1, not 0"):
+        reader.take(Step("sh", "echo said; false", 7))
+    reader.take(Step("sh", "false", 7, exit_code=1))

@@ -1,0 +1,29 @@
+"""The reference pages say what the code says, and no link leads nowhere."""
+
+import pytest
+
+from fairway.core import errors
+from scripts import docs
+
+
+@pytest.mark.parametrize("name", docs.PAGES)
+def test_generated_pages_are_up_to_date(name: str) -> None:
+    assert (docs.ROOT / name).read_text(encoding="utf-8") == docs.PAGES[name](), "run `make docs`"
+
+
+def test_every_error_has_a_code_of_its_own_and_a_place_in_the_tree() -> None:
+    kinds = list(docs.error_classes())
+    assert len({kind.code for kind in kinds}) == len(kinds)
+    assert set(docs.meanings()) == {kind.__name__ for kind in kinds}
+    assert issubclass(errors.ContractViolation, errors.InvalidInput)
+
+
+def test_no_link_is_broken() -> None:
+    assert docs.broken_links() == []
+
+
+def test_the_pages_name_no_machine() -> None:
+    for page in docs.markdown_files():
+        text = page.read_text(encoding="utf-8")
+        assert "/home/" not in text, page
+        assert "/root/" not in text, page
