@@ -23,11 +23,16 @@ class MemoryBlobs:
         with disk_errors("read a file", source.parent):
             content = source.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
-        self._blobs.setdefault(digest, (content, time.time()))
+        if self._blobs.get(digest, (b"", 0.0))[0] != content or not self.exists(digest):
+            self._blobs[digest] = (content, time.time())
         return digest
 
     def fetch(self, digest: str, destination: Path) -> None:
         content = self._content(digest)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise CorruptBundle(
+                f"the stored file {digest} in memory was altered.", hint="Register the bundle again."
+            )
         with disk_errors("write a file", destination.parent), destination.open("xb") as stream:
             stream.write(content)
 

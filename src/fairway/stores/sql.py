@@ -57,7 +57,11 @@ def open_sql(url: str | Path, *, lock_timeout_seconds: float) -> SqlDatabase:
 class SqlDatabase:
     def __init__(self, dialect: _Sqlite | _PostgreSQL) -> None:
         self._dialect = dialect
-        self._upgrade()
+        try:
+            self._upgrade()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def where(self) -> str:
@@ -245,11 +249,14 @@ class _PostgreSQL:
         return True
 
     def reading(self) -> AbstractContextManager[sa.Connection]:
-        return self.engine.execution_options(isolation_level="REPEATABLE READ").begin()
+        return self._transaction(self.engine.execution_options(isolation_level="REPEATABLE READ"))
+
+    def writing(self) -> AbstractContextManager[sa.Connection]:
+        return self._transaction(self.engine)
 
     @contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
-        with self.engine.begin() as connection:
+    def _transaction(self, engine: sa.Engine) -> Iterator[sa.Connection]:
+        with engine.begin() as connection:
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = {max(1, round(self._timeout * 1000))}")
             yield connection
 

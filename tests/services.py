@@ -1,0 +1,180 @@
+"""Real servers for tests: one PostgreSQL cluster for all xdist workers, one S3 server per worker.
+
+A missing PostgreSQL fails the tests that need it, with the installer's message; nothing is skipped.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from moto.server import ThreadedMotoServer
+
+_INSTALLER = Path(__file__).parent.parent / "scripts" / "services.sh"
+_OPTIONS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "shared_buffers": "16MB",
+    "max_connections": "100",
+}
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A running server."""
+
+    port: int
+    directory: Path
+    programs: Path
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        """The URL of an empty database of its own."""
+        name = f"test_{uuid.uuid4().hex}"
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"')
+        return self.url(name)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """The first worker to ask starts the server, the last to finish stops it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    state = shared / "postgres.json"
+    with _locked(shared / "postgres.lock"):
+        known = json.loads(state.read_text()) if state.exists() else None
+        if known is None:
+            server = _start_postgres()
+            known = {
+                "port": server.port,
+                "directory": str(server.directory),
+                "programs": str(server.programs),
+                "users": 0,
+            }
+        known["users"] += 1
+        state.write_text(json.dumps(known))
+    server = Postgres(known["port"], Path(known["directory"]), Path(known["programs"]))
+    yield server
+    with _locked(shared / "postgres.lock"):
+        known = json.loads(state.read_text())
+        known["users"] -= 1
+        if known["users"]:
+            state.write_text(json.dumps(known))
+        else:
+            state.unlink()
+            _as_postgres(
+                server.programs / "pg_ctl", "-D", server.directory / "data", "-m", "immediate", "stop"
+            )
+            shutil.rmtree(server.directory)
+
+
+def _start_postgres() -> Postgres:
+    found = subprocess.run([_INSTALLER], capture_output=True, text=True, check=False)
+    if found.returncode:
+        pytest.fail(f"No PostgreSQL for the tests.\n{found.stderr}", pytrace=False)
+    programs = Path(found.stdout.strip().splitlines()[-1])
+    directory = Path(
+        tempfile.mkdtemp(prefix="fairway-postgres-")
+    )  # pytest's own folders are closed to others
+    if os.getuid() == 0:
+        shutil.chown(directory, "postgres", "postgres")
+    data = directory / "data"
+    _as_postgres(
+        programs / "initdb",
+        "-D",
+        data,
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--locale=C",
+        "--no-sync",
+    )
+    for _ in range(5):
+        port = free_port()
+        options = " ".join(
+            f"-c {name}={value or repr('')}" for name, value in {**_OPTIONS, "port": port}.items()
+        )
+        log = directory / "log"
+        try:
+            _as_postgres(programs / "pg_ctl", "-D", data, "-l", log, "-o", options, "-w", "start")
+        except RuntimeError as failure:
+            error = failure  # the port may have been taken since
+            continue
+        return Postgres(port, directory, programs)
+    raise error
+
+
+def _as_postgres(*command: object) -> None:
+    """Runs a program of PostgreSQL, which refuses to run as root."""
+    user: dict[str, Any] = (
+        {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+    )
+    # Output goes to a file: the server inherits it and would keep a pipe open.
+    with tempfile.TemporaryFile("w+") as output:
+        done = subprocess.run(
+            [str(part) for part in command], stdout=output, stderr=output, cwd="/", check=False, **user
+        )
+        if done.returncode:
+            output.seek(0)
+            raise RuntimeError(f"{command[0]} failed: {output.read()}")
+
+
+@dataclass(frozen=True)
+class S3:
+    """A running S3 server."""
+
+    endpoint: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def new_bucket(self) -> str:
+        """The URL of an empty bucket of its own."""
+        import s3fs
+
+        name = f"fairway-{secrets.token_hex(8)}"
+        s3fs.S3FileSystem(**self.options).mkdir(name)
+        return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    yield S3(endpoint, {"endpoint_url": endpoint, "key": "test", "secret": "test"})
+    server.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
