@@ -25,8 +25,6 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Largest request body."""
     rows: int = 100_000
     """Most rows in one request."""
-    json_depth: int = 16
-    """Deepest nesting of a JSON body."""
     problems: int = 100
     """Most problems listed in one error answer; the rest are counted."""
     header_bytes: int = 64 * 1024

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from fairway.core.columns import Columns, Outputs
 from fairway.core.contract import Contract
@@ -96,19 +96,51 @@ class CostCurve:
 class LiveModel:
     """A model's route and its loaded versions."""
 
-    def __init__(self, route: Route, versions: Mapping[int, LiveVersion], aliases: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        route: Route,
+        versions: Mapping[int, LiveVersion],
+        aliases: Mapping[str, int],
+        unloaded: Mapping[int, Callable[[], LiveVersion]] | None = None,
+    ) -> None:
+        """`unloaded` are versions that nothing routes to: asked for by number, they are loaded then."""
         missing = [version for version in route.versions if version not in versions]
         if missing:
             raise VersionNotFound(f"the route of {route.model} names versions that are not loaded: {missing}")
         self.route = route
         self.versions = dict(versions)
         self.aliases = dict(aliases)
+        self._unloaded = dict(unloaded or {})
+        self._loading = threading.Lock()
         self._only = versions[route.arms[0].version] if len(route.arms) == 1 else None
 
     @property
     def primary(self) -> LiveVersion:
         """The version with the largest share of traffic: what metadata describes."""
         return self.versions[max(self.route.arms, key=lambda arm: arm.weight).version]
+
+    def has(self, wanted: str) -> bool:
+        """Whether `pick(wanted, ...)` finds a version."""
+        return wanted in self.aliases or (
+            wanted.isdecimal() and int(wanted) in {*self.versions, *self._unloaded}
+        )
+
+    @property
+    def numbers(self) -> list[int]:
+        """Every version that can be asked for, ascending."""
+        return sorted({*self.versions, *self._unloaded})
+
+    def needs_loading(self, wanted: str | None) -> bool:
+        """Whether this version has to be loaded first; do that with `load`, which takes a while."""
+        return wanted is not None and wanted.isdecimal() and int(wanted) in self._unloaded
+
+    def load(self, wanted: str) -> None:
+        """Loads a version that `needs_loading` named; the errors are those of `load_version`."""
+        with self._loading:
+            number = int(wanted)
+            if number in self._unloaded:
+                self.versions[number] = self._unloaded[number]()
+                del self._unloaded[number]
 
     def pick(self, wanted: str | None, key: str) -> LiveVersion:
         """The version asked for by number or alias, or the arm that `key` falls into."""
@@ -132,8 +164,11 @@ class Table:
     def __init__(self, models: Iterable[LiveModel]) -> None:
         self._models = {model.route.model: model for model in models}
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[LiveModel]:
         return iter(self._models.values())
+
+    def find(self, name: str) -> LiveModel | None:
+        return self._models.get(name)
 
     def __getitem__(self, name: str) -> LiveModel:
         try:

@@ -16,7 +16,7 @@ import msgspec
 from fairway.core.columns import Columns, Outputs
 from fairway.core.errors import InvalidInput, ModelFailed
 from fairway.core.request import Answer, Request
-from fairway.inference.live import LiveVersion, Table
+from fairway.inference.live import LiveModel, LiveVersion, Table
 from fairway.inference.record import Prediction, Recorder
 from fairway.inference.stats import count_failure
 from fairway.stores.counters import Counters
@@ -56,7 +56,10 @@ class Plane:
     def prepare(self, request: Request, received: float) -> Work:
         """Route and validate. `received` is when the request's last byte came, before it was parsed."""
         parsed = now()
-        version = self.table[request.model].pick(request.version, request.key or request.request_id)
+        model = self.table[request.model]
+        if model.needs_loading(request.version):
+            model.load(str(request.version))
+        version = model.pick(request.version, request.key or request.request_id)
         try:
             columns = version.validate(request.inputs)
         except InvalidInput as error:
@@ -66,8 +69,12 @@ class Plane:
             raise
         return Work(request, version, columns, received, parsed, now())
 
+    def short(self, model: LiveModel, wanted: str | None) -> bool:
+        """Whether a request may be worth starting in an event loop: nothing to load, one row takes no time."""
+        return not model.needs_loading(wanted) and model.primary.cost.expect(1) <= self._inline_seconds
+
     def quick(self, work: Work) -> bool:
-        """Whether the engine call is expected to be short enough for an event loop."""
+        """Whether this engine call is expected to be short enough for an event loop."""
         return work.version.cost.expect(work.columns.rows) <= self._inline_seconds
 
     def run(self, work: Work) -> Outputs:
@@ -116,5 +123,9 @@ class Plane:
 
     def failed(self, model: str, version: str | None, protocol: str, code: str) -> None:
         """Count a request that got an error. Names nobody knows are counted as one, or labels would never end."""
-        known = any(live.route.model == model for live in self.table)
-        count_failure(self.counters, model if known else "", version or "", protocol, code)
+        live = self.table.find(model)
+        if live is None:
+            model, version = "", None
+        elif version is not None and not live.has(version):
+            version = None
+        count_failure(self.counters, model, version or "", protocol, code)

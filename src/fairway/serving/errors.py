@@ -1,0 +1,62 @@
+"""Domain errors as HTTP answers."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import msgspec
+
+from fairway.core.errors import (
+    Conflict,
+    FairwayError,
+    InvalidInput,
+    NotFound,
+    PayloadTooLarge,
+    Problem,
+    Unavailable,
+    UnsupportedContent,
+)
+
+_STATUS: tuple[tuple[type[FairwayError], HTTPStatus], ...] = (
+    (PayloadTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (UnsupportedContent, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+    (InvalidInput, HTTPStatus.BAD_REQUEST),
+    (NotFound, HTTPStatus.NOT_FOUND),
+    (Conflict, HTTPStatus.CONFLICT),
+    (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+"""The first class that fits decides; anything else is 500."""
+
+_SAFE_TEXT = {
+    HTTPStatus.BAD_REQUEST: "The request is not valid.",
+    HTTPStatus.NOT_FOUND: "Not found.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "Method not allowed.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The request is too large.",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The content type is not supported.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "The service is not available now.",
+}
+
+
+class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    error: str
+    code: str
+    request_id: str
+    problems: tuple[Problem, ...] = ()
+
+
+def status_of(error: Exception) -> HTTPStatus:
+    return next(
+        (status for kind, status in _STATUS if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR
+    )
+
+
+def error_answer(error: Exception, request_id: str, *, safe: bool) -> tuple[HTTPStatus, bytes]:
+    """Status and JSON body. In safe mode the body names neither fields, values, models nor limits; what a
+    server does not expect to go wrong is never described to a caller in either mode."""
+    status = status_of(error)
+    code = error.code if isinstance(error, FairwayError) else "internal_error"
+    if safe or not isinstance(error, FairwayError):
+        text = _SAFE_TEXT.get(status, "Something went wrong on the server; its log has the request id.")
+        return status, msgspec.json.encode(ErrorBody(text, code, request_id))
+    problems = error.problems if isinstance(error, InvalidInput) else ()
+    return status, msgspec.json.encode(ErrorBody(str(error), code, request_id, problems))

@@ -1,0 +1,234 @@
+"""The parent of the serving processes: opens the sockets, starts the workers, restarts the dead, stops them all.
+
+It holds the listening sockets itself, one a worker (SO_REUSEPORT), so connections that wait on a dead worker's
+socket are taken up by its successor. It imports no model, no numpy and no database.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from fairway.core.errors import FairwayError, InsecureBinding, Unavailable
+from fairway.core.settings import Settings
+from fairway.registry.snapshot import ServingSnapshot
+
+logger = logging.getLogger("fairway.supervisor")
+
+_POLL_SECONDS = 0.05
+_START_SECONDS = 120.0
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+_STEADY_SECONDS = 10.0
+
+
+class WorkerFailed(FairwayError):
+    """A worker could not start; the message is the worker's own."""
+
+    code = "worker_failed"
+
+
+def check_binding(host: str, *, insecure: bool) -> None:
+    """Refuses to listen beyond loopback while there is no authentication."""
+    if insecure or host == "localhost":
+        return
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise InsecureBinding(
+            f"refusing to listen on {host}: anybody who reaches it could use the models, and no authentication is on.",
+            hint="Listen on 127.0.0.1, or pass --insecure if something in front of Fairway checks who is calling.",
+        )
+
+
+class Supervisor:
+    """`run` serves until SIGTERM or SIGINT. `on_ready(port)` is called once, when every worker answers."""
+
+    def __init__(
+        self, settings: Settings, snapshot: ServingSnapshot, on_ready: Callable[[int], None]
+    ) -> None:
+        self._settings = settings
+        self._snapshot = snapshot
+        self._on_ready = on_ready
+        self._stopping = False
+        self._folder = Path(tempfile.mkdtemp(prefix="fairway-"))
+        self._lifeline_read, self._lifeline_write = os.pipe()
+
+    def run(self) -> None:
+        serving = self._settings.serving
+        try:
+            sockets = _listen(serving.host, serving.port, serving.workers)
+            slots = [_Slot(self, i, listening) for i, listening in enumerate(sockets)]
+            for name in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(name, self._stop)
+            try:
+                for slot in slots:
+                    slot.start()
+                self._await_ready(slots)
+                if not self._stopping:
+                    self._on_ready(sockets[0].getsockname()[1])
+                while not self._stopping:
+                    for slot in slots:
+                        slot.tend()
+                    time.sleep(_POLL_SECONDS)
+            finally:
+                self._end(slots)
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _await_ready(self, slots: list[_Slot]) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        for slot in slots:
+            while not self._stopping and not slot.reported():
+                if time.monotonic() > deadline:
+                    raise WorkerFailed(f"a worker was not ready within {_START_SECONDS:.0f} s.")
+
+    def _end(self, slots: list[_Slot]) -> None:
+        """SIGTERM to all, then SIGKILL to those that did not drain in time."""
+        deadline = time.monotonic() + self._settings.serving.drain_seconds + 5
+        for slot in slots:
+            slot.terminate()
+        for slot in slots:
+            slot.wait(max(0.0, deadline - time.monotonic()))
+
+    def spawn(self, number: int, listening: socket.socket) -> tuple[subprocess.Popen[bytes], int]:
+        """Starts a worker; returns the process and the pipe it reports on."""
+        report_read, report_write = os.pipe()
+        plan = {
+            "settings": self._settings,
+            "snapshot": self._snapshot,
+            "counters": str(self._folder / "counters"),
+            "listen": listening.fileno(),
+            "report": report_write,
+            "lifeline": self._lifeline_read,
+        }
+        path = self._folder / f"worker-{number}.json"
+        path.write_bytes(msgspec.json.encode(plan))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fairway.serving.worker", str(path)],
+            pass_fds=(listening.fileno(), report_write, self._lifeline_read),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C reaches the supervisor alone, which then drains the workers
+        )
+        os.close(report_write)
+        return process, report_read
+
+
+class _Slot:
+    """A place for one worker: its socket, its current process, and how long to wait before the next one."""
+
+    def __init__(self, supervisor: Supervisor, number: int, listening: socket.socket) -> None:
+        self._supervisor = supervisor
+        self._number = number
+        self._listening = listening
+        self._process: subprocess.Popen[bytes] | None = None
+        self._report = -1
+        self._started = 0.0
+        self._pause = 0.0
+        self._start_at: float | None = None
+
+    def start(self) -> None:
+        self._process, self._report = self._supervisor.spawn(self._number, self._listening)
+        self._started = time.monotonic()
+        self._start_at = None
+
+    def reported(self) -> bool:
+        """True once the worker is ready. Raises WorkerFailed with what it said, if it failed."""
+        assert self._process is not None
+        readable, _, _ = select.select([self._report], [], [], _POLL_SECONDS)
+        if not readable:
+            return False
+        said = os.read(self._report, 65536).decode(errors="replace").strip()
+        if said == "ready":
+            os.close(self._report)
+            self._report = -1
+            return True
+        code = self._process.wait(timeout=10)
+        raise WorkerFailed(
+            said or f"a worker ended with exit code {code} before it was ready; its output says why."
+        )
+
+    def tend(self) -> None:
+        """Notices a dead worker and starts another: at once, then after ever longer pauses if it keeps dying."""
+        now = time.monotonic()
+        if self._start_at is not None:
+            if now >= self._start_at:
+                self.start()
+            return
+        if self._process is None or self._process.poll() is None:
+            return
+        steady = now - self._started > _STEADY_SECONDS
+        self._pause = (
+            0.0 if steady else min(max(self._pause * 2, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+        )
+        logger.warning(
+            "worker %d ended with %s; starting another in %.1f s",
+            self._number,
+            self._process.returncode,
+            self._pause,
+        )
+        self._close_report()
+        self._start_at = now + self._pause
+
+    def terminate(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
+    def wait(self, seconds: float) -> None:
+        self._close_report()
+        if self._process is None:
+            return
+        try:
+            self._process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            logger.warning("worker %d did not stop in time and is killed", self._number)
+            self._process.kill()
+            self._process.wait()
+
+    def _close_report(self) -> None:
+        if self._report >= 0:
+            os.close(self._report)
+            self._report = -1
+
+
+def _listen(host: str, port: int, count: int) -> list[socket.socket]:
+    """`count` listening sockets on one address; port 0 lets the system choose."""
+    sockets: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            listening = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(listening)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if count > 1:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listening.bind(address)
+            listening.listen(2048)
+            port = listening.getsockname()[1]
+    except OSError as error:
+        for listening in sockets:
+            listening.close()
+        raise Unavailable(
+            f"cannot listen on {host}:{port}: {error.strerror or error}.",
+            hint="Stop what listens there, or choose another port with --port.",
+        ) from error
+    return sockets

@@ -1,0 +1,337 @@
+"""Open Inference Protocol V2, REST and JSON: bodies in, bodies out.
+
+Source: kserve/open-inference-protocol, specification/protocol/inference_rest.md.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any
+
+import msgspec
+import numpy as np
+import simdjson
+
+from fairway.core.columns import Array, Outputs
+from fairway.core.conform import Values
+from fairway.core.contract import Contract, DType, Field, Output
+from fairway.core.errors import MalformedInput, Problem
+from fairway.core.request import Inputs
+
+DATATYPES: dict[DType, str] = {
+    DType.bool: "BOOL",
+    DType.int8: "INT8",
+    DType.int16: "INT16",
+    DType.int32: "INT32",
+    DType.int64: "INT64",
+    DType.uint8: "UINT8",
+    DType.uint16: "UINT16",
+    DType.uint32: "UINT32",
+    DType.uint64: "UINT64",
+    DType.float16: "FP16",
+    DType.float32: "FP32",
+    DType.float64: "FP64",
+    DType.string: "BYTES",
+    DType.timestamp: "BYTES",  # ISO 8601 text
+}
+_NUMPY = {datatype: dtype.value for dtype, datatype in DATATYPES.items() if dtype.is_numeric}
+_LARGE_BODY = 2048  # from here on pysimdjson's flat buffer beats a list of Python numbers
+_parsers = threading.local()
+_floats = msgspec.json.Decoder(list[float])
+_integers = msgspec.json.Decoder(list[int])
+_texts = msgspec.json.Decoder(list[str])
+
+
+class Tensor(msgspec.Struct, gc=False):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: msgspec.Raw | Any = msgspec.UNSET
+    parameters: dict[str, Any] | None = None
+
+
+class Wanted(msgspec.Struct, gc=False):
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class InferBody(msgspec.Struct, gc=False):
+    """V2's body; the row forms are accepted in its place."""
+
+    inputs: list[Tensor] | None = None
+    id: str | None = None
+    outputs: list[Wanted] | None = None
+    parameters: dict[str, Any] | None = None
+    dataframe_split: msgspec.Raw | None = None
+    dataframe_records: msgspec.Raw | None = None
+    instances: msgspec.Raw | None = None
+
+
+class OutputTensor(msgspec.Struct, gc=False):
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[Any]
+
+
+class InferAnswer(msgspec.Struct, omit_defaults=True, gc=False):
+    model_name: str
+    model_version: str
+    outputs: list[OutputTensor]
+    id: str | None = None
+
+
+class TensorMetadata(msgspec.Struct):
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(msgspec.Struct):
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+_body = msgspec.json.Decoder(InferBody)
+_encode = msgspec.json.Encoder().encode
+
+
+def decode_body(body: bytes) -> InferBody:
+    """Raises MalformedInput saying where the JSON stops making sense."""
+    if len(body) >= _LARGE_BODY:
+        fast = _decode_large(body)
+        if fast is not None:
+            return fast
+    try:
+        return _body.decode(body)
+    except msgspec.DecodeError as error:
+        hint = " JSON has no NaN or Infinity: send null for a missing number." if _has_nan_token(body) else ""
+        raise MalformedInput(f"The body is not a valid request: {error}.{hint}") from None
+    except RecursionError:
+        raise MalformedInput("The body is nested too deeply.") from None
+
+
+def tensors(inputs: list[Tensor]) -> Inputs:
+    """Each tensor as an array, or as a list where it holds text or nulls. Raises MalformedInput."""
+    values: dict[str, Values] = {}
+    problems: list[Problem] = []
+    for tensor in inputs:
+        if tensor.name in values:
+            problems.append(Problem("stands in inputs more than once", tensor.name))
+            continue
+        try:
+            values[tensor.name] = _values(tensor)
+        except MalformedInput as error:
+            problems.append(Problem(str(error), tensor.name))
+    if problems:
+        raise MalformedInput("Some inputs cannot be read.", tuple(problems))
+    if not inputs:
+        raise MalformedInput("inputs is empty.")
+    return values
+
+
+def encode_answer(
+    outputs: Outputs,
+    contract: Contract,
+    model: str,
+    version: str,
+    wanted: tuple[str, ...] | None,
+    request_id: str | None,
+) -> bytes:
+    """The V2 JSON body; NaN and infinity become null, which JSON can carry."""
+    chosen = [output for output in contract.outputs if wanted is None or output.name in wanted]
+    return _encode(
+        InferAnswer(model, version, [_output(output, outputs[output.name]) for output in chosen], request_id)
+    )
+
+
+def check_wanted(wanted: tuple[str, ...] | None, contract: Contract) -> None:
+    if wanted is None:
+        return
+    known = [output.name for output in contract.outputs]
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise MalformedInput(
+            f"This model's outputs are {', '.join(known)}.",
+            tuple(Problem("is not an output", name) for name in unknown),
+        )
+
+
+def metadata(name: str, versions: list[str], platform: str, contract: Contract) -> bytes:
+    return _encode(
+        ModelMetadata(
+            name,
+            versions,
+            platform,
+            [_described(field) for field in contract.inputs],
+            [_described(output) for output in contract.outputs],
+        )
+    )
+
+
+def _described(field: Field | Output) -> TensorMetadata:
+    return TensorMetadata(field.name, DATATYPES[field.dtype], [-1, *field.shape])
+
+
+def _output(output: Output, values: Array) -> OutputTensor:
+    flat = values if values.ndim == 1 else values.reshape(-1)
+    if output.dtype is DType.timestamp:
+        data: list[Any] = [f"{moment}Z" for moment in flat.astype("datetime64[us]").astype(str)]
+    else:
+        data = flat.tolist()
+    return OutputTensor(output.name, DATATYPES[output.dtype], list(values.shape), data)
+
+
+def _has_nan_token(body: bytes) -> bool:
+    return b"NaN" in body or b"Infinity" in body
+
+
+def _values(tensor: Tensor) -> Values:
+    shape = tensor.shape
+    if not shape or any(size < 0 for size in shape):
+        raise MalformedInput(f"shape {shape} is not a list of sizes from 0, rows first")
+    if tensor.data is msgspec.UNSET:
+        raise MalformedInput("has no data")
+    count = math.prod(shape)
+    data = _flat(tensor, count)
+    if len(data) != count:
+        raise MalformedInput(f"shape {shape} needs {count} values, data has {len(data)}")
+    if isinstance(data, np.ndarray):
+        return data if len(shape) == 1 else data.reshape(shape)
+    if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
+        return data
+    array = np.empty(count, dtype=object)
+    array[:] = data
+    return array.reshape(shape)
+
+
+def _flat(tensor: Tensor, count: int) -> Array | list[Any]:
+    """All elements in row-major order: an array of the tensor's datatype, or a list for text and nulls."""
+    datatype, data = tensor.datatype, tensor.data
+    if isinstance(data, np.ndarray):  # read by pysimdjson
+        return _typed(data, datatype)
+    if isinstance(data, msgspec.Raw):
+        try:
+            if datatype.startswith("FP"):
+                return _typed(np.array(_floats.decode(data)), datatype)
+            if datatype.startswith(("INT", "UINT")):
+                return _integer_array(_integers.decode(data), datatype)
+            if datatype == "BYTES":
+                return _texts.decode(data)
+        except (msgspec.ValidationError, RecursionError):
+            pass  # nested, or holds something else: the careful way
+        try:
+            data = msgspec.json.decode(data)
+        except (msgspec.DecodeError, RecursionError):
+            raise MalformedInput("data is nested too deeply or is not valid JSON") from None
+    if datatype not in _NUMPY and datatype != "BYTES":
+        known = ", ".join(sorted({*_NUMPY, "BYTES"}))
+        raise MalformedInput(f"datatype {datatype!r} is not one of {known}")
+    if not isinstance(data, list):
+        raise MalformedInput("data must be a list")
+    flat = data if not any(isinstance(value, list) for value in data) else _unnested(data, tensor.shape)
+    return _typed_list(flat, datatype)
+
+
+def _unnested(data: list[Any], shape: list[int]) -> list[Any]:
+    """Nested lists, flattened once their nesting is known to have the given shape."""
+    level: list[Any] = data
+    if len(level) != shape[0]:
+        raise MalformedInput(f"shape {shape} needs {shape[0]} rows, data has {len(level)}")
+    for size in shape[1:]:
+        for row, values in enumerate(level):
+            if not isinstance(values, list) or len(values) != size:
+                raise MalformedInput(f"data does not have shape {shape}: it is ragged near element {row}")
+        level = [value for values in level for value in values]
+    return level
+
+
+def _typed_list(flat: list[Any], datatype: str) -> Array | list[Any]:
+    kinds = {type(value) for value in flat}
+    if datatype.startswith("FP") and kinds <= {int, float}:
+        try:
+            return _typed(np.array(flat, dtype=np.float64), datatype)
+        except OverflowError:
+            return flat
+    if datatype.startswith(("INT", "UINT")) and kinds == {int}:
+        return _integer_array(flat, datatype)
+    return flat
+
+
+def _integer_array(values: list[int], datatype: str) -> Array | list[Any]:
+    dtype = np.dtype(_NUMPY.get(datatype, "int64"))
+    try:
+        return np.array(values, dtype=dtype)
+    except OverflowError:
+        limits = np.iinfo(dtype)
+        wrong = next(value for value in values if not limits.min <= value <= limits.max)
+        raise MalformedInput(f"{wrong} does not fit {datatype} ({limits.min} to {limits.max})") from None
+
+
+def _typed(values: Array, datatype: str) -> Array:
+    """Numbers as the datatype they were declared to be: an FP32 of 0.1 is float32's 0.1."""
+    wanted = _NUMPY.get(datatype)
+    if wanted is None:
+        raise MalformedInput(f"datatype {datatype!r} is not one of {', '.join(sorted({*_NUMPY, 'BYTES'}))}")
+    if values.dtype.name == wanted:
+        return values
+    with np.errstate(over="ignore"):  # too large becomes infinite, which validation names
+        return values.astype(wanted)
+
+
+def _decode_large(body: bytes) -> InferBody | None:
+    """Large numeric tensors straight into buffers. None where msgspec must look (and word the error)."""
+    parser = getattr(_parsers, "parser", None)
+    if parser is None:
+        parser = _parsers.parser = simdjson.Parser()
+    document: Any = None
+    inputs: Any = None
+    tensor: Any = None
+    data: Any = None
+    try:
+        document = parser.parse(body)
+        inputs = document["inputs"]
+        if set(document) - {"inputs", "id"}:
+            return None
+        read = []
+        for tensor in inputs:
+            datatype = tensor["datatype"]
+            shape = tensor["shape"].as_list()
+            data = tensor["data"]
+            if set(tensor) - {"name", "shape", "datatype", "data"} or not _numeric_and_regular(
+                data, datatype, shape
+            ):
+                return None
+            if datatype.startswith("FP"):
+                values = np.frombuffer(data.as_buffer(of_type="d"), dtype=np.float64)
+            else:
+                values = np.frombuffer(data.as_buffer(of_type="i"), dtype=np.int64)
+                limits = np.iinfo(_NUMPY[datatype])
+                if len(values) and not limits.min <= values.min() <= values.max() <= limits.max:
+                    return None
+            read.append(Tensor(tensor["name"], shape, datatype, values))
+        name = document.get("id", None)
+        return InferBody(read, name) if name is None or isinstance(name, str) else None
+    except (ValueError, TypeError, KeyError, RuntimeError, AttributeError):
+        return None
+    finally:
+        del document, inputs, tensor, data  # the parser is free for the next body only then
+
+
+def _numeric_and_regular(data: Any, datatype: str, shape: Any) -> bool:
+    """True for a number datatype whose data is flat, or nested exactly two deep as `shape` says."""
+    if datatype not in _NUMPY or datatype in ("BOOL", "UINT64"):
+        return False
+    if not isinstance(shape, list) or not shape or not all(type(size) is int and size >= 0 for size in shape):
+        return False
+    if not len(data) or not isinstance(data[0], simdjson.Array):
+        return True  # a list hidden further in makes the count wrong, or as_buffer fails
+    return (
+        len(shape) == 2
+        and len(data) == shape[0]
+        and all(isinstance(row, simdjson.Array) and len(row) == shape[1] for row in data)
+    )
