@@ -167,6 +167,9 @@ def to_frame(columns: Columns, names: Sequence[str], dtypes: Mapping[str, str]) 
 def _series(array: Array, dtype: Any) -> Any:
     import pandas as pd  # optional: only models that want a DataFrame need it
 
+    if dtype in ("object", "object-none"):
+        values = _nan_for_none(array) if dtype == "object" else array
+        return pd.Series(values, dtype=object)  # or pandas would guess text
     if dtype is None or array.dtype.name == dtype:
         return array
     if dtype.startswith("category:"):
@@ -175,10 +178,6 @@ def _series(array: Array, dtype: Any) -> Any:
             array = array.astype(object)
         codes = pd.Index(categories).get_indexer(pd.Index(array))
         return pd.Categorical.from_codes(codes, categories=categories)
-    if dtype == "object":
-        return _nan_for_none(array)
-    if dtype == "object-none":
-        return array
     if dtype.startswith("datetime64["):
         stamps: Any = pd.Series(array)
         if "," in dtype:
