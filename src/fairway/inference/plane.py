@@ -46,6 +46,11 @@ class Plane:
         self._recorder = recorder
         self._inline_seconds = inline_seconds
 
+    def close(self) -> None:
+        """Writes what is still to be recorded."""
+        if self._recorder is not None:
+            self._recorder.close()
+
     def infer(self, request: Request) -> Answer:
         """One request, start to end. Raises InvalidInput, NotFound or ModelFailed."""
         work = self.prepare(request, now())

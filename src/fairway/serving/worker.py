@@ -12,7 +12,6 @@ import logging
 import os
 import socket
 import sys
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,15 +20,12 @@ import uvicorn
 
 from fairway.core.errors import FairwayError
 from fairway.core.settings import Settings
-from fairway.inference.live import LiveModel, Table, load_version
+from fairway.inference.opening import open_plane
 from fairway.inference.plane import Plane
-from fairway.inference.record import Recorder
-from fairway.inference.stats import count_dropped
-from fairway.registry.snapshot import ServedModel, ServingSnapshot
+from fairway.registry.snapshot import ServingSnapshot
 from fairway.serving.app import DataApp
 from fairway.serving.protocol import protocol_for
 from fairway.stores.counters import Counters
-from fairway.stores.log_segments import SegmentLog
 
 logger = logging.getLogger("fairway.serving")
 
@@ -50,7 +46,8 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=WorkerPlan)
     try:
-        plane, recorder = build_plane(plan)
+        counters = Counters(Path(plan.counters))
+        plane = open_plane(plan.snapshot.models, counters, plan.settings)
     except FairwayError as error:
         os.write(plan.report, f"{error.code}: {error}\n".encode())
         return 1
@@ -62,47 +59,8 @@ def main() -> int:
     try:
         _serve(plan, plane)
     finally:
-        if recorder is not None:
-            recorder.close()
+        plane.close()
     return 0
-
-
-def build_plane(plan: WorkerPlan) -> tuple[Plane, Recorder | None]:
-    """Loads and checks every model of the snapshot."""
-    settings = plan.settings
-    counters = Counters(Path(plan.counters))
-    table = Table(live_model(model, counters, settings) for model in plan.snapshot.models)
-    recorder = None
-    if settings.log.enabled:
-        log = SegmentLog(
-            Path(settings.home) / "log",
-            segment_bytes=settings.log.segment_bytes,
-            disk_bytes=settings.log.disk_bytes,
-        )
-        recorder = Recorder(log, settings.log, partial(count_dropped, counters))
-    return Plane(table, counters, recorder, settings.serving.inline_seconds), recorder
-
-
-def live_model(model: ServedModel, counters: Counters, settings: Settings) -> LiveModel:
-    """Versions that the route or an alias names are loaded now, the others when somebody asks."""
-    name = model.route.model
-    loaders = {
-        served.version: partial(
-            load_version,
-            name,
-            served.version,
-            Path(served.directory),
-            counters,
-            settings.limits,
-            threads=settings.serving.engine_threads,
-        )
-        for served in model.versions
-    }
-    aliases = {alias: served.version for served in model.versions for alias in served.aliases}
-    wanted = {*model.route.versions, *aliases.values()}
-    versions = {number: load() for number, load in loaders.items() if number in wanted}
-    unloaded = {number: load for number, load in loaders.items() if number not in wanted}
-    return LiveModel(model.route, versions, aliases, unloaded)
 
 
 def _serve(plan: WorkerPlan, plane: Plane) -> None:

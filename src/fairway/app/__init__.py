@@ -1,0 +1,1 @@
+"""The only wiring, and the only reader of the environment and `fairway.toml`."""

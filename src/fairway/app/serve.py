@@ -1,0 +1,45 @@
+"""What a server starts from, found in milliseconds when nothing changed since it last started."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from fairway.core.errors import ModelNotFound, RegistryUnavailable
+from fairway.core.settings import Settings
+from fairway.registry.snapshot import ServingSnapshot, read_snapshot, write_snapshot
+from fairway.stores.revision import sqlite_revision
+
+logger = logging.getLogger("fairway.serving")
+
+
+def serving_snapshot(settings: Settings, names: tuple[str, ...]) -> ServingSnapshot:
+    """The models to serve. The cached snapshot when the registry has not changed since, or cannot be reached."""
+    home = Path(settings.home)
+    cached = read_snapshot(home, names)
+    if cached is not None and not settings.registry.database_url:
+        revision = sqlite_revision(home / "registry.db")
+        if revision is not None and revision == cached.revision:
+            return cached
+    try:
+        snapshot = _fresh(settings, names)
+    except RegistryUnavailable as error:
+        if cached is None:
+            raise
+        logger.warning("serving what was live before: %s", error)
+        return cached
+    if not snapshot.models:
+        raise ModelNotFound(
+            f"no model in {home} takes traffic yet.",
+            hint="Deploy one: fairway deploy MODEL --data DATA --name NAME",
+        )
+    write_snapshot(home, snapshot)
+    return snapshot
+
+
+def _fresh(settings: Settings, names: tuple[str, ...]) -> ServingSnapshot:
+    # SQLAlchemy, which the registry needs, takes longer to import than a server may take to start.
+    from fairway.registry.registry import open_registry
+
+    with open_registry(Path(settings.home), settings.registry) as registry:
+        return registry.snapshot(names)

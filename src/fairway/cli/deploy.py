@@ -1,0 +1,89 @@
+"""`fairway deploy`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fairway.app.library import Deployment, deploy
+from fairway.cli.options import HomeOption, JsonOption, WhyOption
+from fairway.cli.output import print_json, print_line, seconds_text
+from fairway.cli.packing import (
+    ContractOption,
+    DataOption,
+    FlipsOption,
+    ModelArgument,
+    NativeOption,
+    PrepareOption,
+    TargetOption,
+    ToleranceOption,
+    TrustOption,
+    conversion_options,
+    read_contract,
+)
+from fairway.cli.progress import progress_bar
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(
+    epilog="Example:  fairway deploy model.joblib --data train.parquet --target is_fraud --name payments"
+)
+def run(
+    model: ModelArgument,
+    data: DataOption,
+    name: Annotated[str, typer.Option("--name", help="The model's name.")],
+    target: TargetOption = None,
+    prepare: PrepareOption = None,
+    trust: TrustOption = None,
+    contract: ContractOption = None,
+    tolerance: ToleranceOption = None,
+    allow_flips: FlipsOption = 0,
+    native: NativeOption = False,
+    why: WhyOption = "deploy",
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Package a model, register it and give it the traffic."""
+    with progress_bar(quiet=json) as progress:
+        deployed = deploy(
+            model,
+            data,
+            name=name,
+            target=target,
+            home=home,
+            prepare=prepare,
+            trust=tuple(trust or ()),
+            options=conversion_options(tolerance, allow_flips, native),
+            contract=read_contract(contract),
+            why=why,
+            progress=progress,
+        )
+    if json:
+        print_json(deployed)
+    else:
+        _report(deployed)
+
+
+def _report(deployed: Deployment) -> None:
+    proof, timings = deployed.proof, deployed.timings
+    state = "is live" if deployed.is_new else "was registered before and is live"
+    print_line(f"{deployed.name}:{deployed.version} {state}   {deployed.digest}")
+    print_line(f"  engine   {deployed.engine}: {proof.reason}")
+    print_line(
+        f"  proof    {proof.rows} rows, {proof.label_flips} label flips, "
+        f"largest difference {proof.max_abs_diff:.3g} (tolerance {proof.tolerance:g})"
+    )
+    if timings is not None:
+        row = timings.original_row_seconds / max(timings.served_row_seconds, 1e-9)
+        batch = timings.original_batch_seconds / max(timings.served_batch_seconds, 1e-9)
+        print_line(
+            f"  one row  {seconds_text(timings.original_row_seconds)} -> "
+            f"{seconds_text(timings.served_row_seconds)} ({row:.1f}x)"
+        )
+        print_line(
+            f"  {timings.batch_rows} rows  {seconds_text(timings.original_batch_seconds)} -> "
+            f"{seconds_text(timings.served_batch_seconds)} ({batch:.1f}x)"
+        )
+    print_line(f"Serve it:  fairway serve {deployed.name}")

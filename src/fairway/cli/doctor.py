@@ -1,0 +1,83 @@
+"""`fairway doctor`: what is wrong with this machine, and the command that mends it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from fairway.app.home import Home
+from fairway.app.settings import home_folder, read_settings
+from fairway.cli.options import HomeOption, JsonOption
+from fairway.cli.output import print_json
+from fairway.core.errors import SettingsError
+from fairway.core.settings import Settings
+from fairway.doctor.facts import look
+from fairway.doctor.findings import Finding, Status, diagnose, healthy
+
+_MARKS = {
+    Status.ok: ("ok     ", "green"),
+    Status.note: ("note   ", "dim"),
+    Status.warning: ("warning", "yellow"),
+    Status.problem: ("problem", "bold red"),
+}
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog="Example:  fairway doctor --home ./models")
+def run(home: HomeOption = None, json: JsonOption = False) -> None:
+    """Look for what will not work on this machine, and name the command that mends it.
+
+    Ends with 1 when something a user asks for would fail; notes and warnings end with 0.
+    """
+    findings = examine(home)
+    if json:
+        print_json({"healthy": healthy(findings), "findings": findings})
+    else:
+        show(findings, Console())
+    if not healthy(findings):
+        raise typer.Exit(1)
+
+
+def examine(home: str | None) -> tuple[Finding, ...]:
+    """Looks and judges. Settings that cannot be read are a finding, and the defaults are looked at instead."""
+    settings_error = None
+    try:
+        settings = read_settings(home)
+    except SettingsError as error:
+        settings_error = str(error)
+        settings = msgspec.structs.replace(Settings(), home=str(home_folder(home)))
+    place = Home(settings)
+    with place:
+        facts = look(
+            Path(settings.home),
+            host=settings.serving.host,
+            ports=(settings.serving.port, settings.serving.grpc_port),
+            registry=_registry_name(settings),
+            open_registry=lambda: place.registry.models(),  # noqa: PLW0108 - the registry is opened inside
+            settings_error=settings_error,
+        )
+    return diagnose(facts)
+
+
+def _registry_name(settings: Settings) -> str:
+    """Where the registry is, without the password that a database URL may hold."""
+    url = urlsplit(settings.registry.database_url)
+    return f"{url.scheme} at {url.hostname or url.path}" if url.scheme else f"{settings.home}/registry.db"
+
+
+def show(findings: tuple[Finding, ...], console: Console) -> None:
+    """One line a finding, and below it the command that mends it."""
+    for finding in findings:
+        mark, style = _MARKS[finding.status]
+        console.print(Text(mark, style), Text(finding.message), soft_wrap=True)
+        if finding.fix:
+            console.print(Text(f"        {finding.fix}", "cyan"), soft_wrap=True)
+    wrong = sum(finding.status is Status.problem for finding in findings)
+    console.print("nothing is in the way" if not wrong else f"{wrong} to mend")

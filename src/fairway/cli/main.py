@@ -1,0 +1,122 @@
+"""`fairway VERB`: finds the verb's module when it is used, and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any, cast
+
+import click
+import msgspec
+import typer
+
+from fairway import __version__
+from fairway.core.errors import (
+    ArtifactError,
+    Conflict,
+    FairwayError,
+    InvalidInput,
+    MissingExtra,
+    NotFound,
+    Unavailable,
+)
+
+VERBS: dict[str, tuple[str, str]] = {
+    "deploy": ("fairway.cli.deploy", "Package a model, register it and give it the traffic."),
+    "package": ("fairway.cli.package", "Make a bundle from a model and sample data, without registering it."),
+    "register": ("fairway.cli.register", "Register a bundle as the next version of a model."),
+    "serve": ("fairway.cli.serve", "Serve models over HTTP."),
+    "predict": ("fairway.cli.predict", "Predict the rows of a file, here or on a running server."),
+    "models": ("fairway.cli.models", "List the models."),
+    "show": ("fairway.cli.show", "Show a model, a version, its proof."),
+    "history": ("fairway.cli.history", "Who changed what, when and why."),
+    "route": ("fairway.cli.route", "Show or change which versions take the traffic."),
+    "rollback": ("fairway.cli.rollback", "Give the traffic back to the version before."),
+    "alias": ("fairway.cli.alias", "Point an alias such as champion to a version."),
+    "contract": ("fairway.cli.contract", "Show, edit or check a model's data contract."),
+    "doctor": ("fairway.cli.doctor", "Check this machine, naming the command that mends each finding."),
+}
+
+EXIT_CODES: tuple[tuple[type[FairwayError], int], ...] = (
+    (NotFound, 3),
+    (InvalidInput, 4),
+    (ArtifactError, 5),
+    (Conflict, 6),
+    (Unavailable, 7),
+    (MissingExtra, 8),
+)
+"""0 done, 1 a check found something or anything else failed, 2 wrong usage, then these."""
+
+
+class Verbs(click.Group):
+    """Verbs by table, so that `fairway serve` does not import what `fairway deploy` needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module = import_module(VERBS[cmd_name][0])
+        command = cast(click.Command, typer.main.get_command(module.app))
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, text) for verb, (_, text) in VERBS.items()])
+
+
+@click.command(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example:  fairway deploy model.joblib --data train.parquet --target is_fraud --name payments",
+)
+@click.version_option(__version__, prog_name="fairway")
+def cli() -> None:
+    """From a trained model to production: package with proof, serve, watch, roll back."""
+
+
+def exit_code(error: FairwayError) -> int:
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the `fairway` command."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        result: Any = cli.main(args=arguments, prog_name="fairway", standalone_mode=False)
+    except FairwayError as error:
+        _say(error, as_json="--json" in arguments)
+        sys.exit(exit_code(error))
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def _say(error: FairwayError, *, as_json: bool) -> None:
+    problems = error.problems if isinstance(error, InvalidInput) else ()
+    if as_json:
+        body = {"error": str(error), "code": error.code, "problems": problems}
+        sys.stderr.write(msgspec.json.encode(body).decode() + "\n")
+        return
+    sys.stderr.write(f"error: {error}\n")
+    for problem in problems[:20]:
+        where = " ".join(
+            part
+            for part in (
+                problem.field or "",
+                f"row {problem.row}" if problem.row is not None else "",
+            )
+            if part
+        )
+        sys.stderr.write(f"  {where + ': ' if where else ''}{problem.reason}\n")
+    if len(problems) > 20:
+        sys.stderr.write(f"  ... and {len(problems) - 20} more\n")
+
+
+if __name__ == "__main__":
+    main()

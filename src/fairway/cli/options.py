@@ -1,0 +1,17 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+HomeOption = Annotated[
+    str | None,
+    typer.Option("--home", help="Where models and logs are kept.", envvar="FAIRWAY_HOME", metavar="DIR"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+WhyOption = Annotated[str, typer.Option("--why", help="The reason, for the history.")]
+ReferenceArgument = Annotated[
+    str, typer.Argument(metavar="NAME[@ALIAS|:VERSION]", help="A model or one version of it.")
+]

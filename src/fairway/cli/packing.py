@@ -1,0 +1,71 @@
+"""What `deploy` and `package` ask for alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fairway.core.contract import Contract
+from fairway.core.errors import InvalidInput
+from fairway.packaging.contract_text import contract_from_text
+from fairway.packaging.engine import ConversionOptions
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A model file (.joblib, .pkl, .skops, .json, .ubj, .txt, .cbm, .onnx) or file.py:function.",
+    ),
+]
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data", help="Training data or rows like it: CSV, Parquet, Arrow, JSON Lines.", metavar="FILE"
+    ),
+]
+TargetOption = Annotated[
+    str | None, typer.Option("--target", help="The label's column in the data, if it is there.")
+]
+PrepareOption = Annotated[
+    str | None,
+    typer.Option(
+        "--prepare", help="Preparation to run before the model: file.py:function, DataFrame to DataFrame."
+    ),
+]
+TrustOption = Annotated[
+    list[str] | None,
+    typer.Option("--trust", help="A module.Class of yours that the model file may use; repeat for more."),
+]
+ContractOption = Annotated[
+    str | None,
+    typer.Option("--contract", help="A contract as TOML, instead of the one inferred.", metavar="FILE"),
+]
+ToleranceOption = Annotated[
+    float | None,
+    typer.Option("--tolerance", help="Largest difference allowed between original and served answers."),
+]
+FlipsOption = Annotated[int, typer.Option("--allow-flips", help="Label flips allowed in the proof.")]
+NativeOption = Annotated[
+    bool, typer.Option("--native", help="Do not convert: serve with the model's own library.")
+]
+
+
+def conversion_options(tolerance: float | None, allow_flips: int, native: bool) -> ConversionOptions:
+    default = ConversionOptions()
+    return ConversionOptions(
+        tolerance=default.tolerance if tolerance is None else tolerance,
+        allow_flips=allow_flips,
+        force_native=native,
+    )
+
+
+def read_contract(path: str | None) -> Contract | None:
+    if path is None:
+        return None
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the contract {path} cannot be read: {error}.") from error
+    return contract_from_text(text)

@@ -1,0 +1,150 @@
+"""`fairway predict`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import typer
+
+from fairway.app.load import load
+from fairway.cli.options import HomeOption, JsonOption, ReferenceArgument
+from fairway.cli.output import print_json
+from fairway.core.columns import Outputs
+from fairway.core.errors import InvalidInput, NotFound, Problem, Unavailable
+from fairway.core.version import Reference, parse_reference
+from fairway.inference.rows import from_csv
+from fairway.packaging.sample import read_sample
+
+app = typer.Typer(add_completion=False)
+_CHUNK_ROWS = 10_000
+_TIMEOUT_SECONDS = 60
+
+
+@app.command(epilog="Example:  fairway predict payments rows.csv --url http://127.0.0.1:8080")
+def run(
+    model: ReferenceArgument,
+    rows: Annotated[
+        str, typer.Argument(metavar="FILE", help="CSV, Parquet, Arrow or JSON Lines; - for CSV on stdin.")
+    ],
+    url: Annotated[
+        str | None, typer.Option("--url", help="A running server; without it the model runs here.")
+    ] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Predict the rows of a file, here or on a running server. Prints CSV, or JSON with --json."""
+    reference = parse_reference(model)
+    outputs = _remote(url, reference, rows) if url is not None else _local(model, rows, home)
+    if json:
+        print_json({name: values.tolist() for name, values in outputs.items()})
+        return
+    for line in _csv(outputs):
+        sys.stdout.write(line + "\n")
+
+
+def _local(model: str, rows: str, home: str | None) -> Outputs:
+    with load(model, home=home) as loaded:
+        if rows == "-" or rows.endswith(".csv"):
+            inputs: Any = from_csv(_read(rows), loaded.contract)
+            return _joined([loaded.predict(chunk) for chunk in _chunks(inputs)])
+        frame = read_sample(rows, target=None).frame
+        return _joined(
+            [
+                loaded.predict(frame.iloc[start : start + _CHUNK_ROWS])
+                for start in range(0, len(frame), _CHUNK_ROWS)
+            ]
+        )
+
+
+def _chunks(inputs: dict[str, list[Any]]) -> Iterator[dict[str, list[Any]]]:
+    total = max((len(values) for values in inputs.values()), default=0)
+    for start in range(0, max(total, 1), _CHUNK_ROWS):
+        yield {name: values[start : start + _CHUNK_ROWS] for name, values in inputs.items()}
+
+
+def _joined(parts: list[Outputs]) -> Outputs:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _remote(url: str, reference: Reference, rows: str) -> Outputs:
+    """Sends the rows a chunk at a time; nothing about the model is known here."""
+    wanted = reference.alias or reference.version
+    version = "" if wanted is None else f"/versions/{wanted}"
+    address = f"{url.rstrip('/')}/v2/models/{reference.model}{version}/infer"
+    if rows == "-" or rows.endswith(".csv"):
+        bodies = [(_read(rows), "text/csv")]
+    else:
+        frame = read_sample(rows, target=None).frame
+        bodies = [
+            (
+                frame.iloc[start : start + _CHUNK_ROWS]
+                .to_json(orient="split", index=False, date_format="iso", double_precision=15)
+                .encode(),
+                "split",
+            )
+            for start in range(0, len(frame), _CHUNK_ROWS)
+        ]
+    return _joined([_post(address, body, kind) for body, kind in bodies])
+
+
+def _post(address: str, body: bytes, kind: str) -> Outputs:
+    if kind == "split":
+        body, kind = b'{"dataframe_split":' + body + b"}", "application/json"
+    if not address.startswith(("http://", "https://")):
+        raise InvalidInput(f"{address!r} is not an http address.")
+    request = urllib.request.Request(address, data=body, headers={"content-type": kind}, method="POST")  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
+            decoded = jsonlib.load(answer)
+    except urllib.error.HTTPError as error:
+        raise _as_error(error) from None
+    except OSError as error:
+        raise Unavailable(f"{address} does not answer: {error}.", hint="Is the server running?") from error
+    return {
+        output["name"]: np.array(output["data"]).reshape(output["shape"]) for output in decoded["outputs"]
+    }
+
+
+def _as_error(error: urllib.error.HTTPError) -> InvalidInput | NotFound | Unavailable:
+    try:
+        body = msgspec.json.decode(error.read(), type=dict[str, Any])
+        problems = msgspec.convert(body.get("problems", []), tuple[Problem, ...])
+        message = str(body["error"])
+    except (msgspec.MsgspecError, KeyError):
+        message, problems = f"the server answered {error.code}", ()
+    if error.code == 404:
+        return NotFound(message)
+    return InvalidInput(message, problems) if error.code < 500 else Unavailable(message)
+
+
+def _read(rows: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if rows == "-" else Path(rows).read_bytes()
+    except OSError as error:
+        raise NotFound(f"{rows} cannot be read: {error.strerror}.") from error
+
+
+def _csv(outputs: Outputs) -> Iterator[str]:
+    columns: dict[str, list[Any]] = {}
+    for name, values in outputs.items():
+        flat = values.reshape(len(values), -1)
+        if values.ndim == 1:
+            columns[name] = flat[:, 0].tolist()
+        else:
+            columns.update({f"{name}_{i}": flat[:, i].tolist() for i in range(flat.shape[1])})
+    yield ",".join(columns)
+    for row in zip(*columns.values(), strict=True):
+        yield ",".join(_csv_cell(value) for value in row)
+
+
+def _csv_cell(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n\r') else text

@@ -1,0 +1,63 @@
+"""`fairway serve`. Imports little: a server is ready before a database library would be."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import msgspec
+import typer
+
+from fairway.app.serve import serving_snapshot
+from fairway.app.settings import read_settings
+from fairway.cli.options import HomeOption, JsonOption
+from fairway.serving.supervisor import Supervisor, check_binding
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog="Example:  fairway serve payments --port 8080 --workers 2")
+def run(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Models; all routed ones if none.")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", help="HTTP port; 0 takes a free one.  [default: 8080]")
+    ] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option("--grpc-port", help="gRPC port, for a later release.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, max=512, help="Processes.  [default: 1]")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen beyond loopback without authentication.")
+    ] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Serve models over HTTP until Ctrl-C. Prints one line once it answers."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = read_settings(home)
+    given = {"host": host, "port": port, "grpc_port": grpc_port, "workers": workers}
+    serving = msgspec.structs.replace(settings.serving, **{k: v for k, v in given.items() if v is not None})
+    settings = msgspec.structs.replace(settings, serving=serving)
+    check_binding(serving.host, insecure=insecure)
+    snapshot = serving_snapshot(settings, tuple(names or ()))
+
+    def ready(bound: int) -> None:
+        shown = f"[{serving.host}]" if ":" in serving.host else serving.host
+        address = f"http://{shown}:{bound}"
+        models = [model.route.model for model in snapshot.models]
+        if json:
+            line = msgspec.json.encode({"ready": True, "address": address, "models": models}).decode()
+        else:
+            line = f"ready  {address}  {', '.join(f'/v2/models/{model}/infer' for model in models)}  (Ctrl-C stops)"
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    Supervisor(settings, snapshot, ready).run()

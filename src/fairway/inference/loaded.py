@@ -1,0 +1,112 @@
+"""A model used in this process: the same checks, contract and recording as the server."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from fairway.core.columns import Array, Outputs
+from fairway.core.conform import frame_arrays
+from fairway.core.contract import Contract
+from fairway.core.errors import FairwayError, MalformedInput
+from fairway.core.request import Answer, Inputs, Request
+from fairway.inference.plane import Plane
+from fairway.inference.rows import from_instances
+
+
+class LoadedModel:
+    """A model by name, as its route says. Safe to call from several threads; close it to flush its log."""
+
+    def __init__(self, name: str, version: str | None, plane: Plane) -> None:
+        self.name = name
+        self._version = version
+        self._plane = plane
+
+    @property
+    def contract(self) -> Contract:
+        live = self._plane.table[self.name]
+        return (live.primary if self._version is None else live.pick(self._version, "")).contract
+
+    def predict(self, data: Any, *, key: str | None = None) -> Outputs:
+        """Outputs by name, each `[n, ...]`: `label` and `probabilities` from a classifier, `prediction` from a
+        regressor, `label` and `score` from an anomaly detector, an ONNX model's own names.
+
+        `data` is a pandas or polars DataFrame, an Arrow table, a dict of columns, a list of row dicts, or a
+        matrix. `key` decides the arm when traffic is split. Raises ContractViolation naming every bad field,
+        MalformedInput or ModelFailed.
+        """
+        return self.answer(data, key=key).outputs
+
+    def answer(self, data: Any, *, key: str | None = None, request_id: str | None = None) -> Answer:
+        """As `predict`, with the version that answered and the request id that the log knows it by."""
+        request = Request(
+            model=self.name,
+            version=self._version,
+            inputs=read_inputs(data, self.contract),
+            request_id=request_id or uuid.uuid4().hex,
+            key=key,
+        )
+        try:
+            return self._plane.infer(request)
+        except FairwayError as error:
+            self._plane.failed(self.name, self._version, request.protocol, error.code)
+            raise
+
+    def close(self) -> None:
+        """Writes what is still to be recorded."""
+        self._plane.close()
+
+    def __enter__(self) -> LoadedModel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_inputs(data: Any, contract: Contract) -> Inputs:
+    """Whatever Python people hold rows in, as named columns; no frame library is imported."""
+    if isinstance(data, Mapping):
+        return {str(name): _column(values) for name, values in data.items()}
+    if isinstance(data, np.ndarray):
+        return _matrix(data, contract)
+    if isinstance(data, list):
+        return from_instances(data, contract)
+    if hasattr(data, "to_pandas") and not hasattr(data, "iter_columns"):  # an Arrow table
+        data = data.to_pandas()
+    if hasattr(data, "columns"):
+        return frame_arrays(data)
+    raise MalformedInput(
+        f"cannot read rows from a {type(data).__name__}.",
+        hint="Give a DataFrame, an Arrow table, a dict of columns, a list of dicts or a numpy matrix.",
+    )
+
+
+def _column(values: Any) -> Any:
+    if isinstance(values, np.ndarray | list):
+        return values
+    if hasattr(values, "to_numpy"):
+        return (
+            frame_arrays(values.to_frame(name="values"))["values"]
+            if hasattr(values, "to_frame")
+            else values.to_numpy()
+        )
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        return [values]  # one row, given as bare values
+    return list(values)
+
+
+def _matrix(data: Array, contract: Contract) -> Inputs:
+    fields = contract.inputs
+    if len(fields) == 1 and (fields[0].shape or data.ndim == 1):
+        return {fields[0].name: data}
+    if data.ndim != 2 or data.shape[1] != len(fields):
+        raise MalformedInput(f"expected a matrix of shape [n, {len(fields)}], got {list(data.shape)}.")
+    if contract.is_matrix and data.dtype.kind in "iuf":
+        return {"matrix": data}
+    return {field.name: data[:, i] for i, field in enumerate(fields)}
