@@ -11,11 +11,12 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import click
-import typer
+import typer.core
 
-from fairway.cli.main import app
+from fairway.cli.main import cli
 from fairway.core import errors
 from fairway.serving.errors import status_of
 
@@ -66,9 +67,8 @@ def errors_page() -> str:
 
 
 def cli_page() -> str:
-    root = typer.main.get_command(app)
     lines = [GENERATED, "# Commands", ""]
-    for path, command in _commands(root, "fairway"):
+    for path, command in _commands(cli, "fairway"):
         lines += [f"## `{path}`", "", inspect.cleandoc(command.help or ""), ""]
         rows = [
             _parameter(parameter) for parameter in command.params if not getattr(parameter, "hidden", False)
@@ -79,11 +79,13 @@ def cli_page() -> str:
 
 
 def _commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
-    children = getattr(command, "commands", {})
-    if not children:
+    if not isinstance(command, click.Group | typer.core.TyperGroup):
         yield path, command
-    for name, child in sorted(children.items()):
-        if not child.hidden:
+        return
+    context = click.Context(cast(click.Command, command))
+    for name in command.list_commands(context):
+        child = command.get_command(context, name)
+        if child is not None and not child.hidden:
             yield from _commands(child, f"{path} {name}")
 
 

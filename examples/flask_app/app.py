@@ -8,10 +8,11 @@ the same home. What Flask adds is its own business: here, JSON in, JSON out, and
 
 from __future__ import annotations
 
-import fairway
-from fairway.core.errors import FairwayError, InvalidInput
 from flask import Flask, jsonify, request
 from flask.typing import ResponseReturnValue
+
+import fairway
+from fairway.core.errors import FairwayError, InvalidInput
 
 
 def create_app(name: str = "payments", home: str | None = None) -> Flask:

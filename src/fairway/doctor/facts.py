@@ -29,6 +29,7 @@ def look(
     ports: Iterable[int],
     registry: str,
     open_registry: Callable[[], object],
+    settings_error: str | None = None,
     libraries: Sequence[str] = WITH_SYSTEM_LIBRARIES,
 ) -> Facts:
     """Gathers the facts. `open_registry` raises a FairwayError when the registry named `registry` is away."""
@@ -45,6 +46,7 @@ def look(
         ports={port: _port_error(host, port) for port in ports},
         registry=registry,
         registry_error=_registry_error(open_registry),
+        settings_error=settings_error,
         broken_imports=_import_errors([name for name in libraries if name in installed]),
     )
 

@@ -38,8 +38,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What was seen.
 
     `requirements` are the lines of Fairway's own metadata, extras as markers; `installed` maps canonical
-    distribution names to versions. `home_error` and `registry_error` are what the system said when asked to
-    write there or to open it (None: it worked). `ports` maps port -> the system's complaint or None.
+    distribution names to versions. `home_error`, `registry_error` and `settings_error` are what was said when
+    asked to write there, to open it or to read them (None: it worked). `ports` maps port -> the system's complaint or None.
     `broken_imports` maps a distribution to the error its import gave, for those with parts outside Python.
     """
 
@@ -52,6 +52,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     ports: Mapping[int, str | None]
     registry: str
     registry_error: str | None
+    settings_error: str | None = None
     broken_imports: Mapping[str, str] = {}
 
 
@@ -97,6 +98,7 @@ def diagnose(facts: Facts) -> tuple[Finding, ...]:
             _combinations(facts.installed),
             _imports(facts.broken_imports),
             _home(facts),
+            _settings(facts),
             _ports(facts.ports),
             [_registry(facts)],
         )
@@ -134,20 +136,24 @@ def _packages(requirements: tuple[str, ...], installed: Mapping[str, str], pytho
 def _extras(requirements: tuple[str, ...], installed: Mapping[str, str], python: str) -> Iterator[Finding]:
     """Each extra: complete, absent, or half there. A package out of range is a problem, an absent one is not."""
     parsed = [Requirement(text) for text in requirements]
-    extras = sorted({extra for r in parsed if r.marker for extra in _extra_names(str(r.marker))})
-    for extra in extras:
-        own = [
+    extras = {extra for r in parsed if r.marker for extra in _extra_names(str(r.marker))}
+    contents = {
+        extra: [
             r
             for r in parsed
             if _applies(r, extra, python) and not _applies(r, "", python) and r.name != PACKAGE
         ]
+        for extra in extras
+    }
+    told: set[str] = set()
+    for extra, own in sorted(contents.items(), key=lambda item: (len(item[1]), item[0])):
         if not own:
             continue  # only a name for other extras
         missing = [r for r in own if canonicalize_name(r.name) not in installed]
         misfits = [
             (r, complaint)
             for r in own
-            if r not in missing and (complaint := _complaint(r, installed)) is not None
+            if r not in missing and r.name not in told and (complaint := _complaint(r, installed)) is not None
         ]
         for requirement, complaint in misfits:
             yield Finding("packages", Status.problem, complaint, _install(requirement))
@@ -160,8 +166,9 @@ def _extras(requirements: tuple[str, ...], installed: Mapping[str, str], python:
                 f"pip install 'fairway[{extra}]'",
             )
         elif not misfits:
-            versions = ", ".join(f"{r.name} {installed[canonicalize_name(r.name)]}" for r in own)
-            yield Finding("extras", Status.ok, f"extra {extra!r}: {versions}")
+            new = [f"{r.name} {installed[canonicalize_name(r.name)]}" for r in own if r.name not in told]
+            yield Finding("extras", Status.ok, f"extra {extra!r} is complete: {', '.join(new)}".rstrip(": "))
+        told.update(r.name for r in own)
 
 
 def _combinations(
@@ -210,6 +217,13 @@ def _home(facts: Facts) -> Iterator[Finding]:
         yield Finding("home", Status.ok, free)
 
 
+def _settings(facts: Facts) -> Iterator[Finding]:
+    if facts.settings_error is not None:
+        yield Finding(
+            "settings", Status.problem, facts.settings_error, f"${{EDITOR:-vi}} {facts.home}/fairway.toml"
+        )
+
+
 def _ports(ports: Mapping[int, str | None]) -> Iterator[Finding]:
     for port, error in ports.items():
         if error is None:
@@ -230,7 +244,7 @@ def _registry(facts: Facts) -> Finding:
         "registry",
         Status.problem,
         f"registry {facts.registry} cannot be opened: {facts.registry_error}",
-        "${EDITOR:-vi} fairway.toml  # [registry] database_url, blobs_url",
+        f"${{EDITOR:-vi}} {facts.home}/fairway.toml  # [registry] database_url, blobs_url",
     )
 
 

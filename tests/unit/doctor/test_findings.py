@@ -129,3 +129,8 @@ def test_a_taken_port_is_a_warning_with_a_way_around() -> None:
 def test_a_registry_that_is_away() -> None:
     facts = ailing(registry_error="could not connect to server")
     assert [check for check, _ in problems(facts)] == ["registry"]
+
+
+def test_settings_that_cannot_be_read() -> None:
+    facts = ailing(settings_error="settings of /srv/fairway are wrong: unknown key `prot`.")
+    assert problems(facts) == [("settings", "${EDITOR:-vi} /srv/fairway/fairway.toml")]
