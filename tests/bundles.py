@@ -20,7 +20,7 @@ def make_bundle(
         (directory / path).parent.mkdir(parents=True, exist_ok=True)
         (directory / path).write_bytes(part)
         files[path] = File(sha256=hashlib.sha256(part).hexdigest(), size=len(part))
-    (directory / "timings.json").write_text("{}")
+    (directory / "timings.json").write_text("[]")
     return seal(directory, files, format=format)
 
 

@@ -5,6 +5,7 @@ A missing PostgreSQL fails the tests that need it, with the installer's message;
 
 import fcntl
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -159,6 +160,7 @@ class S3:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3]:
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line per request would bury what failed
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

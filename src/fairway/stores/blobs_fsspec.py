@@ -1,7 +1,8 @@
 """Blobs behind any fsspec URL: S3, GCS, Azure, SFTP, ...
 
-A blob is uploaded under `uploads/` and then moved to its name, so that also where a write can stop half-way
-(SFTP, network folders) a blob is whole. What is read is checked against its digest.
+An object store shows an object only when its upload is complete. Elsewhere (SFTP, network folders) a write can
+stop half-way, so there a blob is uploaded under `uploads/` and then moved to its name. What is read is checked
+against its digest.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from fairway.core.errors import CorruptBundle, FairwayError, MissingExtra, Regis
 from fairway.stores.base import sha256_of
 
 _CHUNK = 1024 * 1024
+_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"}
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 # S3 without limits would keep a caller waiting for minutes when the store is away.
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -51,6 +53,7 @@ class FsspecBlobs:
             raise RegistryUnavailable(
                 f"Cannot open {url}: {error}.", hint="Check registry.blobs_url."
             ) from error
+        self._moves = protocol not in _OBJECT_STORES
         self._root = root.rstrip("/")
         self._uploads = f"{self._root}/uploads"
 
@@ -65,15 +68,10 @@ class FsspecBlobs:
             size = source.stat().st_size
             if self._size(digest) == size:
                 return digest
-            upload = f"{self._uploads}/{uuid.uuid4().hex}"
-            self._fs.makedirs(self._uploads, exist_ok=True)
-            self._fs.makedirs(posixpath.dirname(blob), exist_ok=True)
-            try:
-                self._fs.put_file(str(source), upload)
-                self._fs.mv(upload, blob)
-            except BaseException:
-                self._forget(upload)
-                raise
+            if self._moves:
+                self._upload_and_move(source, blob)
+            else:
+                self._fs.put_file(str(source), blob)
             if self._size(digest) != size:
                 raise RegistryUnavailable(
                     f"{source} did not arrive whole at {self.where}.", hint="Try again."
@@ -130,6 +128,17 @@ class FsspecBlobs:
                 except FileNotFoundError:
                     continue
         return removed
+
+    def _upload_and_move(self, source: Path, blob: str) -> None:
+        upload = f"{self._uploads}/{uuid.uuid4().hex}"
+        self._fs.makedirs(self._uploads, exist_ok=True)
+        self._fs.makedirs(posixpath.dirname(blob), exist_ok=True)
+        try:
+            self._fs.put_file(str(source), upload)
+            self._fs.mv(upload, blob)
+        except BaseException:
+            self._forget(upload)
+            raise
 
     def _listed(self) -> list[str]:
         with self._errors("list the stored files"):
