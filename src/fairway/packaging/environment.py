@@ -18,6 +18,8 @@ RECORDED = (
 )
 """Distributions whose versions can change an answer or the way a model was converted."""
 
+PYTHON = "python"
+"""Stands among the required names when the user's own code is part of the model."""
 _ENGINE_NEEDS = {
     "onnx": ("onnxruntime",),
     "native:sklearn": ("scikit-learn",),
@@ -40,12 +42,14 @@ def capture_environment(spec: EngineSpec, *, needs: tuple[str, ...] = ()) -> Env
     packages = {name: found for name in RECORDED if (found := installed(name)) is not None}
     required = [*_ENGINE_NEEDS.get(spec.kind, ()), *needs]
     if spec.kind == "native:python" or spec.prepare is not None:
-        required += ["numpy", "pandas"]
+        required += [PYTHON, "numpy", "pandas"]
     return Environment(
         python=platform.python_version(),
         platform=f"{sys.platform}-{platform.machine()}",
         packages=packages | {name: found for name in needs if (found := installed(name)) is not None},
-        required=tuple(name for name in dict.fromkeys(required) if installed(name) is not None),
+        required=tuple(
+            name for name in dict.fromkeys(required) if name == PYTHON or installed(name) is not None
+        ),
     )
 
 
@@ -57,7 +61,7 @@ def installed(name: str) -> str | None:
         return None
 
 
-def check_environment(environment: Environment, spec: EngineSpec) -> None:
+def check_environment(environment: Environment) -> None:
     """Raises EnvironmentMismatch, with the command that mends it, when a difference here matters.
 
     Required packages must be there in the same minor version (numpy, pandas, scipy: major version;
@@ -66,6 +70,8 @@ def check_environment(environment: Environment, spec: EngineSpec) -> None:
     wrong: list[str] = []
     mend: list[str] = []
     for name in environment.required:
+        if name == PYTHON:
+            continue
         wanted = environment.packages[name]
         found = installed(name)
         if found is None:
@@ -80,8 +86,7 @@ def check_environment(environment: Environment, spec: EngineSpec) -> None:
             f"This environment differs where it matters: {'; '.join(wrong)}.",
             hint=f"Mend it with: {sys.executable} -m pip install {' '.join(mend)}",
         )
-    own_code = spec.kind == "native:python" or spec.prepare is not None
-    if own_code and _numbers(environment.python)[:2] != sys.version_info[:2]:
+    if PYTHON in environment.required and _numbers(environment.python)[:2] != sys.version_info[:2]:
         minor = ".".join(map(str, _numbers(environment.python)[:2]))
         raise EnvironmentMismatch(
             f"The model's own code was proved with Python {environment.python}; this is {platform.python_version()}.",
