@@ -9,6 +9,7 @@ from typing import Any, cast
 import click
 import msgspec
 import typer
+from typer.exceptions import TyperException
 
 from fairway import __version__
 from fairway.core.errors import (
@@ -89,10 +90,12 @@ def main(arguments: list[str] | None = None) -> None:
     except FairwayError as error:
         _say(error, as_json="--json" in arguments)
         sys.exit(exit_code(error))
-    except click.exceptions.Abort:
+    except typer.Exit as ended:
+        sys.exit(ended.exit_code)
+    except (click.exceptions.Abort, typer.Abort):
         sys.exit(130)
-    except click.ClickException as error:
-        error.show()
+    except (click.ClickException, TyperException) as error:  # typer brings a click of its own
+        error.show() if hasattr(error, "show") else sys.stderr.write(f"Error: {error}\n")
         sys.exit(error.exit_code)
     sys.exit(result if isinstance(result, int) else 0)
 

@@ -70,3 +70,8 @@ def test_a_password_in_the_database_url_is_not_shown(tmp_path: Path, seen: list[
     assert "registry" in [f.check for f in findings if f.status is Status.problem]
     assert seen[0].registry == "postgresql at 127.0.0.1"
     assert "s3cret" not in msgspec.json.encode(findings).decode()
+
+
+def test_wrong_usage_is_one_message_and_ends_with_2(monkeypatch, capsys) -> None:
+    assert run(monkeypatch, (WELL,), "--nope") == 2
+    assert "No such option: --nope" in capsys.readouterr().err
