@@ -1,15 +1,15 @@
 """Request values against the contract: typed columns, or every bad field named.
 
-Three ways in, one meaning. A numeric matrix is compared with its limits in two numpy operations. A few rows
-of mixed values are looked at one by one. What either finds unclean, and everything else, takes the full path:
-conform each field's type, apply its rules, collect every problem.
+One meaning, and short cuts to it. A numeric matrix is compared with all its limits at once; a field of a few
+values is looked at one by one. What a short cut finds unclean, and everything else, takes the full path: conform the
+field's type, apply its rules, collect every problem.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -38,26 +38,19 @@ class Validator:
         self._max_problems = max_problems
         self._names = tuple(field.name for field in contract)
         self._known = frozenset(self._names)
-        self._scalar = all(not field.shape for field in contract)
-        self._clean = [_clean_value(field) for field in contract]
-        self._build = [_builder(field) for field in contract]
-        self._matrix = _MatrixLimits(contract) if contract.is_matrix else None
+        self._limits = _MatrixLimits(contract) if contract.is_matrix else None
+        self._fields = [(field, _clean_value(field), _builder(field)) for field in contract]
 
     def check(self, inputs: Inputs, broken: Broken) -> Columns:
         """Typed columns in contract order. Raises ContractViolation, MalformedInput or PayloadTooLarge."""
         packed = self._as_matrix(inputs)
         if packed is not None:
             return self._check_matrix(packed, broken)
-        rows = self._rows(inputs)
-        if rows <= FEW_ROWS and self._scalar and self._matrix is None:
-            columns = self._few(inputs, rows)
-            if columns is not None:
-                return columns
-        return self._full(inputs, broken)
+        return self._check_fields(inputs, broken)
 
     def _as_matrix(self, inputs: Inputs) -> Array | None:
         """The one `[n, fields]` array that stands for the whole numeric table, if that is what was sent."""
-        if self._matrix is None or len(inputs) != 1:
+        if self._limits is None or len(inputs) != 1:
             return None
         (name,) = inputs
         values = inputs[name]
@@ -75,60 +68,49 @@ class Validator:
         return values if values.dtype.kind in "iuf" else None
 
     def _check_matrix(self, values: Array, broken: Broken) -> Columns:
-        assert self._matrix is not None
+        assert self._limits is not None
         self._limit_rows(len(values))
         packed = values
-        if values.dtype != self._matrix.dtype:
+        if values.dtype != self._limits.dtype:
             with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is not clean
-                packed = values.astype(self._matrix.dtype)
-        if self._matrix.is_clean(packed):
+                packed = values.astype(self._limits.dtype)
+        if self._limits.pass_clean(packed) or self._limits.pass_warned(packed, broken):
             return Columns(self._names, len(packed), packed=packed)
-        return self._full({name: values[:, i] for i, name in enumerate(self._names)}, broken)
+        return self._check_fields({name: values[:, i] for i, name in enumerate(self._names)}, broken)
 
-    def _few(self, inputs: Inputs, rows: int) -> Columns | None:
-        arrays = []
-        for name, is_clean, build in zip(self._names, self._clean, self._build, strict=True):
-            values = inputs.get(name)
-            if type(values) is not list or len(values) != rows:
-                return None
-            for value in values:
-                if not is_clean(value):
-                    return None
-            arrays.append(build(values))
-        if len(inputs) != len(self._names) and self.contract.extra_fields == "reject":
-            return None
-        return Columns(self._names, rows, arrays=arrays)
-
-    def _full(self, inputs: Inputs, broken: Broken) -> Columns:
-        problems: list[Problem] = [Problem("missing", name) for name in self._names if name not in inputs]
+    def _check_fields(self, inputs: Inputs, broken: Broken) -> Columns:
+        rows = self._rows(inputs)
+        few = rows <= FEW_ROWS
+        problems: list[Problem] = []
+        arrays: list[Array] = []
+        for field, is_clean, build in self._fields:
+            given = inputs.get(field.name)
+            if few and type(given) is list and len(given) == rows and all(map(is_clean, given)):
+                arrays.append(build(given))
+            elif given is None:
+                problems.append(Problem("missing", field.name))
+            elif len(given) != rows:
+                problems.append(Problem(f"has {len(given)} rows where others have {rows}", field.name))
+            else:
+                values, found = conform(field, given)
+                problems += found
+                arrays.append(values if found else _apply_rules(field, values, problems, broken))
         if self.contract.extra_fields == "reject":
             problems += [
                 Problem("is not a field of this model", name) for name in inputs if name not in self._known
             ]
-        present = {field.name: inputs[field.name] for field in self.contract if field.name in inputs}
-        problems += _uneven(present)
-        if not problems:
-            self._limit_rows(self._rows(inputs))
-        arrays = []
-        for field in self.contract:
-            if field.name not in present:
-                continue
-            values, found = conform(field, present[field.name])
-            problems += found
-            if not found:
-                values = _apply_rules(field, values, problems, broken)
-            arrays.append(values)
         if problems:
             raise violation(problems, self._max_problems)
         return gather(self.contract, arrays)
 
     def _rows(self, inputs: Inputs) -> int:
-        for name in self._names:
-            values = inputs.get(name)
-            if values is not None:
-                self._limit_rows(len(values))
-                return len(values)
-        return 0
+        """Rows of most of the fields, so that the odd ones out are the ones named."""
+        sizes = [len(inputs[name]) for name in self._names if name in inputs]
+        if not sizes:
+            return 0
+        rows = sizes[0] if sizes.count(sizes[0]) == len(sizes) else Counter(sizes).most_common(1)[0][0]
+        self._limit_rows(rows)
+        return rows
 
     def _limit_rows(self, rows: int) -> None:
         if rows > self._max_rows:
@@ -152,27 +134,24 @@ def violation(problems: Sequence[Problem], limit: int) -> ContractViolation:
     )
 
 
-def _uneven(inputs: Mapping[str, Any]) -> list[Problem]:
-    sizes = Counter(len(values) for values in inputs.values())
-    if len(sizes) <= 1:
-        return []
-    usual = sizes.most_common(1)[0][0]
-    return [
-        Problem(f"has {len(values)} rows where the others have {usual}", name)
-        for name, values in inputs.items()
-        if len(values) != usual
-    ]
-
-
 class _MatrixLimits:
-    """Limits inside which no rule of any field can apply."""
+    """The fields' limits as vectors, so that a matrix is judged in a handful of numpy operations."""
 
     def __init__(self, contract: Contract) -> None:
         self.dtype = matrix_dtype(contract)
-        limits = [_clean_range(field) for field in contract]
-        # Rounded inwards, so that a value float32 cannot tell from the limit still takes the full path.
-        self._low = np.array([low for low, _ in limits]).astype(self.dtype)
-        self._high = np.array([high for _, high in limits]).astype(self.dtype)
+        self._names = [field.name for field in contract]
+        self._clean = self._pair([_clean_range(field) for field in contract])
+        self._passing = self._pair([_passing_range(field) for field in contract])
+        warned = {
+            "on_range": [(f.minimum, f.maximum) for f in contract],
+            "on_outlier": [f.fence or (None, None) for f in contract],
+        }
+        self._warned = {
+            rule: self._pair(
+                [(-np.inf if low is None else low, np.inf if high is None else high) for low, high in pairs]
+            )
+            for rule, pairs in warned.items()
+        }
         self._nulls_pass = np.array([_nulls_pass(field) for field in contract])
         self._some_nulls_pass = bool(self._nulls_pass.any())
         self._whole = np.array(
@@ -184,12 +163,33 @@ class _MatrixLimits:
             if field.categories
         ]
 
-    def is_clean(self, packed: Array) -> bool:
-        inside = (packed >= self._low) & (packed <= self._high)
-        if not inside.all() and not (
-            self._some_nulls_pass and (inside | (np.isnan(packed) & self._nulls_pass)).all()
-        ):
+    def _pair(self, limits: Sequence[tuple[float, float]]) -> tuple[Array, Array]:
+        with np.errstate(over="ignore"):
+            bounds: Array = np.array(limits, dtype=np.float64).astype(self.dtype)
+        return np.ascontiguousarray(bounds[:, 0]), np.ascontiguousarray(bounds[:, 1])
+
+    def pass_clean(self, packed: Array) -> bool:
+        """No rule of any field applies to any value."""
+        return self._inside(packed, self._clean) and self._well_formed(packed)
+
+    def pass_warned(self, packed: Array, broken: Broken) -> bool:
+        """Every rule that applies only warns; the warnings are counted."""
+        if not (self._inside(packed, self._passing) and self._well_formed(packed)):
             return False
+        for rule, (low, high) in self._warned.items():
+            hits = ((packed < low) | (packed > high)).sum(axis=0)
+            for i in np.flatnonzero(hits).tolist():
+                broken(self._names[i], rule, int(hits[i]))
+        return True
+
+    def _inside(self, packed: Array, limits: tuple[Array, Array]) -> bool:
+        inside = (packed >= limits[0]) & (packed <= limits[1])
+        if inside.all():
+            return True
+        return self._some_nulls_pass and bool((inside | (np.isnan(packed) & self._nulls_pass)).all())
+
+    def _well_formed(self, packed: Array) -> bool:
+        """Integers and booleans are whole numbers, categories are known ones."""
         if len(self._whole):
             whole = packed[:, self._whole]
             if self._some_nulls_pass:
@@ -209,19 +209,35 @@ def _nulls_pass(field: Field) -> bool:
     return field.nullable and field.rules.on_null is Action.warn
 
 
-def _clean_range(field: Field) -> tuple[float, float]:
-    """Range of values that break neither type, range nor fence, for numbers."""
+def _type_range(field: Field) -> tuple[float, float]:
+    """Values the type itself can hold; integers as far as a float64 matrix holds them exactly."""
     if field.dtype is DType.bool:
         return 0, 1
     if field.dtype.is_integer:
         kind = np.iinfo(field.dtype.value)
-        low, high = float(max(kind.min, 1 - EXACT_IN_FLOAT64)), float(min(kind.max, EXACT_IN_FLOAT64 - 1))
-    else:
-        high = float(np.finfo(np.dtype(field.dtype.value)).max)
-        low = -high
-    lows = [low, field.minimum, field.fence[0] if field.fence else None]
-    highs = [high, field.maximum, field.fence[1] if field.fence else None]
-    return max(v for v in lows if v is not None), min(v for v in highs if v is not None)
+        return float(max(kind.min, 1 - EXACT_IN_FLOAT64)), float(min(kind.max, EXACT_IN_FLOAT64 - 1))
+    high = float(np.finfo(np.dtype(field.dtype.value)).max)
+    return -high, high
+
+
+def _clean_range(field: Field) -> tuple[float, float]:
+    """Numbers that break neither type, range nor fence."""
+    return _within(_type_range(field), (field.minimum, field.maximum), field.fence or (None, None))
+
+
+def _passing_range(field: Field) -> tuple[float, float]:
+    """Numbers that break nothing worse than a rule that warns. (Infinities take the full path in any case.)"""
+    limits = [
+        (field.minimum, field.maximum) if field.rules.on_range is not Action.warn else (None, None),
+        field.fence if field.fence and field.rules.on_outlier is not Action.warn else (None, None),
+    ]
+    return _within(_type_range(field), *limits)
+
+
+def _within(*limits: tuple[float | None, float | None]) -> tuple[float, float]:
+    lows = [low for low, _ in limits if low is not None]
+    highs = [high for _, high in limits if high is not None]
+    return max(lows), min(highs)
 
 
 def _clean_value(field: Field) -> Callable[[Any], bool]:
