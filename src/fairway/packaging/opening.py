@@ -19,19 +19,9 @@ from fairway.packaging.formats import SUPPORTED, detect, unknown
 from fairway.packaging.onnx_file import open_onnx
 from fairway.packaging.python_file import load_function, needed_files, source_of, split_entry
 from fairway.packaging.source import SourceModel
+from fairway.runtimes.catboost import typed
 from fairway.security.pickle_file import load_pickle
 from fairway.security.skops_file import load_skops
-
-_CATBOOST_CLASSIFIER = {
-    "Logloss",
-    "CrossEntropy",
-    "MultiClass",
-    "MultiClassOneVsAll",
-    "MultiLogloss",
-    "MultiCrossEntropy",
-    "Focal",
-}
-_CATBOOST_RANKER = ("YetiRank", "PairLogit", "Query", "StochasticRank", "LambdaMart")
 
 
 def open_model(
@@ -204,16 +194,10 @@ def _lightgbm(data: bytes, _source: str) -> Any:
 
 
 def _catboost(data: bytes, _source: str, kind: str) -> Any:
-    """A CatBoostClassifier, CatBoostRegressor or CatBoostRanker, by the loss it was trained with."""
+    """A CatBoostClassifier or CatBoostRegressor, by the loss it was trained with."""
     import catboost  # optional
 
-    plain = _catboost_as(catboost.CatBoost(), data, kind)
-    loss = str(plain.get_all_params().get("loss_function") or "").partition(":")[0]
-    if loss in _CATBOOST_CLASSIFIER:
-        return _catboost_as(catboost.CatBoostClassifier(), data, kind)
-    if loss.startswith(_CATBOOST_RANKER):
-        return _catboost_as(catboost.CatBoostRanker(), data, kind)
-    return _catboost_as(catboost.CatBoostRegressor(), data, kind)
+    return typed(_catboost_as(catboost.CatBoost(), data, kind))
 
 
 def _catboost_as(model: Any, data: bytes, kind: str) -> Any:

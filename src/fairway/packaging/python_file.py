@@ -5,13 +5,12 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterator
-from importlib import util
 from pathlib import Path
 from typing import Any
 
 from fairway.core.errors import ArtifactError, NotFound, UnknownFormat
+from fairway.runtimes.python import read_function
 
 _ENTRY = re.compile(r"(?P<file>.+\.py):(?P<function>[A-Za-z_][A-Za-z0-9_]*)")
 
@@ -23,35 +22,38 @@ def split_entry(text: str) -> tuple[Path, str] | None:
 
 
 def load_function(file: Path, function: str) -> Callable[..., Any]:
-    """Runs a Python file and gives its function. The file's folder is importable while it runs."""
+    """Runs a Python file and gives its function, as the server will. The file's folder is importable meanwhile."""
     if not file.is_file():
         raise NotFound(f"there is no file {file}.")
-    folder = file.resolve().parent
-    name = f"_fairway_model_{file.stem}"
-    spec = util.spec_from_file_location(name, file.resolve())
-    if spec is None or spec.loader is None:
-        raise UnknownFormat(f"{file} cannot be imported as Python.")
-    module = util.module_from_spec(spec)
-    _forget_siblings(folder)
-    sys.modules[name] = module  # dataclasses and pickle look their module up
-    sys.path.insert(0, str(folder))
+    known = _top_level_names(file)
+    if function not in known:
+        shown = ", ".join(sorted(name for name in known if not name.startswith("_")))
+        raise NotFound(f"{file} has no function {function!r}.", hint=f"It has: {shown}." if shown else None)
+    return read_function(file, function)
+
+
+def _top_level_names(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in _parsed(file).body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.add(node.target.id)
+    return names
+
+
+def _parsed(file: Path) -> ast.Module:
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        sys.modules.pop(name, None)
+        return ast.parse(file.read_bytes(), filename=str(file))
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
         raise ArtifactError(
-            f"{file} cannot be run: {type(error).__name__}: {error}",
-            hint="Everything it imports must be installed, or lie in its folder.",
+            f"{file.name} is not Python{f', line {line}' if line else ''}: {error}."
         ) from error
-    finally:
-        sys.path.remove(str(folder))
-    found = getattr(module, function, None)
-    if not callable(found):
-        known = sorted(n for n, v in vars(module).items() if inspect.isfunction(v) and not n.startswith("_"))
-        raise NotFound(
-            f"{file} has no function {function!r}.", hint=f"It has: {', '.join(known)}." if known else None
-        )
-    return found  # type: ignore[no-any-return]
 
 
 def source_of(function: Callable[..., Any]) -> tuple[Path, str]:
@@ -104,10 +106,7 @@ def needed_files(file: Path, extra: tuple[str | Path, ...] = ()) -> dict[str, Pa
 
 
 def _siblings(file: Path, folder: Path) -> Iterator[Path]:
-    try:
-        tree = ast.parse(file.read_bytes(), filename=str(file))
-    except SyntaxError as error:
-        raise ArtifactError(f"{file.name} line {error.lineno} is not Python: {error.msg}.") from error
+    tree = _parsed(file)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -143,14 +142,3 @@ def _files_below(path: Path) -> Iterator[Path]:
     for item in sorted(path.rglob("*")):
         if item.is_file() and "__pycache__" not in item.parts:
             yield item
-
-
-def _forget_siblings(folder: Path) -> None:
-    """Another model's modules of the same names must not be found in place of this one's."""
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        top = name.partition(".")[0]
-        if file is None or Path(file).resolve().is_relative_to(folder):
-            continue
-        if (folder / f"{top}.py").is_file() and top not in sys.stdlib_module_names:
-            del sys.modules[name]
