@@ -27,8 +27,7 @@ def create_app(name: str = "payments", home: str | None = None) -> Flask:
         rows = body.get("payments") if isinstance(body, dict) else None
         if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
             return jsonify(error='send {"payments": [{...}, ...]}'), 400
-        names = dict.fromkeys(name for row in rows for name in row)
-        answers = model.predict({name: [row.get(name) for row in rows] for name in names})
+        answers = model.predict(rows)
         return jsonify(
             fraud=[bool(label) for label in answers["label"]],
             probability=[float(row[1]) for row in answers["probabilities"]],
