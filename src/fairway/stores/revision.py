@@ -9,7 +9,8 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote
+
+from fairway.stores.sqlite_file import connect_reader
 
 _BUSY_SECONDS = 0.1
 
@@ -20,9 +21,8 @@ def sqlite_revision(path: Path) -> int | None:
     The caller then opens the registry as usual, which either works or says what is wrong.
     """
     try:
-        address = f"file:{quote(str(path.absolute()))}?mode=ro"
-        with closing(sqlite3.connect(address, uri=True, timeout=_BUSY_SECONDS)) as connection:
+        with closing(connect_reader(path, timeout_seconds=_BUSY_SECONDS)) as connection:
             row = connection.execute("SELECT revision FROM fairway_registry").fetchone()
-    except sqlite3.Error:
+    except (sqlite3.Error, OSError):
         return None
     return None if row is None else int(row[0])

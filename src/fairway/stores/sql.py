@@ -7,12 +7,12 @@ PostgreSQL: a writer locks the registry's one row first; a reader sees one snaps
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -26,12 +26,13 @@ from fairway.core.errors import (
     SettingsError,
     StorageFull,
 )
-from fairway.stores import schema
+from fairway.stores import schema, sqlite_file
 from fairway.stores.disk import disk_errors, file_lock
 from fairway.stores.sql_rows import SqlRows
 
 _MIGRATION_LOCK = 0x66616972  # any number of our own: PostgreSQL advisory locks share one space
 _CONNECT_SECONDS = 5.0
+_ROOM_BYTES = 64 * 1024
 
 
 def open_sql(url: str | Path, *, lock_timeout_seconds: float) -> SqlDatabase:
@@ -128,7 +129,9 @@ class _Sqlite:
         self._timeout = lock_timeout_seconds
         # A connection costs a fraction of a millisecond, and none outlives a fork or is shared by threads.
         self.engine = sa.create_engine("sqlite://", creator=self._connect, poolclass=sa.NullPool)
-        sa.event.listen(self.engine, "begin", _begin)
+        self._reader = sa.create_engine("sqlite://", creator=self._connect_reader, poolclass=sa.NullPool)
+        sa.event.listen(self.engine, "begin", _begin_writing)
+        sa.event.listen(self._reader, "begin", _begin_reading)
 
     @property
     def where(self) -> str:
@@ -138,10 +141,10 @@ class _Sqlite:
         return self.path.exists()
 
     def reading(self) -> AbstractContextManager[sa.Connection]:
-        return self.engine.begin()
+        return self._reader.begin()
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
-        return self.engine.execution_options(fairway_begin="BEGIN IMMEDIATE").begin()
+        return self.engine.begin()
 
     def lock_rows(self, connection: sa.Connection) -> None:
         """BEGIN IMMEDIATE has done it."""
@@ -172,17 +175,10 @@ class _Sqlite:
             raise self._meaning(error.orig) from error
 
     def _connect(self) -> sqlite3.Connection:
-        # mode=rw: a registry that was deleted is an error, not a new empty one.
-        connection = sqlite3.connect(
-            f"file:{quote(str(self.path))}?mode=rw",
-            uri=True,
-            timeout=self._timeout,
-            isolation_level=None,  # transactions begin where SQLAlchemy says, not where the driver guesses
-            check_same_thread=False,
-        )
-        connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA synchronous=FULL")
-        return connection
+        return sqlite_file.connect(self.path, timeout_seconds=self._timeout)
+
+    def _connect_reader(self) -> sqlite3.Connection:
+        return sqlite_file.connect_reader(self.path, timeout_seconds=self._timeout)
 
     def _meaning(self, error: BaseException | None) -> Exception:
         name = getattr(error, "sqlite_errorname", "")
@@ -191,7 +187,7 @@ class _Sqlite:
                 f"Another process has held the registry {self.path} for {self._timeout:g} s.",
                 hint="Wait for it to finish (fuser names it), or raise registry.lock_timeout_seconds.",
             )
-        if name.startswith("SQLITE_FULL"):
+        if name.startswith("SQLITE_FULL") or (name.startswith("SQLITE_IOERR") and _is_full(self.path.parent)):
             return StorageFull(
                 f"No room left to write the registry {self.path}.",
                 hint="Free some space there and try again.",
@@ -209,8 +205,21 @@ class _Sqlite:
         return RegistryUnavailable(f"The registry {self.path} failed: {error}.")
 
 
-def _begin(connection: sa.Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("fairway_begin", "BEGIN"))
+def _begin_reading(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _begin_writing(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _is_full(directory: Path) -> bool:
+    """SQLite says "disk I/O error" when it cannot grow its shared memory."""
+    try:
+        disk = os.statvfs(directory)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < _ROOM_BYTES
 
 
 class _PostgreSQL:
@@ -295,6 +304,7 @@ class _PostgreSQL:
             text = f"The registry {self.where} refuses to be written ({cause})."
             hint = "Grant this user CREATE on the schema and write access to its fairway_ tables."
         else:
-            text = f"The registry {self.where} does not answer as it should: {str(cause).strip()}."
+            reason = " ".join(str(cause).split()).rstrip("?.")
+            text = f"The registry {self.where} does not answer as it should: {reason}."
             hint = "Check that PostgreSQL is up and that registry.database_url is right."
         return meaning(text, hint=hint)
