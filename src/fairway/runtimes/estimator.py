@@ -32,6 +32,14 @@ InputForm = Literal["frame", "matrix", "column"]
 """What `predict` is called with: a DataFrame, an `[n, k]` array, or one `[n]` array (text pipelines)."""
 
 
+def input_form(options: Mapping[str, str]) -> InputForm:
+    """The input form in an engine's options; a DataFrame when it says nothing."""
+    form = options.get("input", "frame")
+    if form not in ("frame", "matrix", "column"):
+        raise UnknownFormat(f"engine option input={form!r} is not frame, matrix or column.")
+    return form  # type: ignore[return-value]
+
+
 def task_of(estimator: Any) -> Task:
     """What a fitted estimator or pipeline predicts. Raises `UnknownFormat` when it cannot be served."""
     last = _last_step(estimator)
@@ -87,7 +95,7 @@ class EstimatorEngine:
     def predict(self, columns: Columns) -> Outputs:
         """Raises `ModelFailed` with the model's own message when it refuses the rows."""
         try:
-            return self._outputs(self._input(columns))
+            return self._outputs(self.input(columns))
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise ModelFailed(f"the model {type(self._estimator).__name__} raised {reason}") from error
@@ -95,7 +103,8 @@ class EstimatorEngine:
     def unload(self) -> None:
         self._estimator = None
 
-    def _input(self, columns: Columns) -> Any:
+    def input(self, columns: Columns) -> Any:
+        """What the estimator is called with for these rows."""
         if self._form == "frame":
             return to_frame(columns, self._fields, self._dtypes)
         if self._form == "column":

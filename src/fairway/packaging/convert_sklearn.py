@@ -1,0 +1,193 @@
+"""Estimators and pipelines with scikit-learn's interface to ONNX.
+
+Pipelines, column transformers and unions are walked here; steps in `convert_steps.TRANSLATED` and tree models
+are translated here; every other step goes through skl2onnx on its own, with one matrix as its input.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+from sklearn.compose import ColumnTransformer
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.pipeline import FeatureUnion, Pipeline
+
+from fairway.core.contract import Task
+from fairway.packaging.boosters import register as register_boosters
+from fairway.packaging.convert_catboost import read_catboost
+from fairway.packaging.convert_lightgbm import read_lightgbm
+from fairway.packaging.convert_steps import TRANSLATED
+from fairway.packaging.convert_trees import read_sklearn_trees
+from fairway.packaging.convert_xgboost import read_xgboost
+from fairway.packaging.graph import ML_OPSET, OPSET, Block, Graph, Tensor, Unsupported
+from fairway.packaging.tree_model import TreeModel, tree_outputs
+from fairway.runtimes.estimator import task_of
+
+
+def convert_estimator(graph: Graph, estimator: Any, block: Block) -> onnx.ModelProto:
+    """The whole estimator as a model whose outputs have the contract's names.
+
+    Raises `Unsupported` when some part has no translation, or whatever the stock converter raises.
+    """
+    block, last = split_model(graph, estimator, block)
+    trees = read_trees(last)
+    if trees is not None:
+        if trees.before is not None:
+            block = apply_step(graph, trees.before, block)
+        return graph.finish(tree_outputs(graph, trees, block))
+    return graph.finish(_stock_model(graph, last, graph.matrix(block)))
+
+
+def split_model(graph: Graph, estimator: Any, block: Block) -> tuple[Block, Any]:
+    """Applies all steps of preparation; returns what the model at the end sees, and that model."""
+    steps, last = preparation(estimator)
+    for step in steps:
+        block = apply_step(graph, step, block)
+    return block, last
+
+
+def preparation(estimator: Any) -> tuple[list[Any], Any]:
+    """The fitted steps before the model, and the model; search wrappers are looked into."""
+    if type(estimator) in (GridSearchCV, RandomizedSearchCV):
+        return preparation(estimator.best_estimator_)
+    if type(estimator) is Pipeline:
+        before = [step for _, step in estimator.steps[:-1] if step is not None and step != "passthrough"]
+        inner, last = preparation(estimator.steps[-1][1])
+        return [*before, *inner], last
+    return [], estimator
+
+
+def read_trees(model: Any) -> TreeModel | None:
+    """The tree model of any library inside a bare (not pipelined) estimator, or None. Raises `Unsupported`."""
+    library, name = type(model).__module__.split(".")[0], type(model).__name__
+    if library == "xgboost" and hasattr(model, "get_booster"):
+        classes = np.asarray(model.classes_) if hasattr(model, "classes_") else None
+        best = getattr(model, "best_iteration", None) if model.early_stopping_rounds else None
+        if hasattr(model, "classes_") != (task_of(model) is Task.classification):
+            raise Unsupported(f"{name} without labels")
+        return read_xgboost(model.get_booster(), classes=classes, rounds=None if best is None else best + 1)
+    if library == "lightgbm" and hasattr(model, "booster_"):
+        classes = np.asarray(model.classes_) if hasattr(model, "classes_") else None
+        return read_lightgbm(model.booster_, classes=classes)
+    if library == "catboost":
+        return read_catboost(model)
+    return read_sklearn_trees(model)
+
+
+def apply_step(graph: Graph, step: Any, block: Block) -> Block:
+    if step is None or (isinstance(step, str) and step == "passthrough"):
+        return block
+    if type(step) is Pipeline:
+        for _, inner in step.steps:
+            block = apply_step(graph, inner, block)
+        return block
+    if type(step) is ColumnTransformer:
+        return _column_transformer(graph, step, block)
+    if type(step) is FeatureUnion:
+        weights = step.transformer_weights or {}
+        if weights:
+            raise Unsupported("FeatureUnion with weights")
+        parts = [apply_step(graph, inner, block) for _, inner in step.transformer_list if inner != "drop"]
+        return Block(tuple(column for part in parts for column in part.columns))
+    translate = TRANSLATED.get(type(step))
+    tensor = graph.matrix(block)
+    return Block.of(translate(graph, step, tensor) if translate else _stock_step(graph, step, tensor))
+
+
+def _column_transformer(graph: Graph, step: Any, block: Block) -> Block:
+    columns: list[tuple[Tensor, int]] = []
+    for _, transformer, selected in step.transformers_:
+        if isinstance(transformer, str) and transformer == "drop":
+            continue
+        part = block.pick(_positions(block, selected))
+        if part.columns:
+            columns.extend(apply_step(graph, transformer, part).columns)
+    return Block(tuple(columns))
+
+
+def _positions(block: Block, selected: Any) -> list[int]:
+    """A column selection of any of scikit-learn's kinds as positions."""
+    count = len(block.columns)
+    if isinstance(selected, slice):
+        if isinstance(selected.start, str) or isinstance(selected.stop, str):
+            raise Unsupported("a slice of column names")
+        return list(range(count))[selected]
+    if isinstance(selected, (str, int, np.integer)):
+        selected = [selected]
+    chosen = list(selected)
+    if chosen and isinstance(chosen[0], (bool, np.bool_)):
+        return [i for i, wanted in enumerate(chosen) if wanted]
+    if any(isinstance(name, str) for name in chosen):
+        if block.names is None:
+            raise Unsupported("columns picked by name after a step that renames them")
+        return [block.names.index(name) for name in chosen]
+    return [int(i) % count for i in chosen]
+
+
+def _to_onnx(graph: Graph, step: Any, tensor: Tensor, options: Mapping[str, Any]) -> onnx.ModelProto:
+    from skl2onnx import to_onnx  # slow to import, needed by few models
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
+
+    types: dict[int, Any] = {
+        TensorProto.STRING: StringTensorType,
+        TensorProto.DOUBLE: DoubleTensorType,
+        TensorProto.FLOAT: FloatTensorType,
+    }
+    register_boosters()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the proof decides, not the converter's remarks
+        converted: onnx.ModelProto = to_onnx(
+            step,
+            name="step",
+            initial_types=[("rows", types[tensor.type]([None, tensor.width]))],
+            target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
+            options={id(step): dict(options)} if options else None,
+        )
+    return converted
+
+
+def _stock_step(graph: Graph, step: Any, tensor: Tensor) -> Tensor:
+    converted = _to_onnx(graph, step, tensor, {})
+    (result,) = graph.embed(converted, [tensor.name])[:1]
+    declared = converted.graph.output[0].type.tensor_type
+    width = declared.shape.dim[1].dim_value if len(declared.shape.dim) > 1 else 0
+    if width == 0:
+        width = len(step.get_feature_names_out())
+    return graph.cast(Tensor(result, width, declared.elem_type), graph.number)
+
+
+def _stock_model(graph: Graph, model: Any, tensor: Tensor) -> dict[str, str]:
+    task = task_of(model)
+    options: dict[str, Any] = {}
+    scores_only = task is Task.classification and not hasattr(model, "predict_proba")
+    if task is Task.classification:
+        options["zipmap"] = False
+        if scores_only and hasattr(model, "decision_function"):
+            options["raw_scores"] = True
+    converted = _to_onnx(graph, model, tensor, options)
+    results = graph.embed(converted, [tensor.name])
+    flat = graph.constant(np.array([-1], np.int64))
+    if task is Task.regression:
+        many = np.ndim(getattr(model, "coef_", np.zeros(1))) == 2 and len(model.coef_) > 1
+        many = many or getattr(model, "n_outputs_", 1) > 1
+        return {"prediction": results[0] if many else graph.node("Reshape", [results[0], flat])}
+    if task is Task.anomaly:
+        label, score = (graph.node("Reshape", [result, flat]) for result in results[:2])
+        return {"label": graph.node("Cast", [label], to=TensorProto.INT64), "score": score}
+    if task is Task.other:
+        return {"label": results[0]}
+    label = results[0]
+    classes = np.asarray(model.classes_) if not isinstance(model.classes_, list) else None
+    if classes is None:
+        raise Unsupported("a classifier of several targets")
+    if not scores_only:
+        return {"label": label, "probabilities": results[1]}
+    if len(classes) > 2:
+        return {"label": label, "score": results[1]}
+    last = graph.node("Gather", [results[1], graph.constant(np.array(-1, np.int64))], axis=1)
+    return {"label": label, "score": graph.node("Reshape", [last, flat])}
