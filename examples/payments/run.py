@@ -40,12 +40,12 @@ def fairway(*arguments: str) -> list[str]:
     return [str(Path(sys.executable).with_name("fairway")), *arguments]
 
 
-def prepare(root: Path, home: Path) -> None:
-    """Trains and deploys, unless both were done before."""
+def prepare(root: Path, home: Path, *, rows: int, trees: int) -> None:
+    """Trains on `rows` payments and deploys, unless both were done before."""
     artefacts = root / "payments"
     if not (artefacts / "model.joblib").exists():
-        print("training on 40,000 simulated payments ...", flush=True)
-        auc = train(artefacts)
+        print(f"training on {rows:,} simulated payments ...", flush=True)
+        auc = train(artefacts, rows=rows, trees=trees)
         print(f"trained: AUC {auc:.3f} on later payments", flush=True)
     if _is_deployed(home):
         return
@@ -171,10 +171,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8080, help="taken if free, else another")
     parser.add_argument("--rate", type=float, default=50.0, help="payments a second")
     parser.add_argument("--root", type=Path, default=Path(".run"))
+    parser.add_argument("--rows", type=int, default=40_000, help="payments to train on, the first time")
+    parser.add_argument("--trees", type=int, default=80, help="trees of the forest, the first time")
     given = parser.parse_args(arguments)
     home = given.root / "home"
     try:
-        prepare(given.root, home)
+        prepare(given.root, home, rows=given.rows, trees=given.trees)
         serve_and_send(given.root, home, port=given.port, rate=given.rate, seconds=given.seconds)
     except Failed as failure:
         print(failure, file=sys.stderr)
