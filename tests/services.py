@@ -19,9 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-from moto.server import ThreadedMotoServer
 
 _INSTALLER = Path(__file__).parent.parent / "scripts" / "services.sh"
 _OPTIONS = {
@@ -48,6 +46,8 @@ class Postgres:
 
     def new_database(self) -> str:
         """The URL of an empty database of its own."""
+        import psycopg  # here and below: most tests need none of this, and moto takes a second to import
+
         name = f"test_{uuid.uuid4().hex}"
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{name}"')
@@ -160,6 +160,8 @@ class S3:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3]:
+    from moto.server import ThreadedMotoServer
+
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line per request would bury what failed
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
