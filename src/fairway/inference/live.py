@@ -112,12 +112,9 @@ class LiveModel:
         self.aliases = dict(aliases)
         self._unloaded = dict(unloaded or {})
         self._loading = threading.Lock()
-        self._only = versions[route.arms[0].version] if len(route.arms) == 1 else None
-
-    @property
-    def primary(self) -> LiveVersion:
+        self.primary = self.versions[max(route.arms, key=lambda arm: arm.weight).version]
         """The version with the largest share of traffic: what metadata describes."""
-        return self.versions[max(self.route.arms, key=lambda arm: arm.weight).version]
+        self._only = versions[route.arms[0].version] if len(route.arms) == 1 else None
 
     def has(self, wanted: str) -> bool:
         """Whether `pick(wanted, ...)` finds a version."""

@@ -56,6 +56,8 @@ class Recorder:
         self._queue: deque[Prediction] = deque()
         self._queued_rows = 0
         self._queued_bytes = 0
+        self._taken_rows = 0
+        self._taken_bytes = 0
         self._lock = threading.Lock()
         self._pending: dict[tuple[str, int], list[LogBatch]] = {}
         self._stop = threading.Event()
@@ -66,7 +68,7 @@ class Recorder:
     def record(self, prediction: Prediction) -> None:
         """Takes the prediction or counts it as dropped; returns at once."""
         rows = prediction.columns.rows
-        size = _bytes(prediction)
+        size = prediction.columns.bytes
         with self._lock:
             fits = (
                 self._queued_rows + rows <= self._settings.queue_rows
@@ -102,6 +104,8 @@ class Recorder:
             taken, self._queue = self._queue, deque()
         groups: dict[tuple[str, int], list[Prediction]] = {}
         for prediction in taken:
+            self._taken_rows += prediction.columns.rows
+            self._taken_bytes += prediction.columns.bytes
             groups.setdefault((prediction.model, prediction.version), []).append(prediction)
         for key, predictions in groups.items():
             self._pending.setdefault(key, []).append(_batch(predictions))
@@ -121,30 +125,20 @@ class Recorder:
                 self._on_dropped(model, rows)
                 logger.exception("a batch of predictions of %s could not be recorded", model)
         with self._lock:  # rows count against the limit until they are written, so memory stays bounded
-            self._queued_rows = sum(p.columns.rows for p in self._queue)
-            self._queued_bytes = sum(_bytes(p) for p in self._queue)
-
-
-def _bytes(prediction: Prediction) -> int:
-    """Rough size in memory: exact for numbers, 64 bytes a text."""
-    packed = prediction.columns.packed
-    if packed is not None:
-        return packed.nbytes + 256
-    return 256 + sum(
-        values.nbytes if values.dtype.kind != "O" else 64 * values.size
-        for values in prediction.columns.arrays
-    )
+            self._queued_rows -= self._taken_rows
+            self._queued_bytes -= self._taken_bytes
+        self._taken_rows = self._taken_bytes = 0
 
 
 def _batch(predictions: list[Prediction]) -> LogBatch:
     first = predictions[0]
-    counts = np.array([prediction.columns.rows for prediction in predictions])
+    counts = [prediction.columns.rows for prediction in predictions]
     outputs = {
         name: np.concatenate([prediction.outputs[name] for prediction in predictions])
         for name in first.outputs
     }
-    single = bool((counts == 1).all())
-    ids = [prediction.request_id for prediction in predictions]
+    single = max(counts) == 1
+    ids = [prediction.request_id.encode("ascii", "replace") for prediction in predictions]
     times = np.array([prediction.time for prediction in predictions])
     seconds = np.array([prediction.seconds for prediction in predictions], dtype=np.float32)
     return LogBatch(
@@ -155,8 +149,8 @@ def _batch(predictions: list[Prediction]) -> LogBatch:
         rows=np.zeros(len(ids), np.int32)
         if single
         else np.concatenate([np.arange(n, dtype=np.int32) for n in counts]),
-        times=(np.repeat(times, counts) * 1e6).astype(np.int64),
-        seconds=np.repeat(seconds, counts),
+        times=((times if single else np.repeat(times, counts)) * 1e6).astype(np.int64),
+        seconds=seconds if single else np.repeat(seconds, counts),
         inputs=_inputs([prediction.columns for prediction in predictions]),
         outputs=outputs,
     )

@@ -37,6 +37,7 @@ class VersionStats:
         self._lock = counters.lock
         self._labels = (("model", model), ("version", str(version)))
         self._answered: dict[str, int] = {}
+        self._broken: dict[tuple[str, str], int] = {}
         self._rows = counters.slot("fairway_rows_total", self._labels)
         self._buckets = [
             counters.slot("fairway_request_seconds_bucket", (*self._labels, ("le", str(bound))))
@@ -73,8 +74,11 @@ class VersionStats:
 
     def broken(self, field: str, rule: str, rows: int) -> None:
         """`rows` values of `field` broke `rule` and were let through, clipped or imputed."""
-        labels = (*self._labels, ("field", field), ("rule", rule))
-        self._counters.add(self._counters.slot("fairway_field_violations_total", labels), rows)
+        slot = self._broken.get((field, rule))
+        if slot is None:
+            labels = (*self._labels, ("field", field), ("rule", rule))
+            slot = self._broken[field, rule] = self._counters.slot("fairway_field_violations_total", labels)
+        self._counters.add(slot, rows)
 
     def rejected(self, field: str, rows: int) -> None:
         self.broken(field, "rejected", rows)

@@ -13,7 +13,7 @@ from fairway.core.contract import Contract
 from fairway.core.errors import MalformedInput, UnsupportedContent
 from fairway.core.request import Inputs, Request
 from fairway.inference.rows import SplitFrame, from_csv, from_instances, from_records, from_split
-from fairway.serving.v2 import check_wanted, decode_body, tensors
+from fairway.serving.v2 import DecodedBody, check_wanted, decode_body
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}\Z")
 _serial = itertools.count()
@@ -53,18 +53,12 @@ def read_request(
     key_text = key.decode("latin-1") if key is not None else None
     if kind == b"application/json" or kind.endswith(b"+json") or not kind:
         parsed = decode_body(body)
-        inputs = _json_inputs(
-            parsed.inputs, parsed.dataframe_split, parsed.dataframe_records, parsed.instances, contract
-        )
-        if inputs is None:
-            assert parsed.inputs is not None
-            inputs = tensors(parsed.inputs)
+        inputs = _one_form(parsed, contract)
         echoed = parsed.id
-        if parsed.outputs is not None:
-            wanted = tuple(output.name for output in parsed.outputs)
+        if parsed.wanted is not None:
+            wanted = parsed.wanted
             check_wanted(wanted, contract)
-        if key_text is None and parsed.parameters is not None and "key" in parsed.parameters:
-            key_text = str(parsed.parameters["key"])
+        key_text = key_text or parsed.key
     elif kind in (b"text/csv", b"application/csv"):
         inputs = from_csv(body, contract)
     else:
@@ -84,28 +78,34 @@ def read_request(
     return request, echoed
 
 
-def _json_inputs(
-    inputs: object,
-    split: msgspec.Raw | None,
-    records: msgspec.Raw | None,
-    instances: msgspec.Raw | None,
-    contract: Contract,
-) -> Inputs | None:
-    """Row forms as inputs; None when the body is V2. Exactly one form may be there."""
-    forms = {"inputs": inputs, "dataframe_split": split, "dataframe_records": records, "instances": instances}
+def _one_form(body: DecodedBody, contract: Contract) -> Inputs:
+    """The inputs of a body, which must come in exactly one form."""
+    sent = body.rows
+    if sent is None:
+        assert body.inputs is not None
+        return body.inputs
+    forms = {
+        "inputs": sent.inputs,
+        "dataframe_split": sent.dataframe_split,
+        "dataframe_records": sent.dataframe_records,
+        "instances": sent.instances,
+    }
     given = [name for name, value in forms.items() if value is not None]
     if len(given) != 1:
         found = f"{' and '.join(given)} at once" if given else "none of them"
         raise MalformedInput(f"The body needs exactly one of {', '.join(forms)}; it has {found}.")
     try:
-        if split is not None:
-            return from_split(msgspec.json.decode(split, type=SplitFrame))
-        if records is not None:
-            return from_records(msgspec.json.decode(records, type=list[dict[str, object]]), contract)
-        if instances is not None:
-            return from_instances(msgspec.json.decode(instances, type=list[object]), contract)
+        if sent.dataframe_split is not None:
+            return from_split(msgspec.json.decode(sent.dataframe_split, type=SplitFrame))
+        if sent.dataframe_records is not None:
+            return from_records(
+                msgspec.json.decode(sent.dataframe_records, type=list[dict[str, object]]), contract
+            )
+        if sent.instances is not None:
+            return from_instances(msgspec.json.decode(sent.instances, type=list[object]), contract)
     except msgspec.DecodeError as error:
         raise MalformedInput(f"{given[0]} cannot be read: {error}.") from None
     except RecursionError:
         raise MalformedInput(f"{given[0]} is nested too deeply.") from None
-    return None
+    assert body.inputs is not None
+    return body.inputs

@@ -6,7 +6,9 @@ Source: kserve/open-inference-protocol, specification/protocol/inference_rest.md
 from __future__ import annotations
 
 import math
+import struct
 import threading
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -47,7 +49,7 @@ class Tensor(msgspec.Struct, gc=False):
     name: str
     shape: list[int]
     datatype: str
-    data: msgspec.Raw | Any = msgspec.UNSET
+    data: msgspec.Raw = msgspec.Raw()
     parameters: dict[str, Any] | None = None
 
 
@@ -57,7 +59,7 @@ class Wanted(msgspec.Struct, gc=False):
 
 
 class InferBody(msgspec.Struct, gc=False):
-    """V2's body; the row forms are accepted in its place."""
+    """V2's body; the row forms are accepted in place of `inputs`."""
 
     inputs: list[Tensor] | None = None
     id: str | None = None
@@ -66,6 +68,16 @@ class InferBody(msgspec.Struct, gc=False):
     dataframe_split: msgspec.Raw | None = None
     dataframe_records: msgspec.Raw | None = None
     instances: msgspec.Raw | None = None
+
+
+class DecodedBody(msgspec.Struct, gc=False):
+    """A body whose tensors have been read; `rows` is what was sent when they were not there."""
+
+    inputs: Inputs | None
+    id: str | None
+    rows: InferBody | None = None
+    wanted: tuple[str, ...] | None = None
+    key: str | None = None
 
 
 class OutputTensor(msgspec.Struct, gc=False):
@@ -100,23 +112,27 @@ _body = msgspec.json.Decoder(InferBody)
 _encode = msgspec.json.Encoder().encode
 
 
-def decode_body(body: bytes) -> InferBody:
-    """Raises MalformedInput saying where the JSON stops making sense."""
+def decode_body(body: bytes) -> DecodedBody:
+    """Raises MalformedInput saying where the JSON stops making sense, or every tensor that cannot be read."""
     if len(body) >= _LARGE_BODY:
         fast = _decode_large(body)
         if fast is not None:
             return fast
     try:
-        return _body.decode(body)
+        read = _body.decode(body)
     except msgspec.DecodeError as error:
         hint = " JSON has no NaN or Infinity: send null for a missing number." if _has_nan_token(body) else ""
         raise MalformedInput(f"The body is not a valid request: {error}.{hint}") from None
     except RecursionError:
         raise MalformedInput("The body is nested too deeply.") from None
+    wanted = None if read.outputs is None else tuple(output.name for output in read.outputs)
+    key = None if read.parameters is None else read.parameters.get("key")
+    inputs = None if read.inputs is None else _read_tensors(read.inputs)
+    return DecodedBody(inputs, read.id, read, wanted, None if key is None else str(key))
 
 
-def tensors(inputs: list[Tensor]) -> Inputs:
-    """Each tensor as an array, or as a list where it holds text or nulls. Raises MalformedInput."""
+def _read_tensors(inputs: list[Tensor]) -> Inputs:
+    """Each tensor as an array, or as a list where it holds text or nulls."""
     values: dict[str, Values] = {}
     problems: list[Problem] = []
     for tensor in inputs:
@@ -192,12 +208,13 @@ def _has_nan_token(body: bytes) -> bool:
 
 def _values(tensor: Tensor) -> Values:
     shape = tensor.shape
-    if not shape or any(size < 0 for size in shape):
+    if len(shape) == 2 and shape[0] >= 0 <= shape[1]:
+        count = shape[0] * shape[1]
+    elif not shape or any(size < 0 for size in shape):
         raise MalformedInput(f"shape {shape} is not a list of sizes from 0, rows first")
-    if tensor.data is msgspec.UNSET:
-        raise MalformedInput("has no data")
-    count = math.prod(shape)
-    data = _flat(tensor, count)
+    else:
+        count = math.prod(shape)
+    data = _flat(tensor)
     if len(data) != count:
         raise MalformedInput(f"shape {shape} needs {count} values, data has {len(data)}")
     if isinstance(data, np.ndarray):
@@ -209,32 +226,46 @@ def _values(tensor: Tensor) -> Values:
     return array.reshape(shape)
 
 
-def _flat(tensor: Tensor, count: int) -> Array | list[Any]:
+def _flat(tensor: Tensor) -> Array | list[Any]:
     """All elements in row-major order: an array of the tensor's datatype, or a list for text and nulls."""
-    datatype, data = tensor.datatype, tensor.data
-    if isinstance(data, np.ndarray):  # read by pysimdjson
-        return _typed(data, datatype)
-    if isinstance(data, msgspec.Raw):
-        try:
-            if datatype.startswith("FP"):
-                return _typed(np.array(_floats.decode(data)), datatype)
-            if datatype.startswith(("INT", "UINT")):
-                return _integer_array(_integers.decode(data), datatype)
-            if datatype == "BYTES":
-                return _texts.decode(data)
-        except (msgspec.ValidationError, RecursionError):
-            pass  # nested, or holds something else: the careful way
-        try:
-            data = msgspec.json.decode(data)
-        except (msgspec.DecodeError, RecursionError):
-            raise MalformedInput("data is nested too deeply or is not valid JSON") from None
+    datatype, raw = tensor.datatype, tensor.data
+    try:
+        if datatype == "FP32":
+            return _float32(_floats.decode(raw))
+        if datatype.startswith("FP"):
+            return _typed(np.array(_floats.decode(raw)), datatype)
+        if datatype.startswith(("INT", "UINT")):
+            return _integer_array(_integers.decode(raw), datatype)
+        if datatype == "BYTES":
+            return _texts.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        pass  # nested, or holds something else: the careful way
     if datatype not in _NUMPY and datatype != "BYTES":
         known = ", ".join(sorted({*_NUMPY, "BYTES"}))
         raise MalformedInput(f"datatype {datatype!r} is not one of {known}")
+    if not raw:
+        raise MalformedInput("has no data")
+    try:
+        data = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        raise MalformedInput("data is nested too deeply, or holds a number no float64 can hold") from None
     if not isinstance(data, list):
         raise MalformedInput("data must be a list")
     flat = data if not any(isinstance(value, list) for value in data) else _unnested(data, tensor.shape)
     return _typed_list(flat, datatype)
+
+
+def _float32(numbers: list[float]) -> Array:
+    """As numpy would, at half its price: no error state has to be set and restored for the odd overflow."""
+    try:
+        return np.frombuffer(_float32_layout(len(numbers)).pack(*numbers), dtype=np.float32)
+    except OverflowError:
+        return _typed(np.array(numbers), "FP32")
+
+
+@lru_cache(maxsize=256)
+def _float32_layout(count: int) -> struct.Struct:
+    return struct.Struct(f"{count}f")
 
 
 def _unnested(data: list[Any], shape: list[int]) -> list[Any]:
@@ -283,43 +314,41 @@ def _typed(values: Array, datatype: str) -> Array:
         return values.astype(wanted)
 
 
-def _decode_large(body: bytes) -> InferBody | None:
+def _decode_large(body: bytes) -> DecodedBody | None:
     """Large numeric tensors straight into buffers. None where msgspec must look (and word the error)."""
     parser = getattr(_parsers, "parser", None)
     if parser is None:
         parser = _parsers.parser = simdjson.Parser()
     document: Any = None
-    inputs: Any = None
     tensor: Any = None
     data: Any = None
     try:
         document = parser.parse(body)
-        inputs = document["inputs"]
         if set(document) - {"inputs", "id"}:
             return None
-        read = []
-        for tensor in inputs:
-            datatype = tensor["datatype"]
-            shape = tensor["shape"].as_list()
+        read: dict[str, Values] = {}
+        for tensor in document["inputs"]:
+            name, datatype, shape = tensor["name"], tensor["datatype"], tensor["shape"].as_list()
             data = tensor["data"]
-            if set(tensor) - {"name", "shape", "datatype", "data"} or not _numeric_and_regular(
-                data, datatype, shape
-            ):
+            plain = not set(tensor) - {"name", "shape", "datatype", "data"} and name not in read
+            if not plain or not _numeric_and_regular(data, datatype, shape):
                 return None
             if datatype.startswith("FP"):
-                values = np.frombuffer(data.as_buffer(of_type="d"), dtype=np.float64)
+                values: Array = np.frombuffer(data.as_buffer(of_type="d"), dtype=np.float64)
             else:
                 values = np.frombuffer(data.as_buffer(of_type="i"), dtype=np.int64)
                 limits = np.iinfo(_NUMPY[datatype])
                 if len(values) and not limits.min <= values.min() <= values.max() <= limits.max:
                     return None
-            read.append(Tensor(tensor["name"], shape, datatype, values))
-        name = document.get("id", None)
-        return InferBody(read, name) if name is None or isinstance(name, str) else None
+            if len(values) != math.prod(shape):
+                return None
+            read[name] = _typed(values, datatype).reshape(shape)
+        echoed = document.get("id", None)
+        return DecodedBody(read, echoed) if read and (echoed is None or isinstance(echoed, str)) else None
     except (ValueError, TypeError, KeyError, RuntimeError, AttributeError):
         return None
     finally:
-        del document, inputs, tensor, data  # the parser is free for the next body only then
+        del document, tensor, data  # the parser is free for the next body only then
 
 
 def _numeric_and_regular(data: Any, datatype: str, shape: Any) -> bool:

@@ -27,14 +27,15 @@ from fairway.core.errors import StorageFull, Unavailable
 class LogBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Rows predicted by one version.
 
-    `request_ids` has one id a row and `rows` its place within the request; `times` are int64 microseconds
-    since 1970 UTC; `seconds` is how long the request took. `inputs` and `outputs` are `[n, ...]` arrays.
+    `request_ids` has one ASCII id a row and `rows` its place within the request; `times` are int64 microseconds
+    since 1970 UTC; `seconds` is how long the request took. `inputs` and `outputs` are `[n, ...]` arrays. The
+    digest stands in the file's schema metadata, since it is the same in every row.
     """
 
     model: str
     version: int
     digest: str
-    request_ids: list[str]
+    request_ids: list[bytes]
     rows: Array
     times: Array
     seconds: Array
@@ -116,16 +117,16 @@ class _Segment:
 
     def write(self, batch: LogBatch) -> None:
         table = arrow_table(
+            {"request_id": batch.request_ids},
             {
-                "request_id": np.array(batch.request_ids, dtype=object),
                 "row": batch.rows,
                 "time": batch.times.view("datetime64[us]"),
                 "version": np.full(len(batch), batch.version, dtype=np.int32),
-                "digest": np.full(len(batch), batch.digest, dtype=object),
                 "seconds": batch.seconds,
                 **{f"input.{name}": values for name, values in batch.inputs.items()},
                 **{f"output.{name}": values for name, values in batch.outputs.items()},
-            }
+            },
+            {"fairway.model": batch.model, "fairway.digest": batch.digest},
         )
         self._writer.write_array(table)
         self._file.flush()
@@ -137,10 +138,14 @@ class _Segment:
             self._file.close()
 
 
-def arrow_table(columns: Mapping[str, Array]) -> Any:
-    """Named arrays of equal length as one Arrow struct array (a record batch), sharing memory where it can."""
-    pairs = {name: _arrow(values) for name, values in columns.items()}
-    schema = na.struct({name: schema for name, (schema, _) in pairs.items()})
+def arrow_table(
+    texts: Mapping[str, list[bytes]], columns: Mapping[str, Array], metadata: Mapping[str, str]
+) -> Any:
+    """UTF-8 texts and named arrays of one length as one Arrow record batch, sharing memory where it can."""
+    pairs = {name: _utf8(encoded, None) for name, encoded in texts.items()}
+    pairs |= {name: _arrow(values) for name, values in columns.items()}
+    schema = na.c_schema(na.struct({name: schema for name, (schema, _) in pairs.items()}))
+    schema = schema.modify(metadata={key.encode(): value.encode() for key, value in metadata.items()})
     rows = len(next(iter(columns.values())))
     return na.c_array_from_buffers(schema, rows, [None], children=[array for _, array in pairs.values()])
 
@@ -177,10 +182,14 @@ def _arrow(values: Array) -> tuple[Any, Any]:
 
 def _strings(values: Array) -> tuple[Any, Any]:
     texts = values.tolist()
-    encoded = [b"" if text is None else str(text).encode() for text in texts]
+    present = np.array([text is not None for text in texts], dtype=bool)
+    return _utf8([b"" if text is None else str(text).encode() for text in texts], present)
+
+
+def _utf8(encoded: list[bytes], present: Array | None) -> tuple[Any, Any]:
     offsets = np.zeros(len(encoded) + 1, dtype=np.int32)
-    np.cumsum([len(text) for text in encoded], out=offsets[1:])
-    validity, nulls = _validity(np.array([text is not None for text in texts], dtype=bool))
+    np.cumsum([*map(len, encoded)], out=offsets[1:])
+    validity, nulls = (None, 0) if present is None else _validity(present)
     schema = na.string()
     buffers = [validity, offsets, b"".join(encoded)]
     return schema, na.c_array_from_buffers(schema, len(encoded), buffers, null_count=nulls)
