@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -37,10 +38,15 @@ ENGINES: dict[str, tuple[str, str]] = {
     "native:python": ("fairway.runtimes.python:load", ""),
 }
 """Engine kind -> (where its loader is, the extra that installs what it needs)."""
+PREPARED = "fairway.runtimes.prepared"
+"""Runs the user's preparation before an engine of any kind."""
 
 
 def load(directory: Path, spec: EngineSpec, contract: Contract, *, threads: int = 1) -> Engine:
-    """Loads the engine of an unpacked, verified bundle."""
+    """Loads the engine of an unpacked, verified bundle, behind its preparation where it has one."""
+    if spec.prepare is not None:
+        prepared = import_module(PREPARED)  # by name: it needs pandas, and loads its inner engine through here
+        return cast(Engine, prepared.load(directory, spec, contract, partial(load, threads=threads)))
     if spec.kind not in ENGINES:
         raise UnknownFormat(
             f"engine {spec.kind!r} is not one this Fairway knows ({', '.join(ENGINES)}).",

@@ -1,0 +1,151 @@
+"""The whole way from a model and a sample of its data to a proved, sealed bundle, on one screen."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fairway.core.bundle import EngineSpec, Proof, Timings
+from fairway.core.columns import Columns, Outputs
+from fairway.core.contract import Contract
+from fairway.packaging.bundle import read_bundle, write_bundle, write_file
+from fairway.packaging.card import data_digest, in_sample_metrics, write_card
+from fairway.packaging.contract import sample_columns
+from fairway.packaging.engine import ConversionOptions
+from fairway.packaging.environment import capture_environment
+from fairway.packaging.golden import check_golden, make_golden
+from fairway.packaging.opening import open_model
+from fairway.packaging.plan import choose, make_plan
+from fairway.packaging.profile import make_profile
+from fairway.packaging.sample import read_sample
+from fairway.runtimes.base import Engine, load
+
+ANSWERED_ROWS = 10_000
+"""Most sample rows the served model answers for the profile of its outputs and the metrics of the card."""
+_LIBRARIES = ("xgboost", "lightgbm", "catboost")
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A finished bundle. `engine` is "onnx", "native:sklearn", ...; `notes` say what a user should know."""
+
+    directory: Path
+    digest: str
+    engine: str
+    proof: Proof
+    contract: Contract
+    timings: Timings
+    notes: tuple[str, ...] = ()
+
+
+def _silent(step: str, fraction: float) -> None:
+    return None
+
+
+def package(
+    model: object | str | Path,
+    data: Any,
+    *,
+    target: Any = None,
+    prepare: str | None = None,
+    trust: tuple[str, ...] = (),
+    files: tuple[str | Path, ...] = (),
+    options: ConversionOptions | None = None,
+    contract: Contract | str | None = None,
+    out: Path,
+    progress: Progress = _silent,
+) -> Packaged:
+    """Packages `model` with the contract of `data` as a bundle at `out`, which must not exist.
+
+    `target` names the label column (or is the labels). `prepare` is "file.py:function", DataFrame to DataFrame,
+    run before the model. `trust` and `files` as in `open_model`. `contract` replaces the inferred one: a value,
+    or TOML text, whose imputations are then worked out from the data. Raises what its steps raise: see
+    `opening`, `sample`, `contract`, `engine` and `bundle`.
+    """
+    options = options or ConversionOptions()
+    progress("opening the model", 0.0)
+    source = open_model(model, trust=trust, files=files)
+    progress("reading the sample", 0.05)
+    sample = read_sample(data, target=target)
+    progress("inferring the contract", 0.1)
+    plan = make_plan(source, sample, prepare, contract, target if isinstance(target, str) else None)
+    plan, chosen = choose(plan, options, _part(progress, 0.15, 0.75))
+    final = plan.final_contract(chosen)
+    columns = sample_columns(final, plan.sample)
+    with tempfile.TemporaryDirectory(prefix="fairway-package-") as scratch:
+        progress("answering the golden rows", 0.78)
+        spec = plan.final_spec(chosen)
+        parts = {**chosen.files, **plan.prepare_files}
+        for path, content in parts.items():
+            write_file(Path(scratch) / path, content)
+        served = load(Path(scratch), spec, final, threads=options.threads)
+        golden = make_golden(served, final, columns)
+        answers = _answers(served, columns)
+        served.unload()
+    progress("profiling", 0.88)
+    profile = make_profile(final, columns, answers)
+    environment = capture_environment(spec, needs=_needs(spec))
+    rows = len(next(iter(answers.values())))
+    card = write_card(
+        model_type=type(source.model).__name__ if source.kind != "onnx" else "ONNX graph",
+        source_kind=source.kind,
+        model_file=source.path.name if source.path is not None else None,
+        contract=final,
+        spec=spec,
+        profile=profile,
+        environment=environment,
+        proof=chosen.proof,
+        data=data_digest(data, columns),
+        metrics=in_sample_metrics(
+            chosen.task, answers, None if plan.sample.target is None else plan.sample.target[:rows]
+        ),
+        notes=plan.notes,
+    )
+    progress("writing the bundle", 0.92)
+    digest = write_bundle(
+        out,
+        spec=spec,
+        contract=final,
+        files=chosen.files,
+        golden=golden,
+        profile=profile,
+        environment=environment,
+        proof=chosen.proof,
+        card=card,
+        timings=chosen.timings,
+        prepare_files=plan.prepare_files,
+    )
+    progress("verifying the bundle", 0.95)
+    _verify(out, threads=options.threads)
+    progress("packaged", 1.0)
+    return Packaged(out, digest, spec.kind, chosen.proof, final, chosen.timings, plan.notes)
+
+
+def _part(progress: Progress, start: float, end: float) -> Progress:
+    return lambda step, fraction: progress(step, start + (end - start) * fraction)
+
+
+def _answers(served: Engine, columns: Columns) -> Outputs:
+    return served.predict(columns.take(slice(0, min(ANSWERED_ROWS, columns.rows))))
+
+
+def _needs(spec: EngineSpec) -> tuple[str, ...]:
+    """Boosting libraries inside a stored pipeline; skops names their classes."""
+    return tuple(library for library in _LIBRARIES if any(name.startswith(library) for name in spec.trusted))
+
+
+def _verify(directory: Path, *, threads: int) -> None:
+    """Reads the bundle back as a server would; a bundle that fails is not left lying about."""
+    try:
+        bundle = read_bundle(directory)
+        engine = load(directory, bundle.spec, bundle.contract, threads=threads)
+        check_golden(engine, bundle.contract, bundle.golden)
+        engine.unload()
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
