@@ -91,10 +91,12 @@ def audit_pickle(data: bytes, *, trust: tuple[str, ...] = (), limits: Limits | N
         broken = error
     if broken is not None and record.clean:
         _raise_broken(data, stream, record, broken)
-    rest = len(data) - stream.tell()
-    if broken is None and record.clean and rest:
+    end = stream.tell()
+    if broken is None and record.clean and end < len(data):
+        _follow(stream, len(data), record)
+    if broken is None and record.clean and end < len(data):
         raise CorruptBundle(
-            f"the pickle ends after {stream.tell()} bytes, but {rest} more follow.",
+            f"the pickle ends after {end} bytes, but {len(data) - end} more follow.",
             hint="A model file holds one pickle and nothing else; save the model again.",
         )
     return record.report()
@@ -115,6 +117,15 @@ def require_passed(audit: PickleAudit, source: str) -> None:
         f"{source} does what no model file does: {'; '.join(audit.acts)}. Nothing was run.",
         hint="Do not open this file. If it is your own model, save it again with joblib.dump.",
     )
+
+
+def _follow(stream: io.BytesIO, size: int, record: _Record) -> None:
+    """Reads the pickles behind the first, which some readers open too, so that their names are said."""
+    try:
+        while stream.tell() < size:
+            _Machine(stream, size, record).load()
+    except Exception:  # noqa: BLE001, S110 - what follows is refused in any case
+        pass
 
 
 def _raise_broken(data: bytes, stream: io.BytesIO, record: _Record, error: Exception) -> None:
