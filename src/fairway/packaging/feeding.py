@@ -48,17 +48,22 @@ def feed_block(
 ) -> tuple[Block, tuple[Feed, ...]]:
     """Declares the graph's inputs: all numbers as one matrix, all text as another; and the columns in order.
 
-    Raises `Unsupported` for timestamps and for tensors beside other fields.
+    Timestamps, and tensors beside other fields, are not fed; a step that reads one raises `Unsupported`.
     """
     fields = {field.name: field for field in contract}
     used = [fields[name] for name in order]
     if len(used) == 1 and used[0].shape:
         return _tensor_block(graph, used[0])
-    for field in used:
-        if field.shape or field.dtype is DType.timestamp:
-            raise Unsupported(f"field {field.name!r}: {'a tensor' if field.shape else 'a timestamp'} column")
-    numbers = tuple(field.name for field in used if field.dtype is not DType.string)
-    texts = tuple(field.name for field in used if field.dtype is DType.string)
+    unread = {
+        field.name: Tensor.unread(
+            f"field {field.name!r}: {'a tensor' if field.shape else 'a timestamp'} column"
+        )
+        for field in used
+        if field.shape or field.dtype is DType.timestamp
+    }
+    fed = [field for field in used if field.name not in unread]
+    numbers = tuple(field.name for field in fed if field.dtype is not DType.string)
+    texts = tuple(field.name for field in fed if field.dtype is DType.string)
     feeds: list[Feed] = []
     tensors: dict[str, Tensor] = {}
     if numbers:
@@ -67,12 +72,12 @@ def feed_block(
     if texts:
         tensors["texts"] = graph.input("texts", TensorProto.STRING, len(texts))
         feeds.append(Feed(name="texts", fields=texts, dtype="object", null=NULL))
-    columns = [
-        (tensors["numbers"], numbers.index(name))
-        if name in numbers
-        else (tensors["texts"], texts.index(name))
-        for name in order
-    ]
+    places = {
+        **{name: (tensors["numbers"], i) for i, name in enumerate(numbers)},
+        **{name: (tensors["texts"], i) for i, name in enumerate(texts)},
+        **{name: (tensor, 0) for name, tensor in unread.items()},
+    }
+    columns = [places[name] for name in order]
     return Block(tuple(columns), order if form == "frame" else None), tuple(feeds)
 
 

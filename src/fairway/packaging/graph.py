@@ -43,6 +43,15 @@ class Tensor:
     def is_text(self) -> bool:
         return self.type == TensorProto.STRING
 
+    @staticmethod
+    def unread(reason: str) -> Tensor:
+        """Stands for a column that no graph can take: fine as long as every step drops it."""
+        return Tensor(reason, 1, TensorProto.UNDEFINED)
+
+    @property
+    def is_unread(self) -> bool:
+        return self.type == TensorProto.UNDEFINED
+
 
 @dataclass(frozen=True)
 class Block:
@@ -115,6 +124,9 @@ class Graph:
         """The block's columns side by side in one tensor."""
         if not block.columns:
             raise Unsupported("a step without columns")
+        for tensor, _ in block.columns:
+            if tensor.is_unread:
+                raise Unsupported(tensor.name)
         runs: list[tuple[Tensor, list[int]]] = []
         for tensor, position in block.columns:
             if runs and runs[-1][0] == tensor:
