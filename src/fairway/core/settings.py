@@ -54,7 +54,7 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     flush_seconds: float = 0.2
     queue_rows: int = 50_000
     """Rows waiting to be written; more are dropped and counted."""
-    queue_bytes: int = 64 * 1024 * 1024
+    queue_bytes: int = 16 * 1024 * 1024
     segment_bytes: int = 32 * 1024 * 1024
     disk_bytes: int = 2 * 1024 * 1024 * 1024
     """Most bytes of log per model; the oldest segments go first."""

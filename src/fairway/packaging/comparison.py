@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fairway.core.columns import Array, Columns, Outputs
-from fairway.core.contract import Contract, DType
+from fairway.core.contract import Contract, DType, Task
 from fairway.core.errors import ModelFailed
 from fairway.packaging.convert_sklearn import preparation, read_trees
+from fairway.packaging.forest import Forest
 from fairway.packaging.graph import Unsupported
 from fairway.packaging.probe_rows import (
     Crossing,
@@ -28,6 +30,9 @@ from fairway.runtimes.estimator import EstimatorEngine, InputForm, feature_names
 
 _SEARCHED_PLACES = 2000
 """Thresholds behind a preparation are found by search, which costs a transform a step: at most so many."""
+
+_MOST_NESTED = 4
+"""Meta-estimators inside meta-estimators: deeper ones are not searched for thresholds."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +78,14 @@ def comparison_rows(
         answers.setdefault(kind, []).append(answer)
         return True
 
-    crossing = (
-        _crossing(estimator, contract, sample, form=form, dtypes=dtypes) if estimator is not None else None
-    )
-    if crossing is not None:
+    crossings = []
+    if estimator is not None:
+        crossings = _crossings(estimator, contract, sample, form=form, dtypes=dtypes)
+    for crossing in crossings:
         limit = max_rows if crossing.transform is None else _SEARCHED_PLACES
         edges = edge_values(contract, crossing, sample, seed=seed, limit=limit)
-        keep("threshold-edge", edge_rows(contract, sample, edges, seed=seed, max_rows=max_rows))
+        share = max_rows // len(crossings)
+        keep("threshold-edge", edge_rows(contract, sample, edges, seed=seed, max_rows=share))
     no_null = frozenset(
         field.name
         for field in contract
@@ -105,42 +111,76 @@ def comparison_rows(
     )
 
 
-def _crossing(
+def _crossings(
     estimator: Any, contract: Contract, sample: Columns, *, form: InputForm, dtypes: Mapping[str, str]
-) -> Crossing | None:
-    """Where a tree model's thresholds are; None for models without any that can be found."""
-    try:
-        steps, last = preparation(estimator)
-        trees = read_trees(last)
-    except Unsupported:
-        return None
-    if trees is None:
-        return None
-    thresholds = trees.forest.thresholds()
+) -> list[Crossing]:
+    """Where the thresholds of the tree models in an estimator are; one entry per way of preparing the data."""
     fields = tuple(field.name for field in contract)
     names = feature_names(estimator) if form == "frame" else None
     order = names if names is not None and set(names) <= set(fields) else fields
-    if not steps and trees.before is None:
-        if len(order) != trees.forest.features or any(field.shape for field in contract):
-            return None
-        return Crossing(thresholds, direct=order, compares=trees.forest.compares)
-    caller = EstimatorEngine(estimator, fields, trees.task, form, dtypes)
+    caller = EstimatorEngine(estimator, fields, Task.other, form, dtypes)
+    crossings = []
+    for steps, forests in _forests(estimator):
+        width = max(forest.features for forest in forests)
+        by_forest = [forest.thresholds() for forest in forests if forest.features == width]
+        thresholds = [np.unique(np.concatenate(feature)) for feature in zip(*by_forest, strict=True)]
+        compares = forests[0].compares
+        if not steps:
+            if len(order) == width and not any(field.shape for field in contract):
+                crossings.append(Crossing(thresholds, direct=order, compares=compares))
+            continue
+        transform = functools.partial(_transform, caller, steps)
+        try:
+            reached = transform(sample.take(slice(0, 1))).shape[1]
+        except Exception:  # noqa: BLE001, S112 - predicts, but its steps do not transform alone: no edges
+            continue
+        if reached == width:
+            crossings.append(Crossing(thresholds, transform=transform, compares=compares))
+    return crossings
 
-    def transform(columns: Columns) -> Array:
-        rows = caller.input(columns)
-        for step in steps:
-            rows = step.transform(rows)
+
+def _transform(caller: EstimatorEngine, steps: Sequence[Callable[[Any], Any]], columns: Columns) -> Array:
+    rows = caller.input(columns)
+    for step in steps:
+        rows = step(rows)
+    dense = rows.toarray() if hasattr(rows, "toarray") else rows
+    return np.asarray(dense, dtype=np.float64)
+
+
+def _forests(estimator: Any) -> list[tuple[list[Callable[[Any], Any]], list[Forest]]]:
+    """The tree models in an estimator, those inside meta-estimators included, grouped by the steps before them."""
+    found: dict[tuple[int, ...], tuple[list[Callable[[Any], Any]], list[Forest]]] = {}
+
+    def visit(model: Any, before: list[Any], depth: int) -> None:
+        steps, last = preparation(model)
+        path = [*before, *steps]
+        try:
+            trees = read_trees(last)
+        except Unsupported:
+            return
+        if trees is None:
+            for inner in _inner_models(last) if depth < _MOST_NESTED else []:
+                visit(inner, path, depth + 1)
+            return
+        calls = [step.transform for step in path]
         if trees.before is not None:
-            rows = last._preprocess_X(rows, reset=False)
-        dense = rows.toarray() if hasattr(rows, "toarray") else rows
-        return np.asarray(dense, dtype=np.float64)
+            calls.append(functools.partial(last._preprocess_X, reset=False))
+        key = (*(id(step) for step in path), id(trees.before) if trees.before is not None else 0)
+        found.setdefault(key, (calls, []))[1].append(trees.forest)
 
-    try:
-        width = transform(sample.take(slice(0, 1))).shape[1]
-    except Exception:  # noqa: BLE001 - the original predicts but its steps do not transform alone: no edges
-        return None
-    return (
-        Crossing(thresholds, transform=transform, compares=trees.forest.compares)
-        if width == len(thresholds)
-        else None
-    )
+    visit(estimator, [], 0)
+    return list(found.values())
+
+
+def _inner_models(model: Any) -> list[Any]:
+    """The fitted models that a meta-estimator feeds with its own input."""
+    inner: list[Any] = []
+    for held in getattr(model, "calibrated_classifiers_", ()):
+        inner.append(held.estimator)
+    subsets = getattr(model, "estimators_features_", None)
+    members = np.ravel(np.array(getattr(model, "estimators_", ()), dtype=object)).tolist()
+    if subsets is None or all(np.array_equal(s, np.arange(model.n_features_in_)) for s in subsets):
+        inner += [member for member in members if hasattr(member, "predict")]
+    if hasattr(model, "estimator_"):
+        inner.append(model.estimator_)
+    return inner

@@ -14,6 +14,7 @@ from fairway.packaging.tree_model import Link, TreeModel
 
 _IDENTITY = ("regression", "regression_l1", "huber", "fair", "quantile", "mape")
 _EXP = ("poisson", "gamma", "tweedie")
+_ZERO = float(np.float32(1e-35))  # LightGBM reads numbers this close to 0 as 0
 _CATEGORICAL, _DEFAULT_LEFT = 1, 2  # bits of decision_type; the next two are the kind of missing value
 _MISSING_ZERO, _MISSING_NAN = 1, 2
 
@@ -85,7 +86,7 @@ def _tree(fields: dict[str, str], target: int) -> Tree:
             members[int(node)] = [float(code) for code in np.flatnonzero(bits)]
     return Tree(
         feature=padded(_numbers(fields, "split_feature", np.int64), 0),
-        threshold=padded(threshold, 0.0),
+        threshold=padded(np.where(categorical, 0.0, _beside_zero(threshold)), 0.0),
         left=padded(children("left_child"), -1),
         right=padded(children("right_child"), -1),
         missing_left=np.concatenate([left_if_missing & ~categorical, np.zeros(len(leaf), bool)]),
@@ -93,6 +94,12 @@ def _tree(fields: dict[str, str], target: int) -> Tree:
         target=target,
         members=members,
     )
+
+
+def _beside_zero(threshold: Array) -> Array:
+    """Thresholds moved so that plain comparison treats numbers next to 0 as LightGBM does."""
+    moved = np.where(threshold < 0, np.nextafter(-_ZERO, -np.inf), _ZERO)
+    return np.where(np.abs(threshold) <= _ZERO, moved, threshold)
 
 
 def _meaning(objective: str, details: list[str]) -> tuple[Task, Link, float]:

@@ -6,6 +6,7 @@ are translated here; every other step goes through skl2onnx on its own, with one
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -14,8 +15,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.svm import LinearSVC
 
 from fairway.core.contract import Task
 from fairway.packaging.boosters import register as register_boosters
@@ -26,7 +29,11 @@ from fairway.packaging.convert_trees import read_sklearn_trees
 from fairway.packaging.convert_xgboost import read_xgboost
 from fairway.packaging.graph import ML_OPSET, OPSET, Block, Graph, Tensor, Unsupported
 from fairway.packaging.tree_model import TreeModel, tree_outputs
+from fairway.runtimes import lightgbm, xgboost
 from fairway.runtimes.estimator import task_of
+
+_WORDS_IN_PYTHON = r"(?u)\b\w\w+\b"
+_WORDS_IN_RE2 = r"[\p{L}\p{N}_]{2,}"
 
 
 def convert_estimator(graph: Graph, estimator: Any, block: Block) -> onnx.ModelProto:
@@ -65,6 +72,10 @@ def preparation(estimator: Any) -> tuple[list[Any], Any]:
 def read_trees(model: Any) -> TreeModel | None:
     """The tree model of any library inside a bare (not pipelined) estimator, or None. Raises `Unsupported`."""
     library, name = type(model).__module__.split(".")[0], type(model).__name__
+    if type(model) is xgboost.BoosterModel:
+        return read_xgboost(model.booster, classes=getattr(model, "classes_", None))
+    if type(model) is lightgbm.BoosterModel:
+        return read_lightgbm(model.booster, classes=getattr(model, "classes_", None))
     if library == "xgboost" and hasattr(model, "get_booster"):
         classes = np.asarray(model.classes_) if hasattr(model, "classes_") else None
         best = getattr(model, "best_iteration", None) if model.early_stopping_rounds else None
@@ -95,8 +106,9 @@ def apply_step(graph: Graph, step: Any, block: Block) -> Block:
         parts = [apply_step(graph, inner, block) for _, inner in step.transformer_list if inner != "drop"]
         return Block(tuple(column for part in parts for column in part.columns))
     translate = TRANSLATED.get(type(step))
-    tensor = graph.matrix(block)
-    return Block.of(translate(graph, step, tensor) if translate else _stock_step(graph, step, tensor))
+    if translate is not None:
+        return translate(graph, step, block)
+    return Block.of(_stock_step(graph, step, graph.matrix(block)))
 
 
 def _column_transformer(graph: Graph, step: Any, block: Block) -> Block:
@@ -152,7 +164,11 @@ def _to_onnx(graph: Graph, step: Any, tensor: Tensor, options: Mapping[str, Any]
 
 
 def _stock_step(graph: Graph, step: Any, tensor: Tensor) -> Tensor:
-    converted = _to_onnx(graph, step, tensor, {})
+    if isinstance(step, CountVectorizer):
+        step, options = _text_options(step)
+    else:
+        options = {}
+    converted = _to_onnx(graph, step, tensor, options)
     (result,) = graph.embed(converted, [tensor.name])[:1]
     declared = converted.graph.output[0].type.tensor_type
     width = declared.shape.dim[1].dim_value if len(declared.shape.dim) > 1 else 0
@@ -161,14 +177,32 @@ def _stock_step(graph: Graph, step: Any, tensor: Tensor) -> Tensor:
     return graph.cast(Tensor(result, width, declared.elem_type), graph.number)
 
 
+def _text_options(step: Any) -> tuple[Any, dict[str, Any]]:
+    """A text vectorizer and options under which its graph is closest to it.
+
+    Words as Python's default pattern finds them. The "C" locale is the only one every machine has; it knows
+    the case of ASCII letters only, so text with other capitals may fail the proof. Stop words are not in the
+    vocabulary, so that single words need no filter; the stock one drops whole texts.
+    """
+    options: dict[str, Any] = {"locale": "C"}
+    if step.analyzer == "word" and step.token_pattern == _WORDS_IN_PYTHON:
+        options["tokenexp"] = _WORDS_IN_RE2
+    if step.stop_words is not None:
+        if tuple(step.ngram_range) != (1, 1):
+            raise Unsupported(f"{type(step).__name__} with stop words between n-grams")
+        step = copy.copy(step).set_params(stop_words=None)
+    return step, options
+
+
 def _stock_model(graph: Graph, model: Any, tensor: Tensor) -> dict[str, str]:
     task = task_of(model)
     options: dict[str, Any] = {}
     scores_only = task is Task.classification and not hasattr(model, "predict_proba")
     if task is Task.classification:
-        options["zipmap"] = False
         if scores_only and hasattr(model, "decision_function"):
             options["raw_scores"] = True
+        if type(model) is not LinearSVC:  # the one classifier whose converter does not know the option
+            options["zipmap"] = False
     converted = _to_onnx(graph, model, tensor, options)
     results = graph.embed(converted, [tensor.name])
     flat = graph.constant(np.array([-1], np.int64))

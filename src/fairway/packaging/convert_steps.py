@@ -29,51 +29,54 @@ from fairway.packaging.graph import NULL, Block, Graph, Tensor, Unsupported
 from fairway.packaging.tree_model import category_hits, encode_categories
 
 
-def _arithmetic(graph: Graph, tensor: Tensor, steps: list[tuple[str, Any]]) -> Tensor:
+def _arithmetic(graph: Graph, block: Block, steps: list[tuple[str, Any]]) -> Block:
+    tensor = graph.matrix(block)
     if tensor.is_text:
         raise Unsupported("a scaler on text")
     name = tensor.name
     for op, by in steps:
         if by is not None:
             name = graph.node(op, [name, graph.constant(np.asarray(by, float).reshape(1, -1))])
-    return Tensor(name, tensor.width, tensor.type)
+    return Block.of(Tensor(name, tensor.width, tensor.type))
 
 
-def _standard(graph: Graph, step: Any, tensor: Tensor) -> Tensor:
+def _standard(graph: Graph, step: Any, block: Block) -> Block:
     mean = step.mean_ if step.with_mean else None
-    return _arithmetic(graph, tensor, [("Sub", mean), ("Div", step.scale_ if step.with_std else None)])
+    return _arithmetic(graph, block, [("Sub", mean), ("Div", step.scale_ if step.with_std else None)])
 
 
-def _robust(graph: Graph, step: Any, tensor: Tensor) -> Tensor:
+def _robust(graph: Graph, step: Any, block: Block) -> Block:
     center = step.center_ if step.with_centering else None
-    return _arithmetic(graph, tensor, [("Sub", center), ("Div", step.scale_ if step.with_scaling else None)])
+    return _arithmetic(graph, block, [("Sub", center), ("Div", step.scale_ if step.with_scaling else None)])
 
 
-def _min_max(graph: Graph, step: Any, tensor: Tensor) -> Tensor:
+def _min_max(graph: Graph, step: Any, block: Block) -> Block:
     limits = [("Max", [step.feature_range[0]]), ("Min", [step.feature_range[1]])] if step.clip else []
-    return _arithmetic(graph, tensor, [("Mul", step.scale_), ("Add", step.min_), *limits])
+    return _arithmetic(graph, block, [("Mul", step.scale_), ("Add", step.min_), *limits])
 
 
-def _max_abs(graph: Graph, step: Any, tensor: Tensor) -> Tensor:
-    return _arithmetic(graph, tensor, [("Div", step.scale_)])
+def _max_abs(graph: Graph, step: Any, block: Block) -> Block:
+    return _arithmetic(graph, block, [("Div", step.scale_)])
 
 
 _FUNCTIONS = {np.log1p: "log1p", np.log: "Log", np.exp: "Exp", np.sqrt: "Sqrt", np.abs: "Abs"}
 
 
-def _function(graph: Graph, step: Any, tensor: Tensor) -> Tensor:
+def _function(graph: Graph, step: Any, block: Block) -> Block:
     func = step.func
     if func is None or (isinstance(func, functools.partial) and func.func is check_array):
-        return tensor
+        return block
     if func not in _FUNCTIONS or step.kw_args:
         raise Unsupported(f"FunctionTransformer({getattr(func, '__name__', func)!s})")
+    tensor = graph.matrix(block)
     if func is np.log1p:
         added = graph.node("Add", [tensor.name, graph.constant(np.array(1.0))])
-        return Tensor(graph.node("Log", [added]), tensor.width, tensor.type)
-    return Tensor(graph.node(_FUNCTIONS[func], [tensor.name]), tensor.width, tensor.type)
+        return Block.of(Tensor(graph.node("Log", [added]), tensor.width, tensor.type))
+    return Block.of(Tensor(graph.node(_FUNCTIONS[func], [tensor.name]), tensor.width, tensor.type))
 
 
-def _impute(graph: Graph, step: Any, tensor: Tensor) -> Tensor:
+def _impute(graph: Graph, step: Any, block: Block) -> Block:
+    tensor = graph.matrix(block)
     statistics = np.asarray(step.statistics_)
     missing = _missing(graph, step.missing_values, tensor)
     if tensor.is_text:
@@ -87,12 +90,12 @@ def _impute(graph: Graph, step: Any, tensor: Tensor) -> Tensor:
         if len(kept) < tensor.width:
             result = graph.matrix(Block.of(result).pick(kept.tolist()))
     if not step.add_indicator:
-        return result
+        return Block.of(result)
     if tensor.is_text:
         raise Unsupported("SimpleImputer(add_indicator=True) on text")
     flags = Tensor(graph.node("Cast", [missing], to=graph.number), tensor.width, graph.number)
     shown = Block.of(flags).pick(step.indicator_.features_.tolist())
-    return graph.matrix(Block((*Block.of(result).columns, *shown.columns))) if shown.columns else result
+    return Block((*Block.of(result).columns, *shown.columns))
 
 
 def _missing(graph: Graph, value: Any, tensor: Tensor) -> str:
@@ -122,12 +125,12 @@ def _categories(step: Any, position: int, tensor: Tensor) -> list[Any]:
     return [math.nan if _is_null(value) else float(value) for value in categories.tolist()]
 
 
-def _one_hot(graph: Graph, step: Any, tensor: Tensor) -> Tensor:
+def _one_hot(graph: Graph, step: Any, block: Block) -> Block:
     parts = []
-    for position in range(tensor.width):
-        column = graph.matrix(Block.of(tensor).pick([position]))
-        categories = _categories(step, position, tensor)
-        if tensor.is_text:
+    for position in range(len(block.columns)):
+        column = graph.matrix(block.pick([position]))
+        categories = _categories(step, position, column)
+        if column.is_text:
             codes = encode_categories(graph, column, categories, -1.0)
             hits = category_hits(graph, codes, list(range(len(categories))))
         else:
@@ -144,8 +147,7 @@ def _one_hot(graph: Graph, step: Any, tensor: Tensor) -> Tensor:
                 spread = graph.node("Add", [spread, graph.node("Mul", [absent, target])])
             hits = spread
         parts.append(Tensor(hits, width, graph.number))
-    columns = tuple((part, i) for part in parts for i in range(part.width))
-    return graph.matrix(Block(columns))
+    return Block(tuple((part, i) for part in parts for i in range(part.width)))
 
 
 def _one_hot_places(step: Any, position: int, count: int) -> Array:
@@ -168,23 +170,23 @@ def _infrequent(step: Any, position: int) -> int | None:
     return int(np.max(mappings[position]))
 
 
-def _ordinal(graph: Graph, step: Any, tensor: Tensor) -> Tensor:
+def _ordinal(graph: Graph, step: Any, block: Block) -> Block:
     unknown = math.nan if step.handle_unknown == "error" else float(step.unknown_value)
     mappings = getattr(step, "_default_to_infrequent_mappings", None)
     if mappings is not None and any(mapping is not None for mapping in mappings):
         raise Unsupported("OrdinalEncoder that joins infrequent categories")
     columns = []
-    for position in range(tensor.width):
-        categories = _categories(step, position, tensor)
+    for position in range(len(block.columns)):
+        column = graph.matrix(block.pick([position]))
+        categories = _categories(step, position, column)
         codes = np.arange(len(categories), dtype=float)
         null = [i for i, value in enumerate(step.categories_[position].tolist()) if _is_null(value)]
         codes[null] = float(step.encoded_missing_value)
-        column = graph.matrix(Block.of(tensor).pick([position]))
         columns.append((encode_categories(graph, column, categories, unknown, codes.tolist()), 0))
-    return graph.matrix(Block(tuple(columns)))
+    return Block(tuple(columns))
 
 
-TRANSLATED: dict[type, Callable[[Graph, Any, Tensor], Tensor]] = {
+TRANSLATED: dict[type, Callable[[Graph, Any, Block], Block]] = {
     StandardScaler: _standard,
     RobustScaler: _robust,
     MinMaxScaler: _min_max,

@@ -370,7 +370,7 @@ def _attempt(strategy: str, result: Comparison, problem: str) -> Attempt:
 def _reason(error: Exception) -> str:
     """One plain line of an exception from the converter or the engine."""
     if isinstance(error, Unsupported):
-        return f"no translation for {error}"
+        return f"not translated: {error}"
     first = (str(error).strip().splitlines() or [""])[0]
     if isinstance(error, FairwayError):
         return first[:300]

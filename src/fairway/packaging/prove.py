@@ -86,15 +86,18 @@ def _difference(expected: Array, given: Array, tolerance: float) -> tuple[Array,
 
 def time_both(original: Engine, served: Engine, columns: Columns) -> Timings:
     """Median seconds of one-row calls and of calls with a batch, of each engine, on the given rows."""
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn, which is optional
+
     rows = [columns.take(slice(i, i + 1)) for i in range(min(_ROW_CALLS, columns.rows))]
     batch = columns.take(slice(0, min(_BATCH_ROWS, columns.rows)))
-    return Timings(
-        original_row_seconds=_median(original.predict, rows),
-        served_row_seconds=_median(served.predict, rows),
-        batch_rows=batch.rows,
-        original_batch_seconds=_median(original.predict, [batch] * _BATCH_CALLS),
-        served_batch_seconds=_median(served.predict, [batch] * _BATCH_CALLS),
-    )
+    with threadpool_limits(limits=1):  # threads that wait for each other on a busy machine are no measure
+        return Timings(
+            original_row_seconds=_median(original.predict, rows),
+            served_row_seconds=_median(served.predict, rows),
+            batch_rows=batch.rows,
+            original_batch_seconds=_median(original.predict, [batch] * _BATCH_CALLS),
+            served_batch_seconds=_median(served.predict, [batch] * _BATCH_CALLS),
+        )
 
 
 def _median(predict: Callable[[Columns], Outputs], inputs: list[Columns]) -> float:

@@ -47,4 +47,8 @@ class Sample:
     dtypes: dict[str, DType] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.frame) if len(self.frame.columns) else max((len(t) for t in self.tensors.values()), default=0)
+        return (
+            len(self.frame)
+            if len(self.frame.columns)
+            else max((len(t) for t in self.tensors.values()), default=0)
+        )

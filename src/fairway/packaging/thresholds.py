@@ -29,8 +29,8 @@ def round_down(thresholds: Array) -> Array:
     """The largest float32 not above each threshold: keeps `x <= t` and `x > t`."""
     with np.errstate(over="ignore"):  # beyond float32: infinity, mended below
         nearest = np.asarray(thresholds, np.float64).astype(np.float32)
-    above = nearest.astype(np.float64) > thresholds
-    return np.where(above, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+        below = np.nextafter(nearest, np.float32(-np.inf))
+    return np.where(nearest.astype(np.float64) > thresholds, below, nearest)
 
 
 def round_up(thresholds: Array) -> Array:

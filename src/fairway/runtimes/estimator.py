@@ -82,6 +82,7 @@ class EstimatorEngine:
         dtypes: Mapping[str, str],
     ) -> None:
         self._estimator = estimator
+        self._prepare, self._model = _halves(estimator)
         self._task = task
         self._form = input_form
         self._dtypes = dtypes
@@ -119,7 +120,13 @@ class EstimatorEngine:
         return np.stack(arrays, axis=1).astype(self._matrix_dtype, copy=False)
 
     def _outputs(self, rows: Any) -> Outputs:
-        estimator = self._estimator
+        estimator = self._model
+        if self._prepare is not None:
+            rows = self._prepare.transform(rows)  # once, not once for labels and once for probabilities
+        if self._task is Task.classification and _labels_follow(estimator):
+            probabilities = estimator.predict_proba(rows)
+            label = _plain(estimator.classes_[np.argmax(probabilities, axis=1)])
+            return {"label": label, "probabilities": probabilities}
         label_or_value = np.asarray(estimator.predict(rows))
         if label_or_value.ndim == 2 and label_or_value.shape[1] == 1:
             label_or_value = label_or_value[:, 0]  # CatBoost gives [n, 1], some regressors too
@@ -138,6 +145,22 @@ class EstimatorEngine:
         if hasattr(estimator, "decision_function"):
             return {"label": label, "score": np.asarray(estimator.decision_function(rows))}
         return {"label": label}
+
+
+def _halves(estimator: Any) -> tuple[Any, Any]:
+    """The steps before the model as one transformer (or None), and the model. Only for scikit-learn's own
+    Pipeline, whose predict is known to be exactly that."""
+    is_pipeline = type(estimator).__name__ == "Pipeline" and type(estimator).__module__ == "sklearn.pipeline"
+    if not is_pipeline or len(estimator.steps) < 2 or estimator.steps[-1][1] in (None, "passthrough"):
+        return None, estimator
+    return estimator[:-1], estimator.steps[-1][1]
+
+
+def _labels_follow(estimator: Any) -> bool:
+    """Whether the label is by definition the class of the highest probability, so that one pass gives both."""
+    return (
+        type(estimator).__module__ == "sklearn.ensemble._forest" and getattr(estimator, "n_outputs_", 0) == 1
+    )
 
 
 def feature_names(estimator: Any) -> tuple[str, ...] | None:

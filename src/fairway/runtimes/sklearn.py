@@ -45,7 +45,7 @@ def limit_threads(estimator: Any, threads: int) -> None:
     for name, value in parameters.items():
         if name == "n_jobs" or name.endswith("__n_jobs"):
             estimator.set_params(**{name: threads})
-        elif hasattr(value, "get_booster"):
+        elif hasattr(value, "get_booster") and value.__sklearn_is_fitted__():
             value.get_booster().set_param({"nthread": threads})
     if hasattr(estimator, "get_booster"):
         estimator.get_booster().set_param({"nthread": threads})
