@@ -20,17 +20,12 @@ import msgspec
 from fairway.core.bundle import UNSEALED, File
 from fairway.core.clock import utc_now
 from fairway.core.errors import (
-    AliasNotFound,
     Conflict,
     CorruptBundle,
     FairwayError,
-    IncompatibleContract,
-    InvalidInput,
-    ModelNotFound,
     NotFound,
     RegistryUnavailable,
     RouteConflict,
-    VersionNotFound,
 )
 from fairway.core.route import Route, everything_to
 from fairway.core.settings import RegistrySettings
@@ -44,6 +39,15 @@ from fairway.core.version import (
 )
 from fairway.registry.bundles import UnpackedBundles
 from fairway.registry.contents import sealed_files
+from fairway.registry.lookup import (
+    aliased,
+    check_compatible,
+    check_texts,
+    known_version,
+    latest_version,
+    no_such_model,
+    resolved,
+)
 from fairway.registry.rollback import rollback_target, traffic
 from fairway.registry.snapshot import ServedModel, ServedVersion, ServingSnapshot
 from fairway.stores.base import BlobStore, RegistryDatabase, Rows
@@ -136,7 +140,7 @@ class Registry:
         `RegistryUnavailable`; after any of them nothing is registered.
         """
         check_model_name(name)
-        _check_texts(who=who, why=why, note=note)
+        check_texts(who=who, why=why, note=note)
         registered = None
         for _ in range(_ATTEMPTS):
             files = self._store(bundle_directory, digest)
@@ -185,7 +189,7 @@ class Registry:
         with self._database.reading() as rows:
             found = rows.versions(name)
             if not found:
-                raise _no_model(rows, name)
+                raise no_such_model(rows, name)
         return found
 
     def version(self, name: str, ref: Reference | int | str | None = None) -> ModelVersion:
@@ -202,7 +206,7 @@ class Registry:
         if isinstance(reference, str):
             reference = parse_reference(reference)
         with self._database.reading() as rows:
-            return _resolve(rows, reference)
+            return resolved(rows, reference)
 
     def fetch(self, version: ModelVersion) -> Path:
         """The folder of the version's bundle, unpacked below `<home>/bundles` if it is not there yet.
@@ -231,9 +235,9 @@ class Registry:
         """Points the alias to the version. With `expected` (a version, or None for "not set"), only if it is
         so now: `Conflict` otherwise."""
         check_alias(alias)
-        _check_texts(who=who, why=why)
+        check_texts(who=who, why=why)
         with self._database.writing() as rows:
-            _version(rows, name, version)
+            known_version(rows, name, version)
             now = rows.aliases(name).get(name, {}).get(alias)
             if expected is not ANY and now != expected:
                 raise Conflict(
@@ -246,9 +250,9 @@ class Registry:
 
     def delete_alias(self, name: str, alias: str, *, who: str, why: str) -> None:
         """`AliasNotFound` when there is none."""
-        _check_texts(who=who, why=why)
+        check_texts(who=who, why=why)
         with self._database.writing() as rows:
-            number = _alias(rows, name, alias)
+            number = aliased(rows, name, alias)
             rows.put_alias(name, alias, None)
             rows.append(_change(name, f"alias:{alias}", number, None, who, why))
 
@@ -257,7 +261,7 @@ class Registry:
     def route(self, name: str) -> Route | None:
         """The live traffic of a model; None when it was never routed. `ModelNotFound`."""
         with self._database.reading() as rows:
-            _latest(rows, name)
+            latest_version(rows, name)
             return rows.routes(name).get(name)
 
     def set_route(self, route: Route, *, expected_revision: int, who: str, why: str) -> Route:
@@ -266,10 +270,10 @@ class Registry:
         Returns it with its new revision; the same traffic as now changes nothing. Errors: `RouteConflict`,
         `VersionNotFound`, `IncompatibleContract`.
         """
-        _check_texts(who=who, why=why, salt=route.salt)
+        check_texts(who=who, why=why, salt=route.salt)
         with self._database.writing() as rows:
-            versions = [_version(rows, route.model, number) for number in route.versions]
-            _check_compatible(versions)
+            versions = [known_version(rows, route.model, number) for number in route.versions]
+            check_compatible(versions)
             now = rows.routes(route.model).get(route.model)
             revision = 0 if now is None else now.revision
             if revision != expected_revision:
@@ -287,9 +291,9 @@ class Registry:
 
         Again goes further back. `NotFound` when there is nothing to go back to.
         """
-        _check_texts(who=who, why=why)
+        check_texts(who=who, why=why)
         with self._database.writing() as rows:
-            _latest(rows, name)
+            latest_version(rows, name)
             target = rollback_target(rows.changes(name, what="route")[::-1])
             if target is None:
                 raise NotFound(
@@ -305,7 +309,7 @@ class Registry:
     def history(self, name: str, limit: int | None = 100) -> tuple[Change, ...]:
         """Who changed what from what to what, when and why; the newest first. `ModelNotFound`."""
         with self._database.reading() as rows:
-            _latest(rows, name)
+            latest_version(rows, name)
             return rows.changes(name, limit=limit)
 
     def revision(self) -> int:
@@ -322,10 +326,10 @@ class Registry:
             revision = rows.revision()
             routes = rows.routes()
             for name in dict.fromkeys(names) or sorted(routes):
-                latest = _latest(rows, name)
+                latest = latest_version(rows, name)
                 route = routes.get(name) or everything_to(name, latest)
                 numbers = {*route.versions, *rows.aliases(name).get(name, {}).values()}
-                needed.append((route, [_version(rows, name, number) for number in sorted(numbers)]))
+                needed.append((route, [known_version(rows, name, number) for number in sorted(numbers)]))
         models = tuple(
             ServedModel(route=route, versions=tuple(self._served(version) for version in versions))
             for route, versions in needed
@@ -418,66 +422,5 @@ def _change(
     )
 
 
-def _resolve(rows: Rows, reference: Reference) -> ModelVersion:
-    name = reference.model
-    if reference.alias is not None:
-        return _version(rows, name, _alias(rows, name, reference.alias))
-    if reference.version is not None:
-        return _version(rows, name, reference.version)
-    latest = _latest(rows, name)
-    route = rows.routes(name).get(name)
-    return _version(rows, name, latest if route is None else route.arms[0].version)
-
-
-def _version(rows: Rows, name: str, number: int) -> ModelVersion:
-    found = rows.version(name, number)
-    if found is None:
-        latest = _latest(rows, name)
-        raise VersionNotFound(f"{name} has no version {number}.", hint=f"Its versions are 1 to {latest}.")
-    return found
-
-
-def _alias(rows: Rows, name: str, alias: str) -> int:
-    _latest(rows, name)
-    aliases = rows.aliases(name).get(name, {})
-    if alias not in aliases:
-        known = ", ".join(sorted(aliases)) or "none yet"
-        raise AliasNotFound(f"{name} has no alias {alias!r}.", hint=f"Its aliases: {known}.")
-    return aliases[alias]
-
-
-def _latest(rows: Rows, name: str) -> int:
-    latest = rows.latest(name)
-    if latest == 0:
-        raise _no_model(rows, name)
-    return latest
-
-
-def _no_model(rows: Rows, name: str) -> ModelNotFound:
-    known = ", ".join(sorted(rows.models())) or "none yet"
-    return ModelNotFound(f"There is no model {name!r}.", hint=f"Registered models: {known}.")
-
-
-def _check_compatible(versions: list[ModelVersion]) -> None:
-    first, *others = versions
-    for other in others:
-        if other.input_signature != first.input_signature:
-            raise IncompatibleContract(
-                f"{first.model}:{first.version} and {other.model}:{other.version} take different inputs, "
-                "so they cannot share a route.",
-                hint="Route all traffic to one of them, or register the new one under another name.",
-            )
-
-
 def _number(version: object) -> str:
     return "not set" if version is None else f"version {version}"
-
-
-def _check_texts(**texts: str) -> None:
-    for name, text in texts.items():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise InvalidInput(f"{name} is not valid Unicode text: {text!r}.") from None
-        if "\0" in text:  # PostgreSQL stores none
-            raise InvalidInput(f"{name} holds a NUL character: {text!r}.")
