@@ -84,24 +84,25 @@ def _one_form(body: DecodedBody, contract: Contract) -> Inputs:
     if sent is None:
         assert body.inputs is not None
         return body.inputs
-    forms = {
-        "inputs": sent.inputs,
+    rows = {
         "dataframe_split": sent.dataframe_split,
         "dataframe_records": sent.dataframe_records,
         "instances": sent.instances,
     }
-    given = [name for name, value in forms.items() if value is not None]
+    given = [name for name, value in rows.items() if bytes(value) not in (b"", b"null")]
+    if sent.inputs is not None:
+        given.insert(0, "inputs")
     if len(given) != 1:
         found = f"{' and '.join(given)} at once" if given else "none of them"
-        raise MalformedInput(f"The body needs exactly one of {', '.join(forms)}; it has {found}.")
+        raise MalformedInput(f"The body needs exactly one of inputs, {', '.join(rows)}; it has {found}.")
     try:
-        if sent.dataframe_split is not None:
+        if given == ["dataframe_split"]:
             return from_split(msgspec.json.decode(sent.dataframe_split, type=SplitFrame))
-        if sent.dataframe_records is not None:
+        if given == ["dataframe_records"]:
             return from_records(
                 msgspec.json.decode(sent.dataframe_records, type=list[dict[str, object]]), contract
             )
-        if sent.instances is not None:
+        if given == ["instances"]:
             return from_instances(msgspec.json.decode(sent.instances, type=list[object]), contract)
     except msgspec.DecodeError as error:
         raise MalformedInput(f"{given[0]} cannot be read: {error}.") from None

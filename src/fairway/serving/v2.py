@@ -59,15 +59,16 @@ class Wanted(msgspec.Struct, gc=False):
 
 
 class InferBody(msgspec.Struct, gc=False):
-    """V2's body; the row forms are accepted in place of `inputs`."""
+    """V2's body; the row forms are accepted in place of `inputs`, and are empty when they are not there (msgspec
+    does not read a Raw that may also be None)."""
 
     inputs: list[Tensor] | None = None
     id: str | None = None
     outputs: list[Wanted] | None = None
     parameters: dict[str, Any] | None = None
-    dataframe_split: msgspec.Raw | None = None
-    dataframe_records: msgspec.Raw | None = None
-    instances: msgspec.Raw | None = None
+    dataframe_split: msgspec.Raw = msgspec.Raw()
+    dataframe_records: msgspec.Raw = msgspec.Raw()
+    instances: msgspec.Raw = msgspec.Raw()
 
 
 class DecodedBody(msgspec.Struct, gc=False):
