@@ -67,7 +67,7 @@ def run(
                 ", ".join(str(c.value) for c in field.categories[:5])
                 + (", ..." if len(field.categories) > 5 else "")
                 if field.categories
-                else ("" if field.minimum is None else f"{field.minimum:g} .. {field.maximum:g}"),
+                else (f"{field.quantiles[0]:g} .. {field.quantiles[-1]:g}" if field.quantiles else ""),
             )
             for field in bundle.contract
         ],

@@ -19,6 +19,7 @@ from fairway.packaging.profile import Profile
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHOWN_CATEGORIES = 5
+_INPUTS, _OUTPUTS = "## Inputs\n", "## Outputs\n"
 
 
 class DataDigest(msgspec.Struct, frozen=True):
@@ -43,15 +44,7 @@ def write_card(
     notes: tuple[str, ...] = (),
 ) -> str:
     """The card as Markdown. `metrics` are in-sample and empty when no target is known."""
-    # Markdown, not HTML: names are escaped by `cell`, for tables.
-    environment_ = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701
-    )
-    environment_.filters |= {"cell": _cell, "percent": _percent, "seen": _seen, "rule": _rule}
-    return environment_.get_template("card.md.j2").render(
+    return _template("card.md.j2").render(
         model_type=model_type,
         source_kind=source_kind,
         model_file=model_file,
@@ -64,6 +57,27 @@ def write_card(
         metrics=metrics,
         notes=notes,
     )
+
+
+def with_inputs(card: str, contract: Contract) -> str:
+    """The card with its table of inputs written anew, after the contract's rules were edited."""
+    before, found, rest = card.partition(_INPUTS)
+    _, outputs, after = rest.partition(_OUTPUTS)
+    if not found or not outputs:
+        return card
+    return before + _template("card_inputs.md.j2").render(contract=contract) + "\n" + _OUTPUTS + after
+
+
+def _template(name: str) -> jinja2.Template:
+    # Markdown, not HTML: names are escaped by `cell`, for tables.
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701
+    )
+    environment.filters |= {"cell": _cell, "percent": _percent, "seen": _seen, "rule": _rule}
+    return environment.get_template(name)
 
 
 def _cell(value: object) -> str:

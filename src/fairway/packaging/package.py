@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +11,18 @@ from typing import Any
 from fairway.core.bundle import EngineSpec, Proof, Timings
 from fairway.core.columns import Columns, Outputs
 from fairway.core.contract import Contract
-from fairway.packaging.bundle import read_bundle, write_bundle, write_file
+from fairway.packaging.bundle import write_bundle, write_file
 from fairway.packaging.card import data_digest, in_sample_metrics, write_card
 from fairway.packaging.contract import sample_columns
 from fairway.packaging.engine import ConversionOptions
 from fairway.packaging.environment import capture_environment
-from fairway.packaging.golden import check_golden, make_golden
+from fairway.packaging.golden import make_golden
 from fairway.packaging.opening import open_model
 from fairway.packaging.plan import choose, make_plan
 from fairway.packaging.profile import make_profile
 from fairway.packaging.sample import read_sample
+from fairway.packaging.source import SourceModel
+from fairway.packaging.verify import verify_bundle
 from fairway.runtimes.base import Engine, load
 
 ANSWERED_ROWS = 10_000
@@ -92,7 +93,7 @@ def package(
     environment = capture_environment(spec, needs=_needs(spec))
     rows = len(next(iter(answers.values())))
     card = write_card(
-        model_type=type(source.model).__name__ if source.kind != "onnx" else "ONNX graph",
+        model_type=_model_type(source),
         source_kind=source.kind,
         model_file=source.path.name if source.path is not None else None,
         contract=final,
@@ -121,13 +122,24 @@ def package(
         prepare_files=plan.prepare_files,
     )
     progress("verifying the bundle", 0.95)
-    _verify(out, threads=options.threads)
+    verify_bundle(out, threads=options.threads)
     progress("packaged", 1.0)
     return Packaged(out, digest, spec.kind, chosen.proof, final, chosen.timings, plan.notes)
 
 
 def _part(progress: Progress, start: float, end: float) -> Progress:
     return lambda step, fraction: progress(step, start + (end - start) * fraction)
+
+
+def _model_type(source: SourceModel) -> str:
+    """Such as `Pipeline: StandardScaler, LogisticRegression`."""
+    if source.kind == "onnx":
+        return "ONNX graph"
+    if source.kind == "python":
+        return f"function {source.entry}"
+    name = type(source.model).__name__
+    steps = [type(step).__name__ for _, step in getattr(source.model, "steps", ())]
+    return f"{name}: {', '.join(steps)}" if steps else name
 
 
 def _answers(served: Engine, columns: Columns) -> Outputs:
@@ -137,15 +149,3 @@ def _answers(served: Engine, columns: Columns) -> Outputs:
 def _needs(spec: EngineSpec) -> tuple[str, ...]:
     """Boosting libraries inside a stored pipeline; skops names their classes."""
     return tuple(library for library in _LIBRARIES if any(name.startswith(library) for name in spec.trusted))
-
-
-def _verify(directory: Path, *, threads: int) -> None:
-    """Reads the bundle back as a server would; a bundle that fails is not left lying about."""
-    try:
-        bundle = read_bundle(directory)
-        engine = load(directory, bundle.spec, bundle.contract, threads=threads)
-        check_golden(engine, bundle.contract, bundle.golden)
-        engine.unload()
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
