@@ -286,7 +286,7 @@ def _clean_timestamp(field: Field, null_passes: bool) -> Callable[[Any], bool]:
     def moment(value: Any) -> bool:
         if value is None:
             return null_passes
-        if type(value) is not str:
+        if type(value) is not str and not isinstance(value, datetime):
             return False
         try:
             return low <= _microseconds(value) <= high
@@ -296,8 +296,9 @@ def _clean_timestamp(field: Field, null_passes: bool) -> Callable[[Any], bool]:
     return moment
 
 
-def _microseconds(text: str) -> int:
-    return (naive_utc(datetime.fromisoformat(text)) - _EPOCH) // _MICROSECOND
+def _microseconds(value: str | datetime) -> int:
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return (naive_utc(moment) - _EPOCH) // _MICROSECOND
 
 
 def _builder(field: Field) -> Callable[[list[Any]], Array]:
