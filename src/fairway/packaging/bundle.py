@@ -15,12 +15,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-import fairway
 from fairway.core.bundle import (
     FORMAT,
     UNSEALED,
@@ -101,7 +101,7 @@ def write_bundle(
         format=FORMAT,
         engine=spec,
         files={path: _described(contents[path]) for path in sorted(contents)},
-        made_with=f"fairway {fairway.__version__}",
+        made_with=f"fairway {version('fairway')}",
     )
     sealed = _json(manifest)
     if timings is not None:
@@ -120,10 +120,10 @@ def read_bundle(directory: Path) -> Bundle:
     if not directory.is_dir():
         raise NotFound(f"there is no bundle at {directory}.")
     sealed = _read(directory, MANIFEST, MANIFEST_BYTES)
-    version = _decoded(sealed, _FormatOnly, directory, MANIFEST).format
-    if version > FORMAT:
+    written = _decoded(sealed, _FormatOnly, directory, MANIFEST).format
+    if written > FORMAT:
         raise NewerFormat(
-            f"the bundle at {directory} has format {version}; this Fairway reads up to {FORMAT}.",
+            f"the bundle at {directory} has format {written}; this Fairway reads up to {FORMAT}.",
             hint="Upgrade Fairway: pip install --upgrade fairway",
         )
     manifest = _decoded(sealed, Manifest, directory, MANIFEST)
