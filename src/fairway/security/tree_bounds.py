@@ -14,11 +14,22 @@ import numpy as np
 from fairway.core.errors import CorruptBundle
 
 _TREE = "sklearn.tree._tree"
+_WHOLE_ROWS = ("sklearn.ensemble._forest", "sklearn.ensemble._gb")
+"""Ensembles that hand whole rows to their trees, past the trees' own checks."""
 _HISTOGRAM_TREE = "sklearn.ensemble._hist_gradient_boosting.predictor"
 
 
 def check_trees(model: Any) -> int:
     """Returns how many trees were looked at; raises `CorruptBundle` at the first that points outside itself."""
+    try:
+        return _walk(model)
+    except (AttributeError, TypeError, ValueError, LookupError) as error:
+        raise CorruptBundle(
+            f"a model in the file is damaged ({error}).", hint="Save the model again."
+        ) from error
+
+
+def _walk(model: Any) -> int:
     seen: set[int] = set()
     pending = [model]
     trees = 0
@@ -35,7 +46,7 @@ def check_trees(model: Any) -> int:
             _check_histogram_tree(item)
             trees += 1
         elif isinstance(item, dict):
-            pending.extend(item.values())
+            pending.extend(part for part in item.values() if not isinstance(part, (str, int, float)))
         elif isinstance(item, (list, tuple)):
             if not (
                 item and isinstance(item[0], (str, int, float))
@@ -45,8 +56,28 @@ def check_trees(model: Any) -> int:
             if item.dtype == object:
                 pending.extend(item.ravel().tolist())
         elif isinstance(getattr(item, "__dict__", None), dict) and not isinstance(item, type):
+            _check_features(item)
             pending.extend(vars(item).values())
     return trees
+
+
+def _check_features(estimator: Any) -> None:
+    """Rows are checked against the outermost `n_features_in_` alone, so the trees below must not test more."""
+    attributes = vars(estimator)
+    features = attributes.get("n_features_in_")
+    module = type(estimator).__module__
+    inner = [estimator]
+    if module in _WHOLE_ROWS:
+        inner += np.ravel(np.asarray(attributes.get("estimators_", ()), dtype=object)).tolist()
+    for one in inner:
+        tree = getattr(one, "__dict__", {}).get("tree_")
+        if tree is not None:
+            _require(features == tree.n_features, "it tests features the model does not have")
+    for predictor in np.ravel(np.asarray(attributes.get("_predictors", ()), dtype=object)).tolist():
+        nodes = getattr(predictor, "nodes", None)
+        if nodes is not None and len(nodes):
+            fits = isinstance(features, int) and int(nodes["feature_idx"].max()) < features
+            _require(fits, "it tests features the model does not have")
 
 
 def _check_tree(tree: Any) -> None:
