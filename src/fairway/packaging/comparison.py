@@ -181,6 +181,4 @@ def _inner_models(model: Any) -> list[Any]:
     members = np.ravel(np.array(getattr(model, "estimators_", ()), dtype=object)).tolist()
     if subsets is None or all(np.array_equal(s, np.arange(model.n_features_in_)) for s in subsets):
         inner += [member for member in members if hasattr(member, "predict")]
-    if hasattr(model, "estimator_"):
-        inner.append(model.estimator_)
     return inner

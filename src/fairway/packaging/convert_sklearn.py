@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import VotingClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import FeatureUnion, Pipeline
@@ -203,12 +204,14 @@ def _stock_model(graph: Graph, model: Any, tensor: Tensor) -> dict[str, str]:
             options["raw_scores"] = True
         if type(model) is not LinearSVC:  # the one classifier whose converter does not know the option
             options["zipmap"] = False
+    if isinstance(model, VotingClassifier):
+        model = copy.copy(model).set_params(flatten_transform=False)  # matters to transform() alone
     converted = _to_onnx(graph, model, tensor, options)
     results = graph.embed(converted, [tensor.name])
     flat = graph.constant(np.array([-1], np.int64))
     if task is Task.regression:
-        many = np.ndim(getattr(model, "coef_", np.zeros(1))) == 2 and len(model.coef_) > 1
-        many = many or getattr(model, "n_outputs_", 1) > 1
+        shape = converted.graph.output[0].type.tensor_type.shape.dim
+        many = len(shape) > 1 and shape[1].dim_value > 1
         return {"prediction": results[0] if many else graph.node("Reshape", [results[0], flat])}
     if task is Task.anomaly:
         label, score = (graph.node("Reshape", [result, flat]) for result in results[:2])

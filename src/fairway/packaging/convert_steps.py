@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -37,6 +38,9 @@ def _arithmetic(graph: Graph, block: Block, steps: list[tuple[str, Any]]) -> Blo
     for op, by in steps:
         if by is not None:
             name = graph.node(op, [name, graph.constant(np.asarray(by, float).reshape(1, -1))])
+            if graph.narrow and graph.precision == "float64":
+                rounded = graph.node("Cast", [name], to=TensorProto.FLOAT)
+                name = graph.node("Cast", [rounded], to=graph.number)
     return Block.of(Tensor(name, tensor.width, tensor.type))
 
 

@@ -66,6 +66,7 @@ def feed_block(
     texts = tuple(field.name for field in fed if field.dtype is DType.string)
     feeds: list[Feed] = []
     tensors: dict[str, Tensor] = {}
+    graph.narrow = all(fields[name].dtype in (DType.float32, DType.float16) for name in numbers)
     if numbers:
         tensors["numbers"] = graph.input("numbers", graph.number, len(numbers))
         feeds.append(Feed(name="numbers", fields=numbers, dtype=graph.precision))

@@ -76,6 +76,8 @@ class Graph:
         self.precision: Precision = precision
         self.number = TensorProto.DOUBLE if precision == "float64" else TensorProto.FLOAT
         self.exact_trees = exact_trees
+        self.narrow = False
+        """Every number comes as float32, so that scikit-learn rounds to float32 after each step of arithmetic."""
         self.ml_opset = ML_OPSET_EXACT_TREES if exact_trees else ML_OPSET
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []

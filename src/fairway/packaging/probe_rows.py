@@ -148,15 +148,17 @@ def _around(field: Field, places: Array) -> Array:
     if field.dtype.is_integer:
         limits = np.iinfo(field.dtype.value)
         whole = np.concatenate([np.floor(places), np.ceil(places), np.floor(places) + 1])
-        return np.unique(whole[(whole >= limits.min) & (whole <= limits.max)])
+        inside: Array = whole[(whole >= limits.min) & (whole <= limits.max)]
+        return np.unique(inside)
     narrow = np.float32 if field.dtype is not DType.float16 else np.float16
     with np.errstate(over="ignore", under="ignore"):
         near = places.astype(narrow)
         steps = [near, np.nextafter(near, narrow(np.inf)), np.nextafter(near, narrow(-np.inf))]
         if field.dtype is DType.float64:
             steps += [places, np.nextafter(places, np.inf), np.nextafter(places, -np.inf)]
-    values = np.unique(np.concatenate([step.astype(np.float64) for step in steps]))
-    return values[np.isfinite(values)]
+    values: Array = np.unique(np.concatenate([step.astype(np.float64) for step in steps]))
+    finite: Array = values[np.isfinite(values)]
+    return finite
 
 
 def _search(

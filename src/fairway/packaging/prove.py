@@ -86,7 +86,8 @@ def _difference(expected: Array, given: Array, tolerance: float) -> tuple[Array,
 
 def time_both(original: Engine, served: Engine, columns: Columns) -> Timings:
     """Median seconds of one-row calls and of calls with a batch, of each engine, on the given rows."""
-    from threadpoolctl import threadpool_limits  # comes with scikit-learn, which is optional
+    # comes with scikit-learn, which is optional
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]
 
     rows = [columns.take(slice(i, i + 1)) for i in range(min(_ROW_CALLS, columns.rows))]
     batch = columns.take(slice(0, min(_BATCH_ROWS, columns.rows)))
