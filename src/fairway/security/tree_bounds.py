@@ -47,11 +47,8 @@ def _walk(model: Any) -> int:
             trees += 1
         elif isinstance(item, dict):
             pending.extend(part for part in item.values() if not isinstance(part, (str, int, float)))
-        elif isinstance(item, (list, tuple)):
-            if not (
-                item and isinstance(item[0], (str, int, float))
-            ):  # vocabularies and the like hold no trees
-                pending.extend(item)
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            pending.extend(part for part in item if not isinstance(part, (str, int, float)))
         elif isinstance(item, np.ndarray):
             if item.dtype == object:
                 pending.extend(item.ravel().tolist())
