@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 import msgspec
+import numpy as np
 
+from fairway.core.conform import Values
 from fairway.core.contract import Action, Contract, Field, Rules
 from fairway.core.errors import ContractViolation, Problem
 from fairway.core.request import Inputs
@@ -22,7 +24,10 @@ _ALL_WARN = Rules(
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """`rows` rows of a field broke `rule` (on_null, ..., or `type`); `action` is what the contract does then."""
+    """`rows` rows of a field broke `rule`; `action` is what the contract does then.
+
+    Besides the contract's rules (on_null, ...) there are `type`, a value of the wrong type, and `form`: the whole
+    column is missing, of another length or shape, or not known."""
 
     field: str
     rule: str
@@ -42,14 +47,28 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 def check_rows(contract: Contract, inputs: Inputs) -> Check:
     """Raises MalformedInput when there are no rows."""
     rows = max((len(values) for values in inputs.values()), default=0)
-    problems = _problems(contract, inputs, Counter())
-    broken: Counter[tuple[str, str]] = Counter()
     relaxed = msgspec.structs.replace(contract, inputs=tuple(map(_relaxed, contract)))
+    broken: Counter[tuple[str, str]] = Counter()
     types = _problems(relaxed, inputs, broken)
+    problems = _problems(contract, inputs, Counter())
+    untyped = {problem.row for problem in types}
+    if types and None not in untyped:
+        # A column with a value of the wrong type was looked at no further: look again without those rows.
+        left = [row for row in range(rows) if row not in untyped]
+        rest = {name: _at(values, left) for name, values in inputs.items()}
+        again: Counter[tuple[str, str]] = Counter()
+        if left:
+            _problems(relaxed, rest, again)
+            found = (problem for problem in _problems(contract, rest, Counter()) if problem.row is not None)
+            moved = [msgspec.structs.replace(problem, row=left[problem.row or 0]) for problem in found]
+            problems += tuple(problem for problem in moved if problem not in problems)
+        looked_at = {problem.field for problem in types}
+        broken.update({place: count for place, count in again.items() if place[0] in looked_at})
     fields = {field.name: field for field in contract}
+    wrong = Counter((problem.field or "", problem.row is None) for problem in types)
     findings = [
-        Finding(field=problem_field, rule="type", action="reject", rows=count)
-        for problem_field, count in Counter(problem.field or "" for problem in types).items()
+        Finding(field=name, rule="form" if whole else "type", action="reject", rows=rows if whole else count)
+        for (name, whole), count in wrong.items()
     ]
     findings += [
         Finding(field=name, rule=rule, action=getattr(fields[name].rules, rule).value, rows=count)
@@ -65,6 +84,10 @@ def check_rows(contract: Contract, inputs: Inputs) -> Check:
         findings=tuple(findings),
         problems=problems,
     )
+
+
+def _at(values: Values, rows: list[int]) -> Values:
+    return values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows]
 
 
 def _problems(contract: Contract, inputs: Inputs, broken: Counter[tuple[str, str]]) -> tuple[Problem, ...]:
