@@ -51,7 +51,9 @@ class Columns(Mapping[str, Array]):
         """Rough size in memory: exact for numbers, 64 bytes a text, 1 KiB for the objects around them."""
         if self.packed is not None:
             return int(self.packed.nbytes) + 1024
-        return 1024 + sum(values.nbytes if values.dtype.kind != "O" else 64 * values.size for values in self.arrays)
+        return 1024 + sum(
+            values.nbytes if values.dtype.kind != "O" else 64 * values.size for values in self.arrays
+        )
 
     def __getitem__(self, name: str) -> Array:
         try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Mapping
 
 import msgspec
 
-from fairway.core.columns import Array, Outputs
+from fairway.core.columns import Outputs
 from fairway.core.conform import Values
 
 Inputs = Mapping[str, Values]
@@ -38,4 +40,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     request_id: str
 
 
-__all__ = ["Answer", "Array", "Inputs", "Request"]
+_serial = itertools.count()
+_process = ""
+
+
+def new_request_id() -> str:
+    """Unique across processes and restarts: 16 random hex digits of the process, then a serial number."""
+    global _process  # noqa: PLW0603 - made at first use, so that a forked process has its own
+    if not _process:
+        _process = os.urandom(8).hex()
+    return f"{_process}-{next(_serial):x}"

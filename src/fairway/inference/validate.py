@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 
 from fairway.core.columns import Array, Columns
-from fairway.core.conform import EXACT_IN_FLOAT64, conform, gather, matrix_dtype, naive_utc, nulls_of
+from fairway.core.conform import (
+    EXACT_IN_FLOAT64,
+    canonical_dtype,
+    conform,
+    gather,
+    matrix_dtype,
+    naive_utc,
+    nulls_of,
+)
 from fairway.core.contract import Action, Contract, DType, Field
 from fairway.core.errors import ContractViolation, MalformedInput, PayloadTooLarge, Problem
 from fairway.core.request import Inputs
@@ -40,7 +48,9 @@ class Validator:
         self._names = tuple(field.name for field in contract)
         self._known = frozenset(self._names)
         self._limits = _MatrixLimits(contract) if contract.is_matrix else None
-        self._fields = [(field, _clean_value(field), _builder(field)) for field in contract]
+        self._fields = [
+            (field, canonical_dtype(field), _clean_value(field), _builder(field)) for field in contract
+        ]
 
     def check(self, inputs: Inputs, broken: Broken) -> Columns:
         """Typed columns in contract order. Raises ContractViolation, MalformedInput or PayloadTooLarge."""
@@ -84,7 +94,7 @@ class Validator:
         few = rows <= FEW_ROWS
         problems: list[Problem] = []
         arrays: list[Array] = []
-        for field, is_clean, build in self._fields:
+        for field, dtype, is_clean, build in self._fields:
             given = inputs.get(field.name)
             if few and type(given) is list and len(given) == rows and all(map(is_clean, given)):
                 arrays.append(build(given))
@@ -95,14 +105,18 @@ class Validator:
             else:
                 values, found = conform(field, given)
                 problems += found
-                arrays.append(values if found else _apply_rules(field, values, problems, broken))
+                if not found:
+                    values = _apply_rules(field, values, problems, broken)
+                arrays.append(values if problems else values.astype(dtype, copy=False))
         if self.contract.extra_fields == "reject":
             problems += [
                 Problem("is not a field of this model", name) for name in inputs if name not in self._known
             ]
         if problems:
             raise violation(problems, self._max_problems)
-        return gather(self.contract, arrays)
+        if self._limits is not None:
+            return gather(self.contract, arrays)
+        return Columns(self._names, rows, arrays=arrays)
 
     def _rows(self, inputs: Inputs) -> int:
         """Rows of most of the fields, so that the odd ones out are the ones named."""

@@ -76,7 +76,7 @@ def _builder(feed: Feed, contract: Contract) -> Build:
         )
     index = [position[name] for name in feed.fields]
     if feed.dtype == "object":
-        return _strings(index, feed)
+        return _strings(index, feed, contract)
     dtype = np.dtype(feed.dtype)
     shaped = bool(contract.inputs[index[0]].shape)
     if contract.is_matrix and feed.fields == every and feed.column:
@@ -90,7 +90,8 @@ def _builder(feed: Feed, contract: Contract) -> Build:
     def stack(columns: Columns) -> Array:
         matrix = np.empty((columns.rows, len(index)), dtype=dtype)
         for place, i in enumerate(index):
-            matrix[:, place] = _number(columns.arrays[i], dtype)
+            values = columns.arrays[i]
+            matrix[:, place] = values.view(np.int64) if values.dtype.kind == "M" else values
         return matrix
 
     return stack
@@ -108,16 +109,18 @@ def _number(values: Array, dtype: np.dtype[Any]) -> Array:
     return np.ascontiguousarray(values.astype(dtype, copy=False))
 
 
-def _strings(index: list[int], feed: Feed) -> Build:
+def _strings(index: list[int], feed: Feed, contract: Contract) -> Build:
+    nullable = [(place, i) for place, i in enumerate(index) if contract.inputs[i].nullable]
     null = feed.null
 
     def build(columns: Columns) -> Array:
         texts = np.empty((columns.rows, len(index)), dtype=object)
         for place, i in enumerate(index):
-            values = columns.arrays[i]
-            texts[:, place] = values
-        if None in texts:
-            texts[np.equal(texts, None)] = null  # type: ignore[call-overload]
+            texts[:, place] = columns.arrays[i]
+        for place, i in nullable:
+            values = columns.arrays[i].tolist()
+            if None in values:
+                texts[:, place] = [null if value is None else value for value in values]
         return texts if feed.column else texts[:, 0]
 
     return build

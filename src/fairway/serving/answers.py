@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import re
 from collections.abc import Mapping
 
@@ -11,21 +9,11 @@ import msgspec
 
 from fairway.core.contract import Contract
 from fairway.core.errors import MalformedInput, UnsupportedContent
-from fairway.core.request import Inputs, Request
+from fairway.core.request import Inputs, Request, new_request_id
 from fairway.inference.rows import SplitFrame, from_csv, from_instances, from_records, from_split
 from fairway.serving.v2 import DecodedBody, check_wanted, decode_body
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}\Z")
-_serial = itertools.count()
-_process = ""
-
-
-def new_request_id() -> str:
-    """Unique across processes and restarts: 16 random hex digits of the process, then a serial number."""
-    global _process  # noqa: PLW0603 - made at first use, so that a forked worker has its own
-    if not _process:
-        _process = os.urandom(8).hex()
-    return f"{_process}-{next(_serial):x}"
 
 
 def request_id_from(header: bytes | None) -> str:
