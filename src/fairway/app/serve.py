@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from fairway.core.errors import ModelNotFound, RegistryUnavailable
+from fairway.core.errors import CorruptRegistry, FairwayError, ModelNotFound, Unavailable
 from fairway.core.settings import Settings
 from fairway.registry.snapshot import ServingSnapshot, read_snapshot, write_snapshot
 from fairway.stores.revision import sqlite_revision
@@ -23,7 +23,7 @@ def serving_snapshot(settings: Settings, names: tuple[str, ...]) -> ServingSnaps
             return cached
     try:
         snapshot = _fresh(settings, names)
-    except RegistryUnavailable as error:
+    except (Unavailable, CorruptRegistry) as error:
         if cached is None:
             raise
         logger.warning("serving what was live before: %s", error)
@@ -33,7 +33,10 @@ def serving_snapshot(settings: Settings, names: tuple[str, ...]) -> ServingSnaps
             f"no model in {home} takes traffic yet.",
             hint="Deploy one: fairway deploy MODEL --data DATA --name NAME",
         )
-    write_snapshot(home, snapshot)
+    try:
+        write_snapshot(home, snapshot)
+    except FairwayError as error:  # a home on a full or read-only disk is still good to serve from
+        logger.warning("the next start will be slower: %s", error)
     return snapshot
 
 

@@ -10,6 +10,7 @@ from fairway.app.home import current_user, open_home
 from fairway.cli.models import traffic_text
 from fairway.cli.options import HomeOption, JsonOption, WhyOption
 from fairway.cli.output import print_json, print_line
+from fairway.core.version import CHAMPION
 
 app = typer.Typer(add_completion=False)
 
@@ -23,7 +24,10 @@ def run(
 ) -> None:
     """Give the traffic back to the version that had it before; again goes further back."""
     with open_home(home) as place:
-        route = place.registry.rollback(model, who=current_user(), why=why)
+        who = current_user()
+        route = place.registry.rollback(model, who=who, why=why)
+        if len(route.arms) == 1:
+            place.registry.set_alias(model, CHAMPION, route.arms[0].version, who=who, why=why)
     if json:
         print_json(route)
     else:

@@ -60,6 +60,9 @@ _ATTEMPTS = 3
 log = logging.getLogger("fairway.registry")
 
 
+RECENT = 5
+
+
 class Anything(enum.Enum):
     token = 0
 
@@ -298,7 +301,7 @@ class Registry:
             if target is None:
                 raise NotFound(
                     f"{name} has no earlier route to go back to.",
-                    hint=f"See what was live with: fairway show {name} --history",
+                    hint=f"See what was live with: fairway history {name}",
                 )
             sequence, route = target
             now = rows.routes(name).get(name)
@@ -319,7 +322,8 @@ class Registry:
     def snapshot(self, names: tuple[str, ...] = ()) -> ServingSnapshot:
         """What a server of `names` needs (of all routed models when empty), its bundles unpacked.
 
-        A named model without a route is served by its latest version. `ModelNotFound`, and as `fetch`.
+        That is every version that the route or an alias names, and the `RECENT` newest, so that a caller can ask
+        for the one before by number. A named model without a route is served by its latest version. `ModelNotFound`, and as `fetch`.
         """
         needed: list[tuple[Route, list[ModelVersion]]] = []
         with self._database.reading() as rows:
@@ -329,6 +333,7 @@ class Registry:
                 latest = latest_version(rows, name)
                 route = routes.get(name) or everything_to(name, latest)
                 numbers = {*route.versions, *rows.aliases(name).get(name, {}).values()}
+                numbers.update(range(max(1, latest - RECENT + 1), latest + 1))
                 needed.append((route, [known_version(rows, name, number) for number in sorted(numbers)]))
         models = tuple(
             ServedModel(route=route, versions=tuple(self._served(version) for version in versions))
