@@ -229,7 +229,8 @@ def _all_known(values: Array, known: frozenset[float]) -> bool:
 
 
 def _nulls_pass(field: Field) -> bool:
-    return field.nullable and field.rules.on_null is Action.warn
+    """Nulls that training never saw are let through too, but counted, which the full path does."""
+    return field.nullable and field.rules.on_null is Action.warn and field.missing_rate > 0
 
 
 def _bounds(low: float | None, high: float | None) -> tuple[float, float]:
