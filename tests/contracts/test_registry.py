@@ -24,7 +24,7 @@ from fairway.core.route import Arm, Route, everything_to
 from fairway.core.settings import RegistrySettings
 from fairway.core.version import Reference
 from fairway.registry.contents import hexadecimal
-from fairway.registry.registry import Registry, open_registry
+from fairway.registry.registry import RECENT, Registry, open_registry
 from fairway.registry.snapshot import read_snapshot, write_snapshot
 from fairway.stores.revision import sqlite_revision
 from tests.bundles import make_bundle, register
@@ -355,7 +355,7 @@ def test_a_snapshot_holds_what_a_server_needs(three: Registry, tmp_path: Path) -
     assert snapshot.revision == three.revision() == 6
     [model] = snapshot.models
     assert model.route == route
-    assert [(v.version, v.aliases) for v in model.versions] == [(1, ("champion",)), (2, ())]
+    assert [(v.version, v.aliases) for v in model.versions] == [(1, ("champion",)), (2, ()), (3, ())]
     for version in model.versions:
         assert (Path(version.directory) / "manifest.json").is_file()
     named = three.snapshot(("fraud",))
@@ -367,6 +367,15 @@ def test_a_snapshot_holds_what_a_server_needs(three: Registry, tmp_path: Path) -
     moved = read_snapshot(tmp_path / "moved")
     assert moved is not None
     assert Path(moved.models[0].versions[0].directory).is_relative_to(tmp_path / "moved")
+
+
+def test_a_snapshot_holds_the_recent_versions_and_those_in_use(registry: Registry, tmp_path: Path) -> None:
+    for number in range(1, RECENT + 4):
+        register(registry, tmp_path / str(number), str(number).encode())
+    registry.set_alias("payments", "champion", 1, who="ann", why="")
+    _live(registry, 2)
+    [model] = registry.snapshot().models
+    assert [v.version for v in model.versions] == [1, 2, *range(4, RECENT + 4)]
 
 
 def test_every_change_makes_the_revision_grow(registry: Registry, tmp_path: Path) -> None:
