@@ -20,6 +20,7 @@ from fairway.packaging.onnx_file import open_onnx
 from fairway.packaging.python_file import load_function, needed_files, source_of, split_entry
 from fairway.packaging.source import SourceModel
 from fairway.runtimes.catboost import typed
+from fairway.security.lightgbm_text import check_lightgbm
 from fairway.security.pickle_file import load_pickle
 from fairway.security.skops_file import load_skops
 
@@ -183,13 +184,12 @@ def _xgboost(data: bytes, _source: str) -> Any:
     return wrapper
 
 
-def _lightgbm(data: bytes, _source: str) -> Any:
+def _lightgbm(data: bytes, source: str) -> Any:
     """A Booster; its objective says whether it classifies."""
     import lightgbm  # optional
 
     text = data.decode("utf-8")
-    if "end of trees" not in text:
-        raise ValueError("the file breaks off before its last tree")
+    check_lightgbm(text, source)
     return lightgbm.Booster(model_str=text)
 
 

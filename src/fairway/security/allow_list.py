@@ -253,6 +253,8 @@ _BOOSTERS: dict[str, Rule] = dict.fromkeys(
     _EMPTY_THEN_ATTRIBUTES,
 )
 
+_BOOSTERS["lightgbm.basic.Booster"] = Rule(new=acts.nothing, state=acts.lightgbm_state)
+
 # DataFrames and Series inside a model. Arrow-backed columns are not here: pyarrow rebuilds arrays unchecked.
 _PANDAS: dict[str, Rule] = {
     f"pandas{module}.{name}": Rule(new=acts.nothing, state=acts.attributes_or_tuple)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fairway.security import dtypes
+from fairway.security.lightgbm_text import check_lightgbm
 from fairway.security.pickle_values import Global, Group, Mapping, Object, is_plain
 
 Arguments = Callable[[tuple[Any, ...]], bool]
@@ -171,6 +172,19 @@ def holds_names(values: tuple[Any, ...]) -> bool:
 def attributes(_: Object, state: Any) -> bool:
     """A dict of attributes. The other form, a pair of dicts, could replace `__class__` through setattr."""
     return isinstance(state, Mapping) and not state.others
+
+
+def lightgbm_state(made: Object, state: Any) -> bool:
+    """A booster's attributes, its trees among them as text that LightGBM itself reads without looking."""
+    if not attributes(made, state):
+        return False
+    for key in ("_handle", "handle"):
+        text = state.named.get(key)
+        if text is not None:
+            if not isinstance(text, str):
+                return False
+            check_lightgbm(text, "the pickled LightGBM booster")
+    return True
 
 
 def any_tuple(_: Object, state: Any) -> bool:
