@@ -33,13 +33,14 @@ def fit_sample(source: SourceModel, sample: Sample) -> tuple[Sample, tuple[str, 
     if source.kind == "python":
         return sample, ()
     names, count = model_features(source)
-    if names is not None:
+    if names is not None and (not _is_made_up(names) or set(names) <= set(map(str, sample.frame.columns))):
         return _fit_names(names, sample)
     if count is None:
         return sample, ()
-    if len(sample.frame.columns) != count:
+    widths = [int(np.prod(values.shape[1:])) for values in sample.tensors.values()]
+    if len(sample.frame.columns) + sum(widths) != count:
         raise MalformedInput(
-            f"the model takes {count} features and the sample data has {len(sample.frame.columns)} columns: "
+            f"the model takes {count} features and the sample data has {len(sample.frame.columns) + sum(widths)}: "
             f"{_listed(sample)}.",
             hint="If one of them is the label, name it: --target COLUMN.",
         )
@@ -57,9 +58,11 @@ def model_features(source: SourceModel) -> tuple[tuple[str, ...] | None, int | N
         names, count = model.feature_name(), int(model.num_feature())
     else:
         names, count = feature_names(model), _count(model)
-    if names is None or all(_MADE_UP.fullmatch(str(name)) for name in names):
-        return None, count if names is None else len(names)
-    return tuple(map(str, names)), count
+    return None if names is None else tuple(map(str, names)), count if names is None else len(names)
+
+
+def _is_made_up(names: Sequence[str]) -> bool:
+    return all(_MADE_UP.fullmatch(name) for name in names)
 
 
 def _count(model: Any) -> int | None:

@@ -88,6 +88,8 @@ def make_plan(
     file, function_name = entry
     if not file.is_file():
         raise NotFound(f"there is no file {file}, which --prepare names.")
+    if sample.tensors:
+        raise InvalidInput(f"--prepare works on columns, and {', '.join(sample.tensors)} hold arrays.")
     function = load_function(file, function_name)
     contract, user = _contract(sample, given, target)
     columns = sample_columns(contract, sample)

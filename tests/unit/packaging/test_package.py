@@ -158,8 +158,10 @@ def test_a_bare_array_and_an_anomaly_detector(tmp_path: Path) -> None:
     assert [field.name for field in packaged.contract] == ["x0", "x1", "x2"]
     assert packaged.contract.task is Task.anomaly
     assert {output.name for output in packaged.contract.outputs} == {"label", "score"}
-    with pytest.raises(MalformedInput, match=r"takes 3 features .* 4 columns"):
+    with pytest.raises(MalformedInput, match=r"takes 3 features .* has 4: x0, x1"):
         package(model, np.zeros((5, 4)), out=tmp_path / "other")
+    (whole,) = package(model, {"features": X}, out=tmp_path / "whole").contract.inputs
+    assert (whole.name, whole.shape) == ("features", (3,))
 
 
 class TestGivenContract:
