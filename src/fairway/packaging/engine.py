@@ -25,7 +25,7 @@ from fairway.packaging.contract import sample_columns
 from fairway.packaging.convert_onnx import external_files, onnx_signature, onnx_spec
 from fairway.packaging.convert_sklearn import convert_estimator
 from fairway.packaging.feeding import columns_seen, dtypes_of, feed_block, form_of
-from fairway.packaging.graph import Graph, MixedTrees, Unsupported
+from fairway.packaging.graph import Graph, MixedTrees, Unsupported, declare_outputs
 from fairway.packaging.native import as_estimator, native_files
 from fairway.packaging.prove import TOLERANCE, Comparison, compare, time_both
 from fairway.packaging.rules import Refusals
@@ -280,6 +280,8 @@ def _convert(run: _Choice, graph: Graph) -> Candidate:
     block, feeds = feed_block(graph, run.contract, order, form)
     model = convert_estimator(graph, run.estimator, block)
     spec = EngineSpec(kind="onnx", file=ONNX_FILE, feeds=feeds)
+    session = _session(model.SerializeToString(), threads=1)
+    declare_outputs(model, [(value.name, value.type, value.shape) for value in session.get_outputs()])
     return Candidate(model.SerializeToString(deterministic=True), spec)
 
 

@@ -176,3 +176,23 @@ class Graph:
         model = helper.make_model(graph, opset_imports=opsets, producer_name="fairway")
         model.ir_version = _IR_VERSION
         return model
+
+
+_RUNTIME_TYPES = {
+    "tensor(float)": TensorProto.FLOAT,
+    "tensor(double)": TensorProto.DOUBLE,
+    "tensor(int64)": TensorProto.INT64,
+    "tensor(int32)": TensorProto.INT32,
+    "tensor(bool)": TensorProto.BOOL,
+    "tensor(string)": TensorProto.STRING,
+}
+
+
+def declare_outputs(model: onnx.ModelProto, outputs: Sequence[tuple[str, str, Sequence[Any]]]) -> None:
+    """Writes down the outputs' types and sizes, `(name, type, shape)` as ONNX Runtime worked them out.
+
+    The first axis is the rows, whatever constant the runtime may have taken it for.
+    """
+    for value, (_, kind, shape) in zip(model.graph.output, outputs, strict=True):
+        sizes = [None, *(size if isinstance(size, int) else None for size in shape[1:])] if shape else shape
+        value.CopyFrom(helper.make_tensor_value_info(value.name, _RUNTIME_TYPES[kind], sizes))
