@@ -22,6 +22,8 @@ Values = Array | Sequence[Any]
 
 EXACT_IN_FLOAT64 = 2**53
 _NAT = np.datetime64("NaT", "us")
+_PANDAS_NULLS = frozenset({"NaTType", "NAType"})  # by name, because pandas is not imported here
+_COARSE_UNITS = frozenset({"Y", "M", "W", "D", "h", "m", "s", "ms"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_MICROSECOND = int((datetime(1, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()) * 1_000_000
 _LAST_MICROSECOND = int((datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH).total_seconds()) * 1_000_000
@@ -123,6 +125,10 @@ def conform(field: Field, values: Values) -> tuple[Array, list[Problem]]:
             return _numeric_array(field, values)
         if values.dtype.kind == "M" and field.dtype is DType.timestamp:
             return _timestamp_array(field, values)
+        if values.dtype.kind in "mM":
+            values = values.astype(
+                f"{values.dtype.kind}8[us]"
+            )  # as datetimes; finer units become plain integers
         values = list(values.tolist())
     if field.dtype.is_float:
         fast = _float_list(field, values)
@@ -138,9 +144,15 @@ def wrong_type(field: Field, value: Any) -> str:
         DType.bool: "true or false",
         DType.timestamp: "an ISO 8601 date and time",
     }.get(field.dtype, "a whole number" if field.dtype.is_integer else "a number")
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return f"expected {wanted}, got {shown}"
+    return f"expected {wanted}, got {_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes out
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 class _Wrong(Exception):
@@ -194,7 +206,9 @@ def _build(field: Field, values: list[Any]) -> Array:
 
 
 def _is_null(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value)) or value is _NAT
+    if value is None or type(value).__name__ in _PANDAS_NULLS:
+        return True
+    return isinstance(value, float | np.floating) and math.isnan(value)
 
 
 def _read_float(field: Field, value: Any) -> float:
@@ -205,7 +219,7 @@ def _read_float(field: Field, value: Any) -> float:
     except OverflowError:
         raise _Wrong(f"{wrong_type(field, value)}, which no {field.dtype} can hold") from None
     if math.isfinite(number) and abs(number) > float(np.finfo(field.dtype.value).max):
-        raise _Wrong(f"{value!r} is too large for {field.dtype}")
+        raise _Wrong(f"{_shown(value)} is too large for {field.dtype}")
     return number
 
 
@@ -218,7 +232,7 @@ def _read_integer(field: Field, value: Any) -> int:
         value = int(value)
     limits = np.iinfo(field.dtype.value)
     if not limits.min <= value <= limits.max:
-        raise _Wrong(f"{value} does not fit {field.dtype} ({limits.min} to {limits.max})")
+        raise _Wrong(f"{_shown(int(value))} does not fit {field.dtype} ({limits.min} to {limits.max})")
     if field.nullable and abs(int(value)) > EXACT_IN_FLOAT64:
         raise _Wrong(f"{value} is beyond 2**53, the most a nullable integer holds exactly")
     return int(value)
@@ -252,7 +266,10 @@ def _read_timestamp(field: Field, value: Any) -> np.datetime64:
         except ValueError:
             raise _Wrong(wrong_type(field, value)) from None
     if isinstance(value, np.datetime64):
-        return cast("np.datetime64", value.astype("datetime64[us]"))
+        moments, problems = _timestamp_array(field, np.array([value]))
+        if problems:
+            raise _Wrong(problems[0].reason)
+        return cast("np.datetime64", moments[0])
     if not isinstance(value, datetime):
         raise _Wrong(f"{wrong_type(field, value)}; send text such as 2026-01-31T12:00:00Z")
     try:
@@ -304,6 +321,8 @@ def _timestamp_array(field: Field, values: Array) -> tuple[Array, list[Problem]]
     moments = values.astype("datetime64[us]")
     numbers = moments.astype(np.int64)
     wrong = ~np.isnat(moments) & ((numbers < _FIRST_MICROSECOND) | (numbers > _LAST_MICROSECOND))
+    if np.datetime_data(values.dtype)[0] in _COARSE_UNITS:
+        wrong |= ~np.isnat(values) & (moments.astype(values.dtype) != values)  # numpy wraps around silently
     problems = [
         Problem("is outside the years 1 to 9999", field.name, int(row)) for row in np.flatnonzero(wrong)
     ]
@@ -313,15 +332,18 @@ def _timestamp_array(field: Field, values: Array) -> tuple[Array, list[Problem]]
 def _tensor(field: Field, values: Values) -> tuple[Array, list[Problem]]:
     empty = np.zeros((0, *field.shape), dtype=canonical_dtype(field))
     try:
-        array = np.asarray(values) if isinstance(values, np.ndarray) else np.array(values)
+        if isinstance(values, np.ndarray):
+            array = values
+        else:  # left to itself numpy would make text of the numbers that stand beside text
+            array = np.array(values, dtype=object if field.dtype is DType.string else None)
     except ValueError:
         return empty, _ragged_rows(field, values)
-    if array.ndim == 0 or (array.shape[1:] != field.shape and array.size):
+    if array.ndim == 0 or (array.shape[1:] != field.shape and len(array)):
         given = f"[n, {', '.join(map(str, array.shape[1:]))}]" if array.ndim else "a single value"
         wanted = ", ".join(map(str, field.shape))
         return empty, [Problem(f"expected shape [n, {wanted}], got {given}", field.name)]
     if array.size == 0:
-        return empty, []
+        return np.zeros((len(array), *field.shape), dtype=canonical_dtype(field)), []
     flat = Field(name=field.name, dtype=field.dtype, nullable=field.dtype.is_float)
     conformed, problems = conform(flat, array.reshape(-1))
     width = math.prod(field.shape)

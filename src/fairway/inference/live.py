@@ -38,6 +38,7 @@ class LiveVersion:
         self.model = model
         self.version = version
         self.digest = bundle.digest
+        self.fields = frozenset(field.name for field in bundle.contract)
         self.contract: Contract = bundle.contract
         self.bundle = bundle
         self.stats = stats
@@ -118,9 +119,8 @@ class LiveModel:
 
     def has(self, wanted: str) -> bool:
         """Whether `pick(wanted, ...)` finds a version."""
-        return wanted in self.aliases or (
-            wanted.isdecimal() and int(wanted) in {*self.versions, *self._unloaded}
-        )
+        number = _number(wanted)
+        return wanted in self.aliases or number in self.versions or number in self._unloaded
 
     @property
     def numbers(self) -> list[int]:
@@ -129,7 +129,7 @@ class LiveModel:
 
     def needs_loading(self, wanted: str | None) -> bool:
         """Whether this version has to be loaded first; do that with `load`, which takes a while."""
-        return wanted is not None and wanted.isdecimal() and int(wanted) in self._unloaded
+        return wanted is not None and _number(wanted) in self._unloaded
 
     def load(self, wanted: str) -> None:
         """Loads a version that `needs_loading` named; the errors are those of `load_version`."""
@@ -143,7 +143,9 @@ class LiveModel:
         """The version asked for by number or alias, or the arm that `key` falls into."""
         if wanted is None:
             return self._only or self.versions[choose(self.route, key)]
-        number = int(wanted) if wanted.isdecimal() and len(wanted) < 10 else self.aliases.get(wanted)
+        number = _number(wanted)
+        if number is None:
+            number = self.aliases.get(wanted)
         if number is None:
             raise AliasNotFound(
                 f"{self.route.model} has no alias {wanted!r}; it has {', '.join(sorted(self.aliases)) or 'none'}."
@@ -153,6 +155,11 @@ class LiveModel:
                 f"{self.route.model} has no version {number} here; loaded: {sorted(self.versions)}."
             )
         return self.versions[number]
+
+
+def _number(wanted: str) -> int | None:
+    """The version number that `wanted` is, or None: an alias, or more digits than versions ever have."""
+    return int(wanted) if len(wanted) < 10 and wanted.isdecimal() else None
 
 
 class Table:

@@ -131,7 +131,9 @@ _PLAIN = frozenset([str, int, bool, type(None)])
 
 
 def _column(values: Any) -> Any:
-    if isinstance(values, np.ndarray | list):
+    if isinstance(values, np.ndarray):
+        return values if values.ndim else values.reshape(1)
+    if isinstance(values, list):
         return values
     if hasattr(values, "to_frame"):  # a Series
         return frame_arrays(values.to_frame(name="values"))["values"]

@@ -60,6 +60,7 @@ class Recorder:
         self._taken_bytes = 0
         self._lock = threading.Lock()
         self._pending: dict[tuple[str, int], list[LogBatch]] = {}
+        self._closed = False
         self._stop = threading.Event()
         self._warned = 0.0
         self._thread = threading.Thread(target=self._run, name="fairway-log", daemon=True)
@@ -71,7 +72,8 @@ class Recorder:
         size = prediction.columns.bytes
         with self._lock:
             fits = (
-                self._queued_rows + rows <= self._settings.queue_rows
+                not self._closed
+                and self._queued_rows + rows <= self._settings.queue_rows
                 and self._queued_bytes + size <= self._settings.queue_bytes
             )
             if fits:
@@ -83,6 +85,8 @@ class Recorder:
 
     def close(self) -> None:
         """Writes what is queued and closes the log."""
+        with self._lock:
+            self._closed = True
         self._stop.set()
         self._thread.join(timeout=10)
 
@@ -108,7 +112,11 @@ class Recorder:
             self._taken_bytes += prediction.columns.bytes
             groups.setdefault((prediction.model, prediction.version), []).append(prediction)
         for key, predictions in groups.items():
-            self._pending.setdefault(key, []).append(_batch(predictions))
+            try:
+                self._pending.setdefault(key, []).append(_batch(predictions))
+            except Exception:  # the thread must live on, or nothing would be recorded again
+                self._on_dropped(key[0], sum(prediction.columns.rows for prediction in predictions))
+                logger.exception("predictions of %s could not be recorded", key[0])
 
     def _write(self) -> None:
         pending, self._pending = self._pending, {}

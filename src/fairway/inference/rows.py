@@ -33,6 +33,8 @@ class SplitFrame(msgspec.Struct):
 
 def from_records(records: Sequence[dict[str, Any]], contract: Contract) -> Inputs:
     """One dict a row. A key that only some rows have is missing in the others, not null."""
+    if not records:
+        raise MalformedInput("The request holds no rows.", (Problem("0 rows"),))
     names = list(dict.fromkeys(name for record in records for name in record))
     problems = [
         Problem("missing", name, row)

@@ -76,15 +76,16 @@ class Validator:
                 f"A matrix for this model has {len(self._names)} columns.",
                 (Problem(f"expected shape [n, {len(self._names)}], got {list(values.shape)}", name),),
             )
-        return values if values.dtype.kind in "iuf" else None
+        return values if values.dtype.kind in "iufO" else None
 
     def _check_matrix(self, values: Array, broken: Broken) -> Columns:
         assert self._limits is not None
         self._limit_rows(len(values))
-        packed = values
-        if values.dtype != self._limits.dtype:
-            with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is not clean
-                packed = values.astype(self._limits.dtype)
+        if values.dtype.kind == "O":  # nulls among the numbers
+            return self._check_fields(
+                {name: values[:, i].tolist() for i, name in enumerate(self._names)}, broken
+            )
+        packed = self._limits.pack(values)
         if self._limits.judge(packed, broken):
             return Columns(self._names, len(packed), packed=packed)
         return self._check_fields({name: values[:, i] for i, name in enumerate(self._names)}, broken)
@@ -104,6 +105,8 @@ class Validator:
                 problems.append(Problem(f"has {len(given)} rows where others have {rows}", field.name))
             else:
                 values, found = conform(field, given)
+                if self._limits is not None and not found:
+                    found = _beyond_matrix(field, values)
                 problems += found
                 if not found:
                     values = _apply_rules(field, values, problems, broken)
@@ -137,6 +140,18 @@ class Validator:
             raise MalformedInput("The request holds no rows.", (Problem("0 rows"),))
 
 
+def _beyond_matrix(field: Field, values: Array) -> list[Problem]:
+    """Integers that a float64 matrix would change. (A nullable field's have been refused already.)"""
+    if values.dtype.kind not in "iu" or values.dtype.itemsize < 8 or not len(values):
+        return []
+    if values.min() >= -EXACT_IN_FLOAT64 and values.max() <= EXACT_IN_FLOAT64:
+        return []
+    beyond = (values > EXACT_IN_FLOAT64) | (values < -EXACT_IN_FLOAT64)
+    return list(
+        _each_row(field, beyond, lambda row: f"{values[row]} is beyond 2**53, the most this model takes")
+    )
+
+
 def violation(problems: Sequence[Problem], limit: int) -> ContractViolation:
     """One error that names the problems, up to `limit` of them."""
     fields = Counter(problem.field for problem in problems if problem.field is not None)
@@ -164,10 +179,15 @@ class _MatrixLimits:
         )
         self._warned = [
             [
-                ("on_range", *_bounds(field.minimum, field.maximum)),
-                ("on_outlier", *_bounds(*(field.fence or (None, None)))),
+                ("on_range", *self._vector(_bounds(field.minimum, field.maximum)).tolist()),
+                ("on_outlier", *self._vector(_bounds(*(field.fence or (None, None)))).tolist()),
             ]
             for field in contract
+        ]
+        self._narrow = [
+            (i, np.dtype(field.dtype.value))
+            for i, field in enumerate(contract)
+            if field.dtype.is_float and np.dtype(field.dtype.value).itemsize < self.dtype.itemsize
         ]
         self._nulls_pass = [_nulls_pass(field) for field in contract]
         self._some_nulls_pass = any(self._nulls_pass)
@@ -183,6 +203,16 @@ class _MatrixLimits:
     def _vector(self, limits: Sequence[float]) -> Array:
         with np.errstate(over="ignore"):
             return np.array(limits, dtype=np.float64).astype(self.dtype)
+
+    def pack(self, values: Array) -> Array:
+        """The matrix in the contract's types, each field rounded to its own."""
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is not clean
+            if not self._narrow:
+                return values.astype(self.dtype, copy=False)
+            packed = values.astype(self.dtype)
+            for i, dtype in self._narrow:
+                packed[:, i] = packed[:, i].astype(dtype)
+            return packed
 
     def judge(self, packed: Array, broken: Broken) -> bool:
         """True when the matrix can be used as it is: no rule applies to any value, or those that do only warn,
@@ -279,7 +309,9 @@ def _clean_value(field: Field) -> Callable[[Any], bool]:
             return lambda value: (type(value) is str and value in known) or (value is None and null_passes)
         return lambda value: type(value) is str or (value is None and null_passes)
     if field.dtype is DType.bool:
-        return lambda value: type(value) is bool or (value is None and null_passes)
+        return lambda value: (
+            (type(value) is bool and (not known or value in known)) or (value is None and null_passes)
+        )
     if field.dtype is DType.timestamp:
         return _clean_timestamp(field, null_passes)
     low, high = _clean_range(field)
@@ -389,7 +421,7 @@ def _rule(
     if action is Action.impute:
         return _imputed(field, values, hit)
     if action is Action.clip:
-        return _clipped(field, rule, values)
+        return _clipped(field, rule, values, hit)
     return values
 
 
@@ -416,14 +448,21 @@ def _imputed(field: Field, values: Array, hit: Array) -> Array:
     values = values.copy()
     fill: Any = field.impute_with
     if field.dtype is DType.timestamp:
-        fill = np.datetime64(fill.rstrip("Z") if isinstance(fill, str) else int(fill), "us")
+        fill = np.datetime64(_microseconds(fill) if isinstance(fill, str) else int(fill), "us")
     values[hit] = fill
     return values
 
 
-def _clipped(field: Field, rule: str, values: Array) -> Array:
+def _clipped(field: Field, rule: str, values: Array, hit: Array) -> Array:
+    """The values hit moved to the nearest limit; the others are not touched, not even by rounding."""
     low, high = field.fence if rule == "on_outlier" and field.fence else (field.minimum, field.maximum)
-    if values.dtype.kind == "M":
-        clipped = np.clip(values.astype(np.int64), low, high).astype(values.dtype)
-        return np.where(np.isnat(values), values, clipped)
-    return np.clip(values, low, high).astype(values.dtype)
+    values = values.copy()
+    numbers = values.view(np.int64) if values.dtype.kind == "M" else values
+    whole = not field.dtype.is_float
+    below = hit & (numbers < low) if low is not None else np.zeros_like(hit)
+    above = hit & (numbers > high) if high is not None else np.zeros_like(hit)
+    if low is not None and below.any():
+        numbers[below] = math.ceil(low) if whole else low
+    if high is not None and above.any():
+        numbers[above] = math.floor(high) if whole else high
+    return values

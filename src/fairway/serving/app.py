@@ -18,12 +18,13 @@ import msgspec
 
 from fairway import __version__
 from fairway.core.errors import FairwayError, NotFound, Overloaded, PayloadTooLarge
+from fairway.core.request import Request
 from fairway.core.settings import LimitSettings, ServingSettings
 from fairway.inference.live import LiveVersion
-from fairway.inference.plane import Plane, now
+from fairway.inference.plane import Plane, Work, now
 from fairway.serving import metrics, v2
 from fairway.serving.answers import read_request, request_id_from
-from fairway.serving.errors import error_answer
+from fairway.serving.errors import MethodNotAllowed, error_answer
 
 logger = logging.getLogger("fairway.serving")
 
@@ -42,8 +43,20 @@ class _NoSuchPath(NotFound):
     code = "no_such_path"
 
 
-class _MethodNotAllowed(FairwayError):
-    code = "method_not_allowed"
+class _Disconnected(Exception):
+    """The caller went away before its request was whole: there is nobody to answer."""
+
+
+class Prepared(msgspec.Struct, frozen=True, gc=False):
+    """A request that the short way has read and validated before it knew that the model takes long."""
+
+    request: Request
+    echoed: str | None
+    work: Work
+
+
+PREPARED = "fairway.prepared"
+"""Its key in the ASGI scope's state."""
 
 
 class DataApp:
@@ -76,12 +89,14 @@ class DataApp:
         except FairwayError as error:
             status, body = error_answer(error, request_id, safe=self.safe)
             extra = [JSON]
-            if isinstance(error, _MethodNotAllowed):
-                status = 405
+            if isinstance(error, MethodNotAllowed):
+                extra.append((b"allow", ", ".join(error.allowed).encode()))
             if isinstance(error, Overloaded):
                 extra.append((b"retry-after", b"1"))
             if status >= 500:
                 logger.error("request %s failed: %s", request_id, error, exc_info=error.__cause__)
+        except _Disconnected:
+            return
         except Exception as error:
             logger.exception("request %s failed", request_id)
             status, body = error_answer(error, request_id, safe=self.safe)
@@ -97,18 +112,26 @@ class DataApp:
         if target is not None:
             _allow(method, "POST")
             body = await self._body(headers, receive)
-            return await self._infer(*target, body, headers)
+            prepared = scope.get("state", {}).get(PREPARED)
+            return await self._infer(*target, body, headers, prepared)
         _allow(method, "GET", "HEAD")
         return await self._describe(path)
 
     async def _infer(
-        self, model: str, version: str | None, body: bytes, headers: dict[bytes, bytes]
+        self,
+        model: str,
+        version: str | None,
+        body: bytes,
+        headers: dict[bytes, bytes],
+        prepared: Prepared | None,
     ) -> Reply:
         received = now()
         try:
             live_model = self.plane.table[model]
             contract = live_model.primary.contract
-            if len(body) > _LARGE_BODY or live_model.needs_loading(version):
+            if prepared is not None:
+                request, echoed, work = prepared.request, prepared.echoed, prepared.work
+            elif len(body) > _LARGE_BODY or live_model.needs_loading(version):
                 request, echoed = await self._in_thread(read_request, model, version, contract, body, headers)
                 work = await self._in_thread(self.plane.prepare, request, received)
             else:
@@ -150,7 +173,7 @@ class DataApp:
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise asyncio.CancelledError
+                raise _Disconnected
             part = message.get("body", b"")
             size += len(part)
             if size > limit:
@@ -231,7 +254,7 @@ def _json(value: object, status: int = 200) -> Reply:
 
 def _allow(method: str, *allowed: str) -> None:
     if method not in allowed:
-        raise _MethodNotAllowed(f"{method} is not allowed here; use {' or '.join(allowed)}.")
+        raise MethodNotAllowed(method, allowed)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

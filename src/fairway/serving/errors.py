@@ -17,11 +17,23 @@ from fairway.core.errors import (
     UnsupportedContent,
 )
 
+
+class MethodNotAllowed(FairwayError):
+    """`allowed` are the methods that the path knows."""
+
+    code = "method_not_allowed"
+
+    def __init__(self, method: str, allowed: tuple[str, ...]) -> None:
+        super().__init__(f"{method} is not allowed here; use {' or '.join(allowed)}.")
+        self.allowed = allowed
+
+
 _STATUS: tuple[tuple[type[FairwayError], HTTPStatus], ...] = (
     (PayloadTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (UnsupportedContent, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
     (InvalidInput, HTTPStatus.BAD_REQUEST),
     (NotFound, HTTPStatus.NOT_FOUND),
+    (MethodNotAllowed, HTTPStatus.METHOD_NOT_ALLOWED),
     (Conflict, HTTPStatus.CONFLICT),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 )

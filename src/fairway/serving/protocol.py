@@ -16,7 +16,7 @@ from fairway.core.errors import FairwayError, InvalidInput
 from fairway.inference.plane import now
 from fairway.serving import v2
 from fairway.serving.answers import read_request, request_id_from
-from fairway.serving.app import DataApp, infer_target, version_headers
+from fairway.serving.app import PREPARED, DataApp, Prepared, infer_target, version_headers
 from fairway.serving.errors import error_answer
 
 _INLINE_BODY = 256 * 1024
@@ -28,11 +28,14 @@ class PredictProtocol(HttpToolsProtocol):
 
     data_app: DataApp
     targets: dict[bytes, tuple[str, str | None] | None]
+    inline_body = _INLINE_BODY
+    """Bytes of body up to which a request is answered from here."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._target: tuple[str, str | None] | None = None
         self._parts: list[bytes] = []
+        self._prepared: Prepared | None = None
         self._size = 0
         self._head_size = 0
         self._last_active = self.loop.time()
@@ -114,7 +117,7 @@ class PredictProtocol(HttpToolsProtocol):
             return
         self._parts.append(body)
         self._size += len(body)
-        if self._size > _INLINE_BODY:
+        if self._size > self.inline_body:
             self._hand_over()
 
     def on_message_complete(self) -> None:
@@ -137,6 +140,9 @@ class PredictProtocol(HttpToolsProtocol):
         url, headers, expect = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expect
+        if self._prepared is not None:
+            self.scope["state"] = {PREPARED: self._prepared}
+            self._prepared = None
         self.headers += headers
         parts, self._parts, self._target = self._parts, [], None
         super().on_headers_complete()
@@ -157,6 +163,9 @@ class PredictProtocol(HttpToolsProtocol):
             request, echoed = read_request(model, version, live_model.primary.contract, body, headers)
             work = plane.prepare(request, received)
             if not plane.quick(work):
+                self._prepared = Prepared(
+                    request, echoed, work
+                )  # or what the rules counted would count twice
                 return False
             outputs = plane.run(work)
         except FairwayError as error:
@@ -216,4 +225,7 @@ def _version_block(live: Any) -> bytes:
 
 def protocol_for(app: DataApp) -> type[PredictProtocol]:
     """The protocol class uvicorn instantiates for each connection of this app."""
-    return type("PredictProtocol", (PredictProtocol,), {"data_app": app, "targets": {}})
+    inline_body = min(_INLINE_BODY, app.limits.body_bytes)
+    return type(
+        "PredictProtocol", (PredictProtocol,), {"data_app": app, "targets": {}, "inline_body": inline_body}
+    )

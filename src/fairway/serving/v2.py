@@ -217,14 +217,22 @@ def _values(tensor: Tensor) -> Values:
         count = math.prod(shape)
     data = _flat(tensor)
     if len(data) != count:
-        raise MalformedInput(f"shape {shape} needs {count} values, data has {len(data)}")
+        needed = count if count < 2**63 else "far more"  # Python does not write out thousands of digits
+        raise MalformedInput(f"shape {str(shape)[:60]} needs {needed} values, data has {len(data)}")
     if isinstance(data, np.ndarray):
-        return data if len(shape) == 1 else data.reshape(shape)
+        return data if len(shape) == 1 else _reshaped(data, shape)
     if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
         return data
     array = np.empty(count, dtype=object)
     array[:] = data
-    return array.reshape(shape)
+    return _reshaped(array, shape)
+
+
+def _reshaped(data: Array, shape: list[int]) -> Array:
+    try:
+        return data.reshape(shape)
+    except ValueError:
+        raise MalformedInput(f"shape {str(shape)[:60]} is not one an array can have") from None
 
 
 def _flat(tensor: Tensor) -> Array | list[Any]:
@@ -325,13 +333,15 @@ def _decode_large(body: bytes) -> DecodedBody | None:
     data: Any = None
     try:
         document = parser.parse(body)
-        if set(document) - {"inputs", "id"}:
+        if len(document) > 2 or set(document) - {"inputs", "id"}:
             return None
         read: dict[str, Values] = {}
+        lists = 1
         for tensor in document["inputs"]:
             name, datatype, shape = tensor["name"], tensor["datatype"], tensor["shape"].as_list()
             data = tensor["data"]
-            plain = not set(tensor) - {"name", "shape", "datatype", "data"} and name not in read
+            plain = len(tensor) == 4 and name not in read
+            lists += 2 + (len(data) if len(data) and isinstance(data[0], simdjson.Array) else 0)
             if not plain or not _numeric_and_regular(data, datatype, shape):
                 return None
             if datatype.startswith("FP"):
@@ -344,6 +354,8 @@ def _decode_large(body: bytes) -> DecodedBody | None:
             if len(values) != math.prod(shape):
                 return None
             read[name] = _typed(values, datatype).reshape(shape)
+        if body.count(b"[") != lists:
+            return None  # a list where none should be: as_buffer would flatten it
         echoed = document.get("id", None)
         return DecodedBody(read, echoed) if read and (echoed is None or isinstance(echoed, str)) else None
     except (ValueError, TypeError, KeyError, RuntimeError, AttributeError):
@@ -359,7 +371,7 @@ def _numeric_and_regular(data: Any, datatype: str, shape: Any) -> bool:
     if not isinstance(shape, list) or not shape or not all(type(size) is int and size >= 0 for size in shape):
         return False
     if not len(data) or not isinstance(data[0], simdjson.Array):
-        return True  # a list hidden further in makes the count wrong, or as_buffer fails
+        return True
     return (
         len(shape) == 2
         and len(data) == shape[0]

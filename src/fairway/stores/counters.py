@@ -6,6 +6,7 @@ dead workers stay until the server stops, so a total never goes backwards.
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import threading
@@ -34,7 +35,7 @@ class Counters:
             self._index = None
         else:
             directory.mkdir(parents=True, exist_ok=True)
-            path = directory / f"{os.getpid()}.values"
+            path = _unused(directory)
             with path.open("w+b") as file:
                 file.truncate(SLOTS * 8)  # sparse: only pages in use take room
                 self.values = memoryview(mmap.mmap(file.fileno(), SLOTS * 8)).cast("d")
@@ -60,7 +61,20 @@ class Counters:
             self.values[slot] += amount
 
     def totals(self) -> dict[Key, float]:
-        return {key: self.values[slot] for key, slot in self._slots.items()}
+        with self.lock:
+            return {key: self.values[slot] for key, slot in self._slots.items()}
+
+
+def _unused(directory: Path) -> Path:
+    """A file of this process. A process id comes again, in a container soon, while the dead one's file stays."""
+    for number in itertools.count():
+        path = directory / f"{os.getpid()}-{number}.values"
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("unreachable")
 
 
 def read_totals(directory: Path) -> dict[Key, float]:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from io import BytesIO, FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 import nanoarrow as na
@@ -86,12 +88,12 @@ class SegmentLog:
         self._make_room(model)
         self._started += 1
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        return _Segment((folder / f"{stamp}-{os.getpid()}-{self._started}.arrows").open("xb"))
+        return _Segment((folder / f"{stamp}-{os.getpid()}-{self._started}.arrows").open("xb", buffering=0))
 
     def _make_room(self, model: Path) -> None:
         """Removes the oldest segments until the next one fits below the model's limit."""
         segments = sorted((path.name, path) for path in model.glob("v*/*.arrows"))
-        sizes = {path: path.stat().st_size for _, path in segments if path.exists()}
+        sizes = {path: _size(path) for _, path in segments}
         total = sum(sizes.values()) + self._segment_bytes
         for _, path in segments:
             if total <= self._disk_bytes:
@@ -105,15 +107,23 @@ class SegmentLog:
             segment.close()
 
 
-class _Segment:
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._writer = ipc.StreamWriter.from_writable(file)
-        self._schema: Any = None
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # another process made room too
+        return 0
 
-    @property
-    def size(self) -> int:
-        return self._file.tell()
+
+class _Segment:
+    """An open file. A batch is put together in memory and written in one piece, so that a failure is the disk's own
+    error, and what was half written can be cut off again."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        self._encoded = BytesIO()
+        self._writer = ipc.StreamWriter.from_writable(self._encoded)
+        self.size = 0
+        """Bytes of whole batches."""
 
     def write(self, batch: LogBatch) -> None:
         table = arrow_table(
@@ -129,13 +139,32 @@ class _Segment:
             {"fairway.model": batch.model, "fairway.digest": batch.digest},
         )
         self._writer.write_array(table)
-        self._file.flush()
+        try:
+            self._flush()
+        except OSError:
+            with suppress(OSError):
+                self._file.truncate(self.size)
+            raise
 
     def close(self) -> None:
-        try:
-            self._writer.release()
-        finally:
+        """Closes the file; the end mark, which readers do without, is left out where it finds no room."""
+        self._writer.release()
+        with suppress(OSError):
+            self._flush()
+        with suppress(OSError):
             self._file.close()
+
+    def _flush(self) -> None:
+        left = self._encoded.getbuffer()
+        try:
+            written = 0
+            while written < len(left):
+                written += self._file.write(left[written:])
+            self.size += written
+        finally:
+            left.release()
+            self._encoded.seek(0)
+            self._encoded.truncate()
 
 
 def arrow_table(
