@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from fairway.app.home import Home, current_user, open_home
+from fairway.app.serve import keep_snapshot
 from fairway.core.bundle import Proof, Timings
 from fairway.core.contract import Contract
 from fairway.core.errors import RouteConflict
@@ -49,7 +50,7 @@ def package(
     prepare: str | None = None,
     trust: tuple[str, ...] = (),
     options: ConversionOptions | None = None,
-    contract: Contract | None = None,
+    contract: Contract | str | None = None,
     progress: Progress = _silent,
 ) -> Packaged:
     """Makes a bundle in `out` from a model (a file's path or a live object) and a sample of its data (a file's
@@ -77,7 +78,7 @@ def deploy(
     prepare: str | None = None,
     trust: tuple[str, ...] = (),
     options: ConversionOptions | None = None,
-    contract: Contract | None = None,
+    contract: Contract | str | None = None,
     why: str = "deploy",
     progress: Progress = _silent,
 ) -> Deployment:
@@ -100,6 +101,8 @@ def deploy(
         )
         version, is_new = register(place, name, packaged, why=why)
         make_live(place, version, why=why)
+        for names in ((), (name,)):
+            keep_snapshot(place.path, place.registry.snapshot(names))
         return Deployment(
             name=name,
             version=version.version,

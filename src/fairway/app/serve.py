@@ -33,11 +33,16 @@ def serving_snapshot(settings: Settings, names: tuple[str, ...]) -> ServingSnaps
             f"no model in {home} takes traffic yet.",
             hint="Deploy one: fairway deploy MODEL --data DATA --name NAME",
         )
+    keep_snapshot(home, snapshot)
+    return snapshot
+
+
+def keep_snapshot(home: Path, snapshot: ServingSnapshot) -> None:
+    """Saves what the next start of a server can use as it is."""
     try:
         write_snapshot(home, snapshot)
     except FairwayError as error:  # a home on a full or read-only disk is still good to serve from
         logger.warning("the next start will be slower: %s", error)
-    return snapshot
 
 
 def _fresh(settings: Settings, names: tuple[str, ...]) -> ServingSnapshot:

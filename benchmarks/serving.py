@@ -1,0 +1,152 @@
+"""Servers under load: one core for the server, one for the load generator (wrk), rounds in turn, medians."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.peers import HERE, Server
+
+SERVER_CORE, LOAD_CORE = "0", "1"
+LOADS = ((1, 1), (1, 32), (64, 8))
+"""(rows a request, connections)"""
+READY_SECONDS = 90.0
+Key = tuple[int, int]
+
+
+@dataclass
+class Measured:
+    """Medians over rounds by load; start in seconds, memory in MB of the process that answers and of all."""
+
+    name: str
+    rate: dict[Key, float] = field(default_factory=dict)
+    p50_ms: dict[Key, float] = field(default_factory=dict)
+    p99_ms: dict[Key, float] = field(default_factory=dict)
+    ready_seconds: float = 0.0
+    worker_mb: float = 0.0
+    total_mb: float = 0.0
+
+
+def measure(
+    servers: list[Server], bodies: dict[int, Path], *, rounds: int, seconds: int, log: Path
+) -> list[Measured]:
+    """Each round starts every server once, loads it and stops it, so that noise falls on all alike."""
+    samples: dict[str, list[Measured]] = {server.name: [] for server in servers}
+    for number in range(rounds):
+        for server in servers:
+            print(f"round {number + 1}/{rounds}: {server.name}", flush=True)
+            samples[server.name].append(_round(server, bodies, seconds, log))
+    return [_median(name, rounds_of) for name, rounds_of in samples.items()]
+
+
+def _round(server: Server, bodies: dict[int, Path], seconds: int, log: Path) -> Measured:
+    measured = Measured(server.name)
+    with running(server, bodies[1], log) as (process, ready):
+        measured.ready_seconds = ready
+        measured.worker_mb, measured.total_mb = memory(process.pid)
+        for rows, connections in LOADS:
+            result = wrk(server.url, bodies[rows], connections, seconds)
+            if result["errors"]:
+                raise RuntimeError(
+                    f"{server.name}: {result['errors']} errors at {rows} rows, {connections} connections"
+                )
+            key = (rows, connections)
+            measured.rate[key] = result["rate"]
+            measured.p50_ms[key] = result["p50_ms"]
+            measured.p99_ms[key] = result["p99_ms"]
+        worker, total = memory(process.pid)
+        measured.worker_mb, measured.total_mb = max(worker, measured.worker_mb), max(total, measured.total_mb)
+    return measured
+
+
+@contextmanager
+def running(server: Server, body: Path, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """A started server, and the seconds from its process's start to its first prediction."""
+    environment = {**os.environ, **server.environment}
+    command = ["taskset", "-c", SERVER_CORE, *server.command]
+    began = time.perf_counter()
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, cwd=server.folder, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield process, _first_answer(server, process, body, began)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        time.sleep(0.5)
+
+
+def _first_answer(server: Server, process: subprocess.Popen[bytes], body: Path, began: float) -> float:
+    request = urllib.request.Request(server.url, body.read_bytes(), {"Content-Type": "application/json"})
+    while time.perf_counter() - began < READY_SECONDS:
+        if process.poll() is not None:
+            raise RuntimeError(f"{server.name} ended with {process.returncode}; see the log")
+        try:
+            with urllib.request.urlopen(request, timeout=5):
+                return time.perf_counter() - began
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.005)
+    raise RuntimeError(f"{server.name} did not answer within {READY_SECONDS:.0f} s")
+
+
+def wrk(url: str, body: Path, connections: int, seconds: int) -> dict[str, float]:
+    command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
+    script = str(HERE.parent / "predict.lua")
+    done = subprocess.run(
+        [*command, "-s", script, url],
+        env={**os.environ, "BODY": str(body)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
+    return dict(json.loads(line.removeprefix("RESULT ")))
+
+
+def memory(pid: int) -> tuple[float, float]:
+    """Resident MB of the largest process below `pid`, and of all of them together."""
+    sizes = []
+    for process in [pid, *_descendants(pid)]:
+        try:
+            status = Path(f"/proc/{process}/status").read_text()
+        except OSError:
+            continue
+        sizes += [int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS")]
+    return max(sizes, default=0.0), sum(sizes)
+
+
+def _descendants(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [found for child in children for found in (int(child), *_descendants(int(child)))]
+
+
+def _median(name: str, rounds: list[Measured]) -> Measured:
+    median = statistics.median
+    keys = rounds[0].rate
+    return Measured(
+        name,
+        {key: median(r.rate[key] for r in rounds) for key in keys},
+        {key: median(r.p50_ms[key] for r in rounds) for key in keys},
+        {key: median(r.p99_ms[key] for r in rounds) for key in keys},
+        median(r.ready_seconds for r in rounds),
+        median(r.worker_mb for r in rounds),
+        median(r.total_mb for r in rounds),
+    )
