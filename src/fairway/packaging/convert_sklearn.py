@@ -28,7 +28,7 @@ from fairway.packaging.convert_lightgbm import read_lightgbm
 from fairway.packaging.convert_steps import TRANSLATED
 from fairway.packaging.convert_trees import read_sklearn_trees
 from fairway.packaging.convert_xgboost import read_xgboost
-from fairway.packaging.graph import ML_OPSET, OPSET, Block, Graph, Tensor, Unsupported
+from fairway.packaging.graph import ML_OPSET, OPSET, Block, Graph, Tensor, Unsupported, runs
 from fairway.packaging.tree_model import TreeModel, tree_outputs
 from fairway.runtimes import lightgbm, xgboost
 from fairway.runtimes.estimator import task_of
@@ -142,7 +142,19 @@ def _positions(block: Block, selected: Any) -> list[int]:
     return [int(i) % count for i in chosen]
 
 
-def _to_onnx(graph: Graph, step: Any, tensor: Tensor, options: Mapping[str, Any]) -> onnx.ModelProto:
+def _stock(
+    graph: Graph, step: Any, tensor: Tensor, options: Mapping[str, Any]
+) -> tuple[onnx.ModelProto, Tensor]:
+    """The stock conversion, and the tensor to feed it. Where it mixes float types up in float64, which the
+    runtime then refuses, this one step runs in float32."""
+    converted = _to_onnx(step, tensor, options)
+    if tensor.type == TensorProto.DOUBLE and not runs(converted):
+        tensor = graph.cast(tensor, TensorProto.FLOAT)
+        converted = _to_onnx(step, tensor, options)
+    return converted, tensor
+
+
+def _to_onnx(step: Any, tensor: Tensor, options: Mapping[str, Any]) -> onnx.ModelProto:
     from skl2onnx import to_onnx  # slow to import, needed by few models
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 
@@ -169,7 +181,7 @@ def _stock_step(graph: Graph, step: Any, tensor: Tensor) -> Tensor:
         step, options = _text_options(step)
     else:
         options = {}
-    converted = _to_onnx(graph, step, tensor, options)
+    converted, tensor = _stock(graph, step, tensor, options)
     (result,) = graph.embed(converted, [tensor.name])[:1]
     declared = converted.graph.output[0].type.tensor_type
     width = declared.shape.dim[1].dim_value if len(declared.shape.dim) > 1 else 0
@@ -206,7 +218,7 @@ def _stock_model(graph: Graph, model: Any, tensor: Tensor) -> dict[str, str]:
             options["zipmap"] = False
     if isinstance(model, VotingClassifier):
         model = copy.copy(model).set_params(flatten_transform=False)  # matters to transform() alone
-    converted = _to_onnx(graph, model, tensor, options)
+    converted, tensor = _stock(graph, model, tensor, options)
     results = graph.embed(converted, [tensor.name])
     flat = graph.constant(np.array([-1], np.int64))
     if task is Task.regression:

@@ -74,9 +74,21 @@ def _function(graph: Graph, step: Any, block: Block) -> Block:
         raise Unsupported(f"FunctionTransformer({getattr(func, '__name__', func)!s})")
     tensor = graph.matrix(block)
     if func is np.log1p:
-        added = graph.node("Add", [tensor.name, graph.constant(np.array(1.0))])
-        return Block.of(Tensor(graph.node("Log", [added]), tensor.width, tensor.type))
+        return Block.of(Tensor(_log1p(graph, tensor.name), tensor.width, tensor.type))
     return Block.of(Tensor(graph.node(_FUNCTIONS[func], [tensor.name]), tensor.width, tensor.type))
+
+
+def _log1p(graph: Graph, x: str) -> str:
+    """log(1 + x) without losing small x: log(u) * x / (u - 1) with u = 1 + x rounded (Kahan's correction)."""
+    one = graph.constant(np.array(1.0))
+    u = graph.node("Add", [x, one])
+    log = graph.node("Log", [u])
+    rest = graph.node("Sub", [u, one])
+    corrected = graph.node("Div", [graph.node("Mul", [log, x]), rest])
+    plain = graph.node("Or", [graph.node("IsInf", [u]), graph.node("IsNaN", [corrected])])
+    exact = graph.node("Where", [graph.node("Equal", [rest, graph.constant(np.array(0.0))]), x, corrected])
+    tiny_or_plain = graph.node("And", [plain, graph.node("Not", [graph.node("Equal", [u, one])])])
+    return graph.node("Where", [tiny_or_plain, log, exact])
 
 
 def _impute(graph: Graph, step: Any, block: Block) -> Block:
@@ -104,16 +116,19 @@ def _impute(graph: Graph, step: Any, block: Block) -> Block:
 
 def _missing(graph: Graph, value: Any, tensor: Tensor) -> str:
     if tensor.is_text:
-        is_null = value is None or (isinstance(value, float) and math.isnan(value)) or str(value) == "<NA>"
-        text = np.array([[NULL if is_null else str(value)]], object)
+        text = np.array([[NULL if _is_null(value) else str(value)]], object)
         return graph.node("Equal", [tensor.name, graph.constant(text)])
     if isinstance(value, (int, float, np.number)) and not math.isnan(value):
         return graph.node("Equal", [tensor.name, graph.constant(np.array(float(value)))])
     return graph.node("IsNaN", [tensor.name])
 
 
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
 def _is_null(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value)) or str(value) == "<NA>"
+    return value is None or _is_nan(value) or str(value) == "<NA>"
 
 
 def _texts(values: Array) -> Array:
@@ -142,9 +157,10 @@ def _one_hot(graph: Graph, step: Any, block: Block) -> Block:
         places = _one_hot_places(step, position, len(categories))
         unknown = _infrequent(step, position)
         width = len(places[0])
-        if not np.array_equal(places, np.eye(len(categories))):
+        joins_unknown = step.handle_unknown == "infrequent_if_exist" and unknown is not None
+        if joins_unknown or not np.array_equal(places, np.eye(len(categories))):
             spread = graph.node("MatMul", [hits, graph.constant(places)])
-            if step.handle_unknown == "infrequent_if_exist" and unknown is not None:
+            if joins_unknown:
                 known = graph.node("ReduceMax", [hits, graph.constant(np.array([1], np.int64))], keepdims=1)
                 absent = graph.node("Sub", [graph.constant(np.array(1.0)), known])
                 target = graph.constant((np.arange(width) == unknown).astype(float).reshape(1, -1))
@@ -184,7 +200,8 @@ def _ordinal(graph: Graph, step: Any, block: Block) -> Block:
         column = graph.matrix(block.pick([position]))
         categories = _categories(step, position, column)
         codes = np.arange(len(categories), dtype=float)
-        null = [i for i, value in enumerate(step.categories_[position].tolist()) if _is_null(value)]
+        # scikit-learn gives the code for missing values to NaN only; None is a category like any other
+        null = [i for i, value in enumerate(step.categories_[position].tolist()) if _is_nan(value)]
         codes[null] = float(step.encoded_missing_value)
         columns.append((encode_categories(graph, column, categories, unknown, codes.tolist()), 0))
     return Block(tuple(columns))

@@ -25,7 +25,7 @@ from fairway.packaging.contract import sample_columns
 from fairway.packaging.convert_onnx import external_files, onnx_signature, onnx_spec
 from fairway.packaging.convert_sklearn import convert_estimator
 from fairway.packaging.feeding import columns_seen, dtypes_of, feed_block, form_of
-from fairway.packaging.graph import Graph, MixedTrees, Unsupported, declare_outputs
+from fairway.packaging.graph import Graph, MixedTrees, Unsupported, declare_outputs, open_session
 from fairway.packaging.native import as_estimator, native_files
 from fairway.packaging.prove import TOLERANCE, Comparison, compare, time_both
 from fairway.packaging.rules import Refusals
@@ -174,7 +174,7 @@ class _Choice:
     ) -> ChosenEngine | None:
         self.progress(f"comparing with the original ({strategy})", 0.25 + 0.2 * len(attempts))
         try:
-            session = _session(candidate.model, threads=self.options.threads)
+            session = open_session(candidate.model, threads=self.options.threads)
             outputs = _as_served(self.outputs, session)
             served = OnnxEngine(session, candidate.spec, self._full(outputs))
             result = compare(
@@ -262,7 +262,7 @@ def _rounded_thresholds(run: _Choice) -> Candidate:
     candidate = _convert(run, Graph("float64"))
     model, changed = round_tree_thresholds(onnx.load_model_from_string(candidate.model))
     if not changed:
-        raise Unsupported("the model has no split thresholds to round")
+        raise Unsupported("there are no float64 split thresholds to round")
     return Candidate(model.SerializeToString(deterministic=True), candidate.spec)
 
 
@@ -280,17 +280,9 @@ def _convert(run: _Choice, graph: Graph) -> Candidate:
     block, feeds = feed_block(graph, run.contract, order, form)
     model = convert_estimator(graph, run.estimator, block)
     spec = EngineSpec(kind="onnx", file=ONNX_FILE, feeds=feeds)
-    session = _session(model.SerializeToString(), threads=1)
+    session = open_session(model.SerializeToString(), threads=1)
     declare_outputs(model, [(value.name, value.type, value.shape) for value in session.get_outputs()])
     return Candidate(model.SerializeToString(deterministic=True), spec)
-
-
-def _session(model: bytes | str, *, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # a conversion that does not load is an attempt, not an alarm
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 _ONNX_FLOATS = {"tensor(float)": DType.float32, "tensor(double)": DType.float64}
@@ -312,7 +304,7 @@ def _given_onnx_engine(source: SourceModel, contract: Contract, *, threads: int 
     _, outputs = onnx_signature(data)
     spec = onnx_spec(data, contract, file=ONNX_FILE)
     with_weights = external_files(data) and source.path is not None
-    session = _session(str(source.path) if with_weights else data, threads=threads)
+    session = open_session(str(source.path) if with_weights else data, threads=threads)
     return OnnxEngine(session, spec, msgspec.structs.replace(contract, outputs=outputs))
 
 

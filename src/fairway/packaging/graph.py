@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.compose
+import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from fairway.core.columns import Array
@@ -176,6 +177,24 @@ class Graph:
         model = helper.make_model(graph, opset_imports=opsets, producer_name="fairway")
         model.ir_version = _IR_VERSION
         return model
+
+
+def open_session(model: bytes | str, *, threads: int = 1) -> ort.InferenceSession:
+    """A session on a model's bytes, or on its file. A conversion that does not load raises, and logs nothing."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def runs(model: onnx.ModelProto) -> bool:
+    """Whether the runtime accepts the graph."""
+    try:
+        open_session(model.SerializeToString())
+    except Exception:  # noqa: BLE001 - onnxruntime raises anything
+        return False
+    return True
 
 
 _RUNTIME_TYPES = {
