@@ -107,13 +107,20 @@ def _sort_sets(schema: Any) -> None:
 
 
 def _reset_counters(schema: Any) -> None:
-    """Neighbour trees count the queries they answered (positions 7 to 10 of their state) and store the counts."""
+    """Zeroes what scikit-learn remembers of a process and not of a model.
+
+    Neighbour trees count the queries they answered (positions 7 to 10 of their state), and text vectorizers
+    keep the address of the stop words they checked last.
+    """
     for node in _nodes(schema):
-        if str(node.get("__class__")).startswith(("KDTree", "BallTree")) and isinstance(
-            node.get("content"), dict
-        ):
-            for count in node["content"]["content"][7:11]:
+        content = node.get("content")
+        if not isinstance(content, dict):
+            continue
+        if str(node.get("__class__")).startswith(("KDTree", "BallTree")):
+            for count in content["content"][7:11]:
                 count["content"] = "0"
+        if isinstance(content.get("_stop_words_id"), dict):
+            content["_stop_words_id"]["content"] = "0"
 
 
 def _without_ids(item: Any) -> Any:
