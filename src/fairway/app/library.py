@@ -35,6 +35,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     contract: Contract
     home: str
     is_new: bool
+    notes: tuple[str, ...] = ()
 
 
 def _silent(stage: str, fraction: float) -> None:
@@ -113,6 +114,7 @@ def deploy(
             contract=packaged.contract,
             home=str(place.path),
             is_new=is_new,
+            notes=packaged.notes,
         )
 
 

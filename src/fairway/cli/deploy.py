@@ -86,4 +86,6 @@ def _report(deployed: Deployment) -> None:
             f"  {timings.batch_rows} rows  {seconds_text(timings.original_batch_seconds)} -> "
             f"{seconds_text(timings.served_batch_seconds)} ({batch:.1f}x)"
         )
+    for note in deployed.notes:
+        print_line(f"  note     {note}")
     print_line(f"Serve it:  fairway serve {deployed.name}")

@@ -72,4 +72,6 @@ def run(
         return
     print_line(f"{path}   {packaged.digest}")
     print_line(f"  engine   {packaged.engine}: {packaged.proof.reason}")
+    for note in packaged.notes:
+        print_line(f"  note     {note}")
     print_line(f"Register it:  fairway register {path} --name NAME")

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fairway.core.contract import Contract
 from fairway.core.errors import InvalidInput
-from fairway.packaging.contract_text import contract_from_text
 from fairway.packaging.engine import ConversionOptions
 
 ModelArgument = Annotated[
@@ -61,11 +59,11 @@ def conversion_options(tolerance: float | None, allow_flips: int, native: bool) 
     )
 
 
-def read_contract(path: str | None) -> Contract | None:
+def read_contract(path: str | None) -> str | None:
+    """The contract's TOML text; what it leaves to the data (imputation) is worked out while packaging."""
     if path is None:
         return None
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"the contract {path} cannot be read: {error}.") from error
-    return contract_from_text(text)
