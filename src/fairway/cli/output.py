@@ -26,7 +26,7 @@ def print_table(
     table = Table(*headings, title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row))
-    console = Console(soft_wrap=not sys.stdout.isatty())
+    console = Console(soft_wrap=not sys.stdout.isatty(), markup=False)  # names may hold brackets
     console.print(table)
 
 
