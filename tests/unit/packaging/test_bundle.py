@@ -79,16 +79,6 @@ def test_a_full_disk_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_really_full_disk() -> None:
-    """/dev/full gives the true error code; no bundle can be written below a file."""
-    with (
-        pytest.raises(OSError, match="No space left") as caught,
-        open("/dev/full", "wb", buffering=0) as file,
-    ):
-        file.write(b"x")
-    assert caught.value.errno == errno.ENOSPC
-
-
 class TestDamage:
     def test_no_directory(self, tmp_path: Path) -> None:
         with pytest.raises(NotFound):
