@@ -40,12 +40,11 @@ _OTHER = Rule()
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What an audit is willing to read: opcodes in all, pickles inside pickles, bytes once decompressed."""
+    """What an audit is willing to read: opcodes in all, pickles inside pickles, parts of a tuple used as a key."""
 
     opcodes: int = 100_000_000
     nested_pickles: int = 1000
     key_parts: int = 10_000
-    bytes: int = 16 * 2**30
 
 
 class PickleAudit(msgspec.Struct, frozen=True, kw_only=True):

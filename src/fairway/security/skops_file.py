@@ -8,6 +8,7 @@ here is asked about all others.
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from typing import Any
 
@@ -20,6 +21,7 @@ from fairway.core.errors import (
 )
 from fairway.security.allow_list import rule_for, today
 from fairway.security.compression import MAX_BYTES, MAX_RATIO, SMALL_BYTES
+from fairway.security.lightgbm_text import check_lightgbm
 from fairway.security.saved_versions import version_warnings_refused
 from fairway.security.tree_bounds import check_trees
 
@@ -57,6 +59,8 @@ def load_skops(data: bytes, trusted: tuple[str, ...] = (), *, source: str = "the
             refused,
             hint=f"Only if you know this code and where the file comes from, allow it with: {flags}",
         )
+    if any(name.startswith("lightgbm.") for name in names):
+        _check_boosters(data, source)
     with version_warnings_refused(source):
         try:
             model = skops.io.loads(data, trusted=list(names))
@@ -69,6 +73,23 @@ def load_skops(data: bytes, trusted: tuple[str, ...] = (), *, source: str = "the
             ) from error
     check_trees(model)
     return model
+
+
+def _check_boosters(data: bytes, source: str) -> None:
+    """Looks at every LightGBM model in the archive, which holds them as text."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        pending = [json.loads(archive.read(SCHEMA))]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            content = item.get("content")
+            if item.get("__loader__") == "JsonNode" and isinstance(content, str):
+                value = json.loads(content)
+                if isinstance(value, str) and value.startswith("tree"):
+                    check_lightgbm(value, source)
+            pending.extend(item.values())
+        elif isinstance(item, list):
+            pending.extend(item)
 
 
 def is_allowed(name: str) -> bool:

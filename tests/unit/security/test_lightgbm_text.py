@@ -41,8 +41,8 @@ def test_real_models_pass(parameters: dict[str, object]) -> None:
 def test_a_pickled_booster_is_looked_at_too() -> None:
     booster = lightgbm.Booster(model_str=TEXT)
     load_pickle(pickle.dumps(booster))
-    damaged = pickle.dumps(booster).replace(b"num_leaves=", b"num_leaves=9", 1)
-    with pytest.raises(CorruptBundle):
+    damaged = re.sub(rb"\nleft_child=\d", b"\nleft_child=0", pickle.dumps(booster), count=1)
+    with pytest.raises(CorruptBundle, match="pickled LightGBM booster"):
         load_pickle(damaged)
 
 

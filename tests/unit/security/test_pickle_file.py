@@ -103,6 +103,14 @@ def test_a_name_that_has_moved_since_is_a_matter_of_version() -> None:
         load_pickle(moved)
 
 
+def test_names_as_numpy_1_wrote_them() -> None:
+    value = {"a": np.arange(3.0), "b": np.float64(2.5), "c": np.array(["x", None], object)}
+    data = pickle.dumps(value, 2).replace(b"numpy._core.", b"numpy.core.")
+    assert b"numpy.core.multiarray" in data
+    back = load_pickle(data)
+    assert repr(back) == repr(value)
+
+
 def test_a_library_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xgboost", None)
     with pytest.raises(MissingExtra, match=r"pip install 'fairway\[xgboost\]'"):
