@@ -13,8 +13,15 @@ import zipfile
 from pathlib import Path
 
 from fairway.core.bundle import UNSEALED
-from fairway.core.errors import CorruptBundle, NotFound, StorageFull
-from fairway.packaging.bundle import MANIFEST, Bundle, is_safe_path, new_directory, read_bundle
+from fairway.core.errors import CorruptBundle, NotFound
+from fairway.packaging.bundle import (
+    MANIFEST,
+    Bundle,
+    full_disk_told,
+    is_safe_path,
+    new_directory,
+    read_bundle,
+)
 
 SUFFIX = ".fairway"
 FILES = 10_000
@@ -22,7 +29,6 @@ TOTAL_BYTES = 64 * 1024**3
 RATIO = 200
 """Most bytes a compressed byte may become; a zip bomb has a thousand and more."""
 _CHUNK_BYTES = 1 << 20
-_NO_SPACE = 28  # errno.ENOSPC
 
 
 def archive(directory: Path, path: Path) -> str:
@@ -30,20 +36,19 @@ def archive(directory: Path, path: Path) -> str:
     bundle = read_bundle(directory)
     names = [MANIFEST, *sorted(bundle.manifest.files)]
     names += sorted(name for name in UNSEALED - {MANIFEST} if (directory / name).is_file())
-    descriptor, fresh = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as target:
-            for name in names:
-                _add(target, directory / name, name)
-        Path(fresh).replace(path)
-    except OSError as error:
-        if error.errno == _NO_SPACE:
-            raise StorageFull(
-                f"the disk of {path} is full.", hint="Free some space and try again."
-            ) from error
-        raise
-    finally:
-        Path(fresh).unlink(missing_ok=True)
+    with full_disk_told(path):
+        descriptor, fresh = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with (
+                os.fdopen(descriptor, "wb") as file,
+                zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as target,
+            ):
+                for name in names:
+                    _add(target, directory / name, name)
+            Path(fresh).chmod(0o644)  # mkstemp makes it private
+            Path(fresh).replace(path)
+        finally:
+            Path(fresh).unlink(missing_ok=True)
     return bundle.digest
 
 

@@ -165,28 +165,36 @@ def is_safe_path(path: str) -> bool:
 @contextmanager
 def new_directory(directory: Path) -> Iterator[Path]:
     """A directory to fill, moved to `directory` at the end; removed if anything goes wrong before."""
+    taken = AlreadyExists(f"{directory} is already there.", hint="Remove it or choose another place.")
     if directory.exists() or directory.is_symlink():
-        raise AlreadyExists(f"{directory} is already there.", hint="Remove it or choose another place.")
-    fresh: Path | None = None
-    try:
+        raise taken
+    with full_disk_told(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-        yield fresh
-        fresh.chmod(0o755)  # mkdtemp makes it private; a server may run as another user
-        fresh.rename(directory)
+        try:
+            yield fresh
+            fresh.chmod(0o755)  # mkdtemp makes it private; a server may run as another user
+            fresh.rename(directory)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # somebody else just made it
+                raise taken from error
+            raise
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+@contextmanager
+def full_disk_told(where: Path) -> Iterator[None]:
+    """Turns the errors of a full disk, quota or file size limit into StorageFull."""
+    try:
+        yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageFull(
-                f"the disk of {directory} is full.", hint="Free some space and try again."
-            ) from error
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            raise AlreadyExists(
-                f"{directory} is already there.", hint="Somebody else just made it."
+                f"there is no room left to write {where} ({error.strerror}).",
+                hint="Free some space and try again.",
             ) from error
         raise
-    finally:
-        if fresh is not None and fresh.exists():
-            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from fairway.core.bundle import EngineSpec, Proof, Timings
 from fairway.core.columns import Columns, Outputs
 from fairway.core.contract import Contract
-from fairway.packaging.bundle import write_bundle, write_file
+from fairway.packaging.bundle import full_disk_told, write_bundle, write_file
 from fairway.packaging.card import data_digest, in_sample_metrics, write_card
 from fairway.packaging.contract import sample_columns
 from fairway.packaging.engine import ConversionOptions
@@ -82,8 +82,9 @@ def package(
         progress("answering the golden rows", 0.78)
         spec = plan.final_spec(chosen)
         parts = {**chosen.files, **plan.prepare_files}
-        for path, content in parts.items():
-            write_file(Path(scratch) / path, content)
+        with full_disk_told(Path(scratch)):
+            for path, content in parts.items():
+                write_file(Path(scratch) / path, content)
         served = load(Path(scratch), spec, final, threads=options.threads)
         golden = make_golden(served, final, columns)
         answers = _answers(served, columns)

@@ -74,8 +74,26 @@ def test_a_full_disk_leaves_nothing_behind(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageFull, match="is full"):
+    with pytest.raises(StorageFull, match="no room left to write"):
         bundle()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_limit_of_the_system_itself(tmp_path: Path) -> None:
+    """The kernel refuses the write, in a process that may not write files beyond 500 bytes."""
+    code = (
+        "import resource, sys, pathlib\n"
+        "from fairway.core.errors import StorageFull\n"
+        "from fairway.packaging.bundle import write_bundle\n"
+        "from tests.unit.packaging.conftest import PARTS\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))\n"
+        "try:\n    write_bundle(pathlib.Path(sys.argv[1]), **PARTS)\n"
+        "except StorageFull as error:\n    print(error)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "bundle")], capture_output=True, text=True, check=True
+    )
+    assert "File too large" in told.stdout
     assert list(tmp_path.iterdir()) == []
 
 
