@@ -86,7 +86,7 @@ def parse_reference(text: str) -> Reference:
         return Reference(check_model_name(name), alias=check_alias(alias))
     if ":" in text:
         name, _, version = text.rpartition(":")
-        if not version.isdecimal() or int(version) < 1:
+        if not version.isdecimal() or len(version) > 9 or int(version) < 1:
             raise InvalidInput(
                 f"{version!r} in {text!r} is not a version: versions are whole numbers from 1."
             )
