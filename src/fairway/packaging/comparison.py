@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from fairway.core.columns import Array, Columns, Outputs
-from fairway.core.contract import Contract, DType, Task
+from fairway.core.conform import nulls_of
+from fairway.core.contract import Contract, DType, Field, Task
 from fairway.core.errors import ModelFailed
-from fairway.packaging.convert_sklearn import preparation, read_trees
+from fairway.packaging.convert_sklearn import preparation
 from fairway.packaging.forest import Forest
 from fairway.packaging.graph import Unsupported
 from fairway.packaging.probe_rows import (
@@ -24,6 +25,7 @@ from fairway.packaging.probe_rows import (
     text_rows,
     unseen_rows,
 )
+from fairway.packaging.read_trees import read_trees
 from fairway.packaging.rules import Refusals
 from fairway.runtimes.base import Engine
 from fairway.runtimes.estimator import EstimatorEngine, InputForm, feature_names
@@ -56,15 +58,17 @@ def comparison_rows(
     seed: int,
     max_rows: int,
 ) -> ComparisonRows:
-    """Sample and generated rows, at most `max_rows` of each. Rows that the original refuses are left out.
+    """Sample and generated rows, at most `max_rows` of each. Rows that the original refuses for a null or an
+    unseen category are left out.
 
-    Raises `ModelFailed` when the original refuses the sample itself.
+    Raises `ModelFailed` when the original refuses sample rows for any other reason.
     """
     rng = np.random.default_rng(seed)
     if sample.rows > max_rows:
         sample = sample.take(np.sort(rng.choice(sample.rows, max_rows, replace=False)))
+    sample, answer = _accepted(original, contract, sample, seed=seed)
     kinds: dict[str, list[Columns]] = {"sample": [sample]}
-    answers: dict[str, list[Outputs]] = {"sample": [original.predict(sample)]}
+    answers: dict[str, list[Outputs]] = {"sample": [answer]}
 
     def keep(kind: str, rows: Columns | None) -> bool:
         """False when the original refuses these rows."""
@@ -109,6 +113,32 @@ def comparison_rows(
         by_kind={kind: sum(rows.rows for rows in columns) for kind, columns in kinds.items()},
         refused=Refusals(nulls=no_null, categories=no_unseen),
     )
+
+
+def _accepted(original: Engine, contract: Contract, sample: Columns, *, seed: int) -> tuple[Columns, Outputs]:
+    """The sample rows without nulls in fields where the original refuses them, and the answers to them."""
+    try:
+        return sample, original.predict(sample)
+    except ModelFailed:
+        nulls = {
+            field: nulls_of(sample[field.name]).reshape(sample.rows, -1).any(axis=1) for field in contract
+        }
+        nulls = {field: missing for field, missing in nulls.items() if missing.any()}
+        complete = sample.take(~np.any(list(nulls.values()), axis=0)) if nulls else sample
+        if complete.rows in (0, sample.rows):
+            raise
+    original.predict(complete)  # what is refused now is refused for another reason
+
+    def refuses(field: Field) -> bool:
+        try:
+            original.predict(null_rows(contract, complete, field, seed=seed))
+        except ModelFailed:
+            return True
+        return False
+
+    refused = [missing for field, missing in nulls.items() if refuses(field)]
+    kept = sample.take(~np.any(refused, axis=0)) if refused else sample
+    return kept, original.predict(kept)
 
 
 def _crossings(

@@ -23,14 +23,10 @@ from sklearn.svm import LinearSVC
 
 from fairway.core.contract import Task
 from fairway.packaging.boosters import register as register_boosters
-from fairway.packaging.convert_catboost import read_catboost
-from fairway.packaging.convert_lightgbm import read_lightgbm
 from fairway.packaging.convert_steps import TRANSLATED
-from fairway.packaging.convert_trees import read_sklearn_trees
-from fairway.packaging.convert_xgboost import read_xgboost
 from fairway.packaging.graph import ML_OPSET, OPSET, Block, Graph, Tensor, Unsupported, runs
-from fairway.packaging.tree_model import TreeModel, tree_outputs
-from fairway.runtimes import lightgbm, xgboost
+from fairway.packaging.read_trees import read_trees
+from fairway.packaging.tree_model import tree_outputs
 from fairway.runtimes.estimator import task_of
 
 _WORDS_IN_PYTHON = r"(?u)\b\w\w+\b"
@@ -68,27 +64,6 @@ def preparation(estimator: Any) -> tuple[list[Any], Any]:
         inner, last = preparation(estimator.steps[-1][1])
         return [*before, *inner], last
     return [], estimator
-
-
-def read_trees(model: Any) -> TreeModel | None:
-    """The tree model of any library inside a bare (not pipelined) estimator, or None. Raises `Unsupported`."""
-    library, name = type(model).__module__.split(".")[0], type(model).__name__
-    if type(model) is xgboost.BoosterModel:
-        return read_xgboost(model.booster, classes=getattr(model, "classes_", None))
-    if type(model) is lightgbm.BoosterModel:
-        return read_lightgbm(model.booster, classes=getattr(model, "classes_", None))
-    if library == "xgboost" and hasattr(model, "get_booster"):
-        classes = np.asarray(model.classes_) if hasattr(model, "classes_") else None
-        best = getattr(model, "best_iteration", None) if model.early_stopping_rounds else None
-        if hasattr(model, "classes_") != (task_of(model) is Task.classification):
-            raise Unsupported(f"{name} without labels")
-        return read_xgboost(model.get_booster(), classes=classes, rounds=None if best is None else best + 1)
-    if library == "lightgbm" and hasattr(model, "booster_"):
-        classes = np.asarray(model.classes_) if hasattr(model, "classes_") else None
-        return read_lightgbm(model.booster_, classes=classes)
-    if library == "catboost":
-        return read_catboost(model)
-    return read_sklearn_trees(model)
 
 
 def apply_step(graph: Graph, step: Any, block: Block) -> Block:

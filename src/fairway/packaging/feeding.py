@@ -27,9 +27,9 @@ def form_of(estimator: Any, sample: Sample) -> InputForm:
         return "column"
     if not sample.as_frame or not columns:
         return "matrix"
-    if hasattr(estimator, "has_categories"):
-        return "frame" if estimator.has_categories else "matrix"
     names = feature_names(estimator)
+    if getattr(estimator, "has_categories", False):
+        return "frame"  # a bare booster whose categories are pandas'
     if names is not None:
         return "frame" if set(names) <= set(columns) else "matrix"
     fitted_on_array = getattr(estimator, "n_features_in_", None) is not None

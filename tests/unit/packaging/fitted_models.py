@@ -24,6 +24,8 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
     StackingClassifier,
+    StackingRegressor,
+    VotingClassifier,
 )
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.impute import SimpleImputer
@@ -292,6 +294,27 @@ MODELS: dict[str, Callable[[], Fitted]] = {
             cv=2,
         ),
         *_cancer,
+    ),
+    "vote of boosters": lambda: _array(
+        VotingClassifier(
+            [
+                ("x", xgboost.XGBClassifier(n_estimators=5, n_jobs=1)),
+                ("l", lightgbm.LGBMClassifier(n_estimators=5, **QUIET)),
+                ("h", HistGradientBoostingClassifier(max_iter=5)),
+            ],
+            voting="soft",
+        ),
+        *_numbers(),
+    ),
+    "stack of boosters": lambda: _array(
+        StackingRegressor(
+            [
+                ("x", xgboost.XGBRegressor(n_estimators=5, n_jobs=1)),
+                ("l", lightgbm.LGBMRegressor(n_estimators=5, **QUIET)),
+            ],
+            cv=2,
+        ),
+        *_diabetes,
     ),
     "logarithm, linear regression": lambda: _array(
         make_pipeline(FunctionTransformer(np.log1p), LinearRegression()), *_wine

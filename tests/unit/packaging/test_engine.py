@@ -5,6 +5,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import lightgbm
 import msgspec
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from fairway.packaging.engine import ChosenEngine, ConversionOptions, choose_eng
 from fairway.packaging.source import Sample, SourceModel
 from fairway.runtimes.base import load
 from fairway.runtimes.python import read_function
-from tests.unit.packaging.fitted_models import MODELS, Fitted, payments
+from tests.unit.packaging.fitted_models import MODELS, QUIET, Fitted, payments
 
 OPTIONS = ConversionOptions(max_rows=4000)
 
@@ -152,11 +153,20 @@ def test_what_the_original_refuses_is_reported_and_not_held_against_the_conversi
     assert chosen.refused.nulls == frozenset()
 
 
+def test_sample_rows_with_nulls_that_the_model_refuses_are_left_out_and_reported() -> None:
+    fitted = MODELS["logistic regression"]()
+    gaps = fitted.frame.copy()
+    gaps.iloc[:5, 0] = np.nan
+    chosen = choose(fitted.model, Sample(frame=gaps, as_frame=False))
+    assert chosen.refused.nulls == {"x0"}
+    assert chosen.proof.rows_by_kind == {"sample": len(gaps) - 5}
+
+
 def test_a_sample_that_the_model_cannot_predict_is_an_error_that_says_so() -> None:
     fitted = MODELS["logistic regression"]()
     broken = fitted.frame.copy()
-    broken.iloc[0, 0] = np.nan
-    with pytest.raises(ModelFailed, match="NaN"):
+    broken.iloc[0, 0] = np.inf
+    with pytest.raises(ModelFailed, match="infinity"):
         choose(fitted.model, Sample(frame=broken, as_frame=False))
 
 
@@ -166,6 +176,19 @@ def test_columns_go_in_by_name_whatever_their_order() -> None:
     model = make_pipeline(StandardScaler(), RandomForestClassifier(5, random_state=0)).fit(frame, target)
     chosen = choose(model, Sample(frame=frame[["age", "amount"]]))
     assert chosen.proof.label_flips == 0
+    assert chosen.spec.feeds[0].fields == ("amount", "age")
+
+
+@pytest.mark.parametrize("kind", ["xgboost", "lightgbm"])
+def test_boosters_take_their_columns_by_name(kind: str) -> None:
+    frame, target = payments(nulls=False)
+    frame = frame[["amount", "age"]]
+    if kind == "xgboost":
+        booster = xgboost.XGBClassifier(n_estimators=5, n_jobs=1).fit(frame, target).get_booster()
+    else:
+        booster = lightgbm.LGBMClassifier(n_estimators=5, **QUIET).fit(frame, target).booster_
+    chosen = choose(booster, Sample(frame=frame[["age", "amount"]]), kind=kind)
+    assert chosen.spec.kind == "onnx"
     assert chosen.spec.feeds[0].fields == ("amount", "age")
 
 
