@@ -69,9 +69,14 @@ class LiveVersion:
 
 
 class CostCurve:
-    """Seconds per call by rows, learned while serving: a moving average for each power of two of rows."""
+    """Seconds per call by rows, learned while serving: a low moving average for each power of two of rows.
 
-    _WEIGHT = 0.1
+    It falls fast and rises slowly, because what makes a call take longer than usual is nearly always the machine
+    and not the model; believing it would send quick calls to threads, where they take longer still.
+    """
+
+    _DOWN = 0.2
+    _UP = 0.01
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
@@ -79,7 +84,10 @@ class CostCurve:
     def learn(self, rows: int, seconds: float) -> None:
         size = rows.bit_length()
         known = self._seconds.get(size)
-        self._seconds[size] = seconds if known is None else known + self._WEIGHT * (seconds - known)
+        if known is None:
+            self._seconds[size] = seconds
+        else:
+            self._seconds[size] = known + (self._UP if seconds > known else self._DOWN) * (seconds - known)
 
     def expect(self, rows: int) -> float:
         """Expected seconds; from the nearest smaller size seen, scaled up, where this size is new."""

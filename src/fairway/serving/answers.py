@@ -52,7 +52,7 @@ def read_request(
     else:
         raise UnsupportedContent(
             f"Content type {kind.decode('latin-1')!r} is not read here.",
-            hint="Send application/json or text/csv.",
+            hint="Send application/json or text/csv; with curl: -H 'content-type: application/json'.",
         )
     request = Request(
         model=model,
