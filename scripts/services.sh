@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the servers that the tests start by themselves, when they are missing: PostgreSQL 14 or newer.
-# Prints the folder of its programs. Debian and Ubuntu by apt-get; elsewhere it says what to install.
+# Installs what the tests need besides Python packages, when it is missing: PostgreSQL 14 or newer, which they start by
+# themselves, and curl, which the guides use. Prints the folder of PostgreSQL's programs. Debian and Ubuntu by apt-get; elsewhere it says what to install.
 set -euo pipefail
 
 find_postgres() {
@@ -16,12 +16,16 @@ find_postgres() {
   return 1
 }
 
-if find_postgres; then
+missing=()
+find_postgres >/dev/null || missing+=(postgresql)
+command -v curl >/dev/null || missing+=(curl)
+if [[ ${#missing[@]} == 0 ]]; then
+  find_postgres
   exit 0
 fi
 
 if ! command -v apt-get >/dev/null; then
-  echo "The tests need a PostgreSQL server. Install PostgreSQL 14 or newer and put initdb and pg_ctl on PATH," >&2
+  echo "The tests need ${missing[*]}. Install PostgreSQL 14 or newer and put initdb and pg_ctl on PATH," >&2
   echo "or name their folder in FAIRWAY_POSTGRES_BIN." >&2
   exit 1
 fi
@@ -29,17 +33,17 @@ fi
 as_root=()
 if [[ $(id -u) != 0 ]]; then
   if ! command -v sudo >/dev/null; then
-    echo "The tests need a PostgreSQL server. As root, run: apt-get install postgresql" >&2
+    echo "The tests need ${missing[*]}. As root, run: apt-get install ${missing[*]}" >&2
     exit 1
   fi
   as_root=(sudo)
 fi
 
-install_postgres() {
+install() {
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -y --no-install-recommends postgresql >&2
+    apt-get install -y --no-install-recommends "${missing[@]}" >&2
 }
 
-echo "Installing PostgreSQL for the tests ..." >&2
-install_postgres || { "${as_root[@]}" apt-get update >&2 && install_postgres; }
+echo "Installing ${missing[*]} for the tests ..." >&2
+install || { "${as_root[@]}" apt-get update >&2 && install; }
 find_postgres

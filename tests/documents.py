@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-_FENCE = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 READY_SECONDS = 60
 
 
@@ -44,7 +44,7 @@ class Step:
 
 
 def steps(page: str) -> Iterator[Step]:
-    for match in _FENCE.finditer(page):
+    for match in FENCE.finditer(page):
         indent, language, options, body = match.groups()
         line = page[: match.start()].count("\n") + 2
         text = "".join(row.removeprefix(indent) for row in body.splitlines(keepends=True))
@@ -60,13 +60,13 @@ def steps(page: str) -> Iterator[Step]:
         elif language == "sh":
             yield Step("sh", text, line, exit_code=wanted)
         elif language == "console":
-            commands = list(_commands(text))
-            for i, (offset, command) in enumerate(commands):
-                last = i == len(commands) - 1
+            found = list(commands(text))
+            for i, (offset, command) in enumerate(found):
+                last = i == len(found) - 1
                 yield Step("sh", command, line + offset, exit_code=wanted if last else 0)
 
 
-def _commands(text: str) -> Iterator[tuple[int, str]]:
+def commands(text: str) -> Iterator[tuple[int, str]]:
     """`$ ` lines with their continuation lines (a backslash at the end, or a here-document)."""
     rows = text.splitlines()
     i = 0
@@ -86,28 +86,37 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._log = folder / "serve.log"
         self._servers: list[subprocess.Popen[bytes]] = []
         self._ports = {"8080": str(_free_port()), "8081": str(_free_port())}
         self._environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "FAIRWAY_HOME": str(folder / "home"),
+            "FAIRWAY_SERVING_PORT": self._ports["8080"],
+            "FAIRWAY_SERVING_GRPC_PORT": self._ports["8081"],
+            "LOGNAME": "ann",
             "NO_COLOR": "1",
             "COLUMNS": "110",
         }
         (folder / "examples").symlink_to(ROOT / "examples")
 
-    def take(self, step: Step) -> None:
-        """Raises AssertionError with what was printed when a step ends otherwise than the page says."""
+    def take(self, step: Step) -> str:
+        """What the step printed, with the ports of the page. Raises AssertionError, with what was printed, when
+        the step ends otherwise than the page says."""
         text = re.sub(r"\b(8080|8081)\b", lambda match: self._ports[match[1]], step.text)
         if step.kind == "file":
             (self._folder / step.name).write_text(text, encoding="utf-8")
-        elif step.kind == "python":
-            self._run([sys.executable, "-c", text], step)
+            return ""
+        if step.kind == "python":
+            printed = self._run([sys.executable, "-c", text], step)
         elif text.startswith("fairway serve"):
-            self._serve(text.removesuffix("&").strip())
+            printed = self._serve(text.removesuffix("&").strip())
         else:
-            self._run(["bash", "-euo", "pipefail", "-c", text], step)
+            printed = self._run(["bash", "-euo", "pipefail", "-c", text], step)
+        for port, ours in self._ports.items():
+            printed = printed.replace(ours, port)
+        return printed.replace(str(self._folder / "home"), "~/.fairway")
 
     def close(self) -> None:
         for server in self._servers:
@@ -115,7 +124,7 @@ class Reader:
         for server in self._servers:
             server.wait(30)
 
-    def _run(self, command: list[str], step: Step) -> None:
+    def _run(self, command: list[str], step: Step) -> str:
         done = subprocess.run(
             command,
             cwd=self._folder,
@@ -128,16 +137,16 @@ class Reader:
             check=False,
         )
         assert done.returncode == step.exit_code, (
-            f"line {step.line} ended with {done.returncode}, not {step.exit_code}:\n{step.text}\n{done.stdout}"
+            f"line {step.line} ended with {done.returncode}, not {step.exit_code}:\n{step.text}\n{done.stdout}\n"
+            + "\n".join(f"server ended with {s.poll()}:\n{self._log.read_text()}" for s in self._servers)
         )
+        return done.stdout
 
-    def _serve(self, command: str) -> None:
-        ports = [f"--port {self._ports['8080']}", f"--grpc-port {self._ports['8081']}"]
-        wanted = [port for port in ports if port.split()[0] + " " not in command]
-        log = self._folder / "serve.log"
+    def _serve(self, command: str) -> str:
+        log = self._log
         with log.open("wb") as output:
             server = subprocess.Popen(
-                ["bash", "-c", f"exec {command} {' '.join(wanted)}"],
+                ["bash", "-c", f"exec {command}"],
                 cwd=self._folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -150,6 +159,7 @@ class Reader:
             assert server.poll() is None, f"{command} ended with {server.returncode}:\n{log.read_text()}"
             assert time.monotonic() < deadline, f"{command} is not ready:\n{log.read_text()}"
             time.sleep(0.05)
+        return log.read_text()
 
 
 def _is_ready(port: int) -> bool:

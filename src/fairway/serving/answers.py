@@ -13,6 +13,7 @@ from fairway.core.request import Inputs, Request, new_request_id
 from fairway.inference.rows import SplitFrame, from_csv, from_instances, from_records, from_split
 from fairway.serving.v2 import DecodedBody, check_wanted, decode_body
 
+_JSON = b"application/json"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}\Z")
 
 
@@ -33,13 +34,16 @@ def read_request(
     """
     request_id = request_id_from(headers.get(b"x-request-id"))
     key = headers.get(b"x-fairway-key")
-    kind = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
-    if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+    kind = headers.get(b"content-type", _JSON)
+    if kind != _JSON:
+        kind = kind.partition(b";")[0].strip().lower()
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None and encoding.strip().lower() != b"identity":
         raise UnsupportedContent("Compressed bodies are not supported.", hint="Send the body as it is.")
     echoed: str | None = None
     wanted: tuple[str, ...] | None = None
     key_text = key.decode("latin-1") if key is not None else None
-    if kind == b"application/json" or kind.endswith(b"+json") or not kind:
+    if kind == _JSON or kind.endswith(b"+json") or not kind:
         parsed = decode_body(body)
         inputs = _one_form(parsed, contract)
         echoed = parsed.id
