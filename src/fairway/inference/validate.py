@@ -21,21 +21,18 @@ from fairway.core.conform import (
     canonical_dtype,
     conform,
     gather,
-    matrix_dtype,
     naive_utc,
     nulls_of,
 )
 from fairway.core.contract import Action, Contract, DType, Field
 from fairway.core.errors import ContractViolation, MalformedInput, PayloadTooLarge, Problem
 from fairway.core.request import Inputs
+from fairway.inference.matrix_limits import Broken, MatrixLimits, clean_range, nulls_pass
 
 FEW_ROWS = 4
-_ODD_VALUES = 4  # a row; beyond that one vectorised pass over the fields is cheaper than a look at each value
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _NAT = np.iinfo(np.int64).min
-Broken = Callable[[str, str, int], None]
-"""Told (field, rule, rows) about values that broke a rule and were let through, clipped or imputed."""
 
 
 class Validator:
@@ -47,7 +44,7 @@ class Validator:
         self._max_problems = max_problems
         self._names = tuple(field.name for field in contract)
         self._known = frozenset(self._names)
-        self._limits = _MatrixLimits(contract) if contract.is_matrix else None
+        self._limits = MatrixLimits(contract) if contract.is_matrix else None
         self._fields = [
             (field, canonical_dtype(field), _clean_value(field), _builder(field)) for field in contract
         ]
@@ -164,144 +161,9 @@ def violation(problems: Sequence[Problem], limit: int) -> ContractViolation:
     )
 
 
-class _MatrixLimits:
-    """The fields' limits as vectors, so that a matrix is judged in a handful of numpy operations."""
-
-    def __init__(self, contract: Contract) -> None:
-        self.dtype = matrix_dtype(contract)
-        self._names = [field.name for field in contract]
-        clean = [_clean_range(field) for field in contract]
-        self._clean = self._vector([low for low, _ in clean]), self._vector([high for _, high in clean])
-        passing = [_passing_range(field) for field in contract]
-        self._passing = (
-            self._vector([low for low, _ in passing]).tolist(),
-            self._vector([high for _, high in passing]).tolist(),
-        )
-        self._warned = [
-            [
-                ("on_range", *self._vector(_bounds(field.minimum, field.maximum)).tolist()),
-                ("on_outlier", *self._vector(_bounds(*(field.fence or (None, None)))).tolist()),
-            ]
-            for field in contract
-        ]
-        self._narrow = [
-            (i, np.dtype(field.dtype.value))
-            for i, field in enumerate(contract)
-            if field.dtype.is_float and np.dtype(field.dtype.value).itemsize < self.dtype.itemsize
-        ]
-        self._nulls_pass = [_nulls_pass(field) for field in contract]
-        self._some_nulls_pass = any(self._nulls_pass)
-        self._whole = np.array(
-            [i for i, field in enumerate(contract) if not field.dtype.is_float], dtype=np.intp
-        )
-        self._categories = [
-            (i, frozenset(float(c.value) for c in field.categories))
-            for i, field in enumerate(contract)
-            if field.categories
-        ]
-
-    def _vector(self, limits: Sequence[float]) -> Array:
-        with np.errstate(over="ignore"):
-            return np.array(limits, dtype=np.float64).astype(self.dtype)
-
-    def pack(self, values: Array) -> Array:
-        """The matrix in the contract's types, each field rounded to its own."""
-        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is not clean
-            if not self._narrow:
-                return values.astype(self.dtype, copy=False)
-            packed = values.astype(self.dtype)
-            for i, dtype in self._narrow:
-                packed[:, i] = packed[:, i].astype(dtype)
-            return packed
-
-    def judge(self, packed: Array, broken: Broken) -> bool:
-        """True when the matrix can be used as it is: no rule applies to any value, or those that do only warn,
-        and then the warnings are counted. False leaves everything to the full path."""
-        inside = (packed >= self._clean[0]) & (packed <= self._clean[1])
-        if b"\x00" not in inside.tobytes():  # a fifth of the time of inside.all() on a small matrix
-            return self._well_formed(packed)
-        odd = np.flatnonzero(~inside).tolist()
-        if len(odd) > _ODD_VALUES * len(packed):
-            return False
-        warnings: Counter[tuple[int, str]] = Counter()
-        width = len(self._names)
-        for place in odd:
-            value, column = packed.item(place), place % width
-            if value != value:  # noqa: PLR0124 - NaN
-                if not self._nulls_pass[column]:
-                    return False
-                continue
-            if not self._passing[0][column] <= value <= self._passing[1][column]:
-                return False
-            for rule, low, high in self._warned[column]:
-                if not low <= value <= high:
-                    warnings[column, rule] += 1
-        if not self._well_formed(packed):
-            return False
-        for (column, rule), hits in warnings.items():
-            broken(self._names[column], rule, hits)
-        return True
-
-    def _well_formed(self, packed: Array) -> bool:
-        """Integers and booleans are whole numbers, categories are known ones."""
-        if len(self._whole):
-            whole = packed[:, self._whole]
-            if self._some_nulls_pass:
-                whole = np.nan_to_num(whole)
-            if not (whole == np.floor(whole)).all():
-                return False
-        return all(_all_known(packed[:, i], known) for i, known in self._categories)
-
-
-def _all_known(values: Array, known: frozenset[float]) -> bool:
-    if len(values) <= 16:
-        return all(value in known or math.isnan(value) for value in values.tolist())
-    return bool((np.isin(values, np.array(sorted(known))) | np.isnan(values)).all())
-
-
-def _nulls_pass(field: Field) -> bool:
-    """Nulls that training never saw are let through too, but counted, which the full path does."""
-    return field.nullable and field.rules.on_null is Action.warn and field.missing_rate > 0
-
-
-def _bounds(low: float | None, high: float | None) -> tuple[float, float]:
-    return (-math.inf if low is None else low), (math.inf if high is None else high)
-
-
-def _type_range(field: Field) -> tuple[float, float]:
-    """Values the type itself can hold; integers as far as a float64 matrix holds them exactly."""
-    if field.dtype is DType.bool:
-        return 0, 1
-    if field.dtype.is_integer:
-        kind = np.iinfo(field.dtype.value)
-        return float(max(kind.min, 1 - EXACT_IN_FLOAT64)), float(min(kind.max, EXACT_IN_FLOAT64 - 1))
-    high = float(np.finfo(np.dtype(field.dtype.value)).max)
-    return -high, high
-
-
-def _clean_range(field: Field) -> tuple[float, float]:
-    """Numbers that break neither type, range nor fence."""
-    return _within(_type_range(field), (field.minimum, field.maximum), field.fence or (None, None))
-
-
-def _passing_range(field: Field) -> tuple[float, float]:
-    """Numbers that break nothing worse than a rule that warns. (Infinities take the full path in any case.)"""
-    limits = [
-        (field.minimum, field.maximum) if field.rules.on_range is not Action.warn else (None, None),
-        field.fence if field.fence and field.rules.on_outlier is not Action.warn else (None, None),
-    ]
-    return _within(_type_range(field), *limits)
-
-
-def _within(*limits: tuple[float | None, float | None]) -> tuple[float, float]:
-    lows = [low for low, _ in limits if low is not None]
-    highs = [high for _, high in limits if high is not None]
-    return max(lows), min(highs)
-
-
 def _clean_value(field: Field) -> Callable[[Any], bool]:
     """A test that one JSON value needs nothing done to it: right type, no rule broken."""
-    null_passes = _nulls_pass(field)
+    null_passes = nulls_pass(field)
     known = frozenset(category.value for category in field.categories)
     if field.shape:
         return lambda value: False
@@ -315,7 +177,7 @@ def _clean_value(field: Field) -> Callable[[Any], bool]:
         )
     if field.dtype is DType.timestamp:
         return _clean_timestamp(field, null_passes)
-    low, high = _clean_range(field)
+    low, high = clean_range(field)
     kinds: tuple[type, ...] = (int,) if field.dtype.is_integer else (float, int)
 
     def number(value: Any) -> bool:

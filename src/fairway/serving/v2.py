@@ -72,7 +72,7 @@ class InferBody(msgspec.Struct, gc=False):
 
 
 class DecodedBody(msgspec.Struct, gc=False):
-    """A body whose tensors have been read; `rows` is what was sent when they were not there."""
+    """A body whose tensors have been read; `rows` is what was sent when that was not V2 alone."""
 
     inputs: Inputs | None
     id: str | None
@@ -129,7 +129,10 @@ def decode_body(body: bytes) -> DecodedBody:
     wanted = None if read.outputs is None else tuple(output.name for output in read.outputs)
     key = None if read.parameters is None else read.parameters.get("key")
     inputs = None if read.inputs is None else _read_tensors(read.inputs)
-    return DecodedBody(inputs, read.id, read, wanted, None if key is None else str(key))
+    rows = (
+        read if inputs is None or read.dataframe_split or read.dataframe_records or read.instances else None
+    )
+    return DecodedBody(inputs, read.id, rows, wanted, None if key is None else str(key))
 
 
 def _read_tensors(inputs: list[Tensor]) -> Inputs:
