@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fairway.core.bundle import EngineSpec, Proof, Timings
-from fairway.core.columns import Columns, Outputs
 from fairway.core.contract import Contract
 from fairway.packaging.bundle import full_disk_told, write_bundle, write_file
 from fairway.packaging.card import data_digest, in_sample_metrics, write_card
@@ -18,12 +19,12 @@ from fairway.packaging.engine import ConversionOptions
 from fairway.packaging.environment import capture_environment
 from fairway.packaging.golden import make_golden
 from fairway.packaging.opening import open_model
-from fairway.packaging.plan import choose, make_plan
+from fairway.packaging.plan import answerable_rows, choose, make_plan
 from fairway.packaging.profile import make_profile
 from fairway.packaging.sample import read_sample
 from fairway.packaging.source import SourceModel
 from fairway.packaging.verify import verify_bundle
-from fairway.runtimes.base import Engine, load
+from fairway.runtimes.base import load
 
 ANSWERED_ROWS = 10_000
 """Most sample rows the served model answers for the profile of its outputs and the metrics of the card."""
@@ -78,6 +79,8 @@ def package(
     plan, chosen = choose(plan, options, _part(progress, 0.15, 0.75))
     final = plan.final_contract(chosen)
     columns = sample_columns(final, plan.sample)
+    rows = answerable_rows(final, columns, plan.refused)
+    asked = np.sort(np.random.default_rng(options.seed).permutation(rows)[:ANSWERED_ROWS])
     with tempfile.TemporaryDirectory(prefix="fairway-package-") as scratch:
         progress("answering the golden rows", 0.78)
         spec = plan.final_spec(chosen)
@@ -86,13 +89,12 @@ def package(
             for path, content in parts.items():
                 write_file(Path(scratch) / path, content)
         served = load(Path(scratch), spec, final, threads=options.threads)
-        golden = make_golden(served, final, columns)
-        answers = _answers(served, columns)
+        golden = make_golden(served, final, columns.take(rows))
+        answers = served.predict(columns.take(asked))
         served.unload()
     progress("profiling", 0.88)
     profile = make_profile(final, columns, answers)
     environment = capture_environment(spec, needs=_needs(spec))
-    rows = len(next(iter(answers.values())))
     card = write_card(
         model_type=_model_type(source),
         source_kind=source.kind,
@@ -104,7 +106,7 @@ def package(
         proof=chosen.proof,
         data=data_digest(data, columns),
         metrics=in_sample_metrics(
-            chosen.task, answers, None if plan.sample.target is None else plan.sample.target[:rows]
+            chosen.task, answers, None if plan.sample.target is None else plan.sample.target[asked]
         ),
         notes=plan.notes,
     )
@@ -141,10 +143,6 @@ def _model_type(source: SourceModel) -> str:
     name = type(source.model).__name__
     steps = [type(step).__name__ for _, step in getattr(source.model, "steps", ())]
     return f"{name}: {', '.join(steps)}" if steps else name
-
-
-def _answers(served: Engine, columns: Columns) -> Outputs:
-    return served.predict(columns.take(slice(0, min(ANSWERED_ROWS, columns.rows))))
 
 
 def _needs(spec: EngineSpec) -> tuple[str, ...]:

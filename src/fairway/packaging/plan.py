@@ -47,6 +47,7 @@ class Plan:
     prepare_entry: str | None = None
     prepare_files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    refused: Refusals = dataclasses.field(default_factory=Refusals)
 
     def original(self) -> Engine:
         inner = original_engine(self.source, self.inner_sample, self.inner_contract)
@@ -57,15 +58,12 @@ class Plan:
     def final_contract(self, chosen: ChosenEngine) -> Contract:
         if self.given is not None:
             return msgspec.structs.replace(self.given, outputs=chosen.outputs, task=chosen.task)
-        refused = chosen.refused
-        if self.prepare is not None:  # fields before preparation refuse other things than those behind it
-            refused = _refusals(self.original(), self.contract, sample_columns(self.contract, self.sample))
         return infer_contract(
             self.sample,
             outputs=chosen.outputs,
             task=chosen.task,
             target=self.contract.target,
-            refused=refused,
+            refused=self.refused,
         )
 
     def final_spec(self, chosen: ChosenEngine) -> EngineSpec:
@@ -141,53 +139,42 @@ def _contract(
 
 
 def choose(plan: Plan, options: ConversionOptions, progress: Progress) -> tuple[Plan, ChosenEngine]:
-    """The engine; where the original refuses nulls that the sample holds, without the rows that hold them."""
+    """The engine, and the plan with what the original refuses."""
     try:
-        return plan, choose_engine(
+        chosen = choose_engine(
             plan.source, plan.inner_sample, plan.inner_contract, options=options, progress=progress
         )
     except ModelFailed as error:
-        smaller = _without_refused_nulls(plan)
-        if smaller is None:
-            raise ModelFailed(
-                f"The model cannot predict the sample data it was given: {error}",
-                hint="Give the columns it was trained on, prepared as then (--prepare file.py:function).",
-            ) from error
-    return smaller, choose_engine(
-        smaller.source, smaller.inner_sample, smaller.inner_contract, options=options, progress=progress
-    )
-
-
-def _without_refused_nulls(plan: Plan) -> Plan | None:
-    """The plan on the rows without the nulls that the original refuses; None when that is not the trouble."""
-    if plan.prepare is not None:
-        return None
+        raise ModelFailed(
+            f"The model cannot predict the sample data it was given: {error}",
+            hint="Give the columns it was trained on, prepared as then (--prepare file.py:function).",
+        ) from error
     columns = sample_columns(plan.contract, plan.sample)
-    refused = _refusals(plan.original(), plan.contract, columns).nulls
-    keep = ~_has_null(columns, refused)
-    if not refused or not keep.any() or keep.all():
-        return None
-    told = ", ".join(sorted(refused))
-    note = (
-        f"The model refuses nulls in {told}: {int((~keep).sum())} of {len(keep)} sample rows were left out."
-    )
-    sample = _rows(plan.sample, keep)
-    contract = infer_contract(sample, target=plan.contract.target) if plan.given is None else plan.given
-    return dataclasses.replace(
-        plan,
-        sample=sample,
-        contract=contract,
-        inner_sample=sample,
-        inner_contract=contract,
-        notes=(*plan.notes, note),
-    )
+    refused = chosen.refused
+    if plan.prepare is not None:  # fields before preparation refuse other things than those behind it
+        refused = _refusals(plan.original(), plan.contract, columns)
+    notes = plan.notes
+    left_out = int(_has_null(columns, refused.nulls).sum())
+    if left_out:
+        told = ", ".join(sorted(refused.nulls))
+        notes = (
+            *notes,
+            f"The model refuses nulls in {told}: {left_out} of {columns.rows} sample rows hold some.",
+        )
+    return dataclasses.replace(plan, refused=refused, notes=notes), chosen
 
 
-def _rows(sample: Sample, keep: Array) -> Sample:
-    frame = sample.frame[keep].reset_index(drop=True)
-    tensors = {name: values[keep] for name, values in sample.tensors.items()}
-    target = None if sample.target is None else sample.target[keep]
-    return dataclasses.replace(sample, frame=frame, tensors=tensors, target=target)
+def answerable_rows(contract: Contract, columns: Columns, refused: Refusals) -> Array:
+    """Positions of the sample rows that the model answers: without nulls where it, or the contract, has none.
+
+    Raises InvalidInput when there are none.
+    """
+    never_null = frozenset(field.name for field in contract if not field.nullable)
+    rows = np.flatnonzero(~_has_null(columns, refused.nulls | never_null))
+    if len(rows) == 0:
+        names = ", ".join(sorted(refused.nulls | never_null))
+        raise InvalidInput(f"Every row of the sample data holds a null where none may be ({names}).")
+    return rows
 
 
 def _has_null(columns: Columns, names: frozenset[str]) -> Array:

@@ -45,7 +45,7 @@ PREPARED = "fairway.runtimes.prepared"
 def load(directory: Path, spec: EngineSpec, contract: Contract, *, threads: int = 1) -> Engine:
     """Loads the engine of an unpacked, verified bundle, behind its preparation where it has one."""
     if spec.prepare is not None:
-        prepared = import_module(PREPARED)  # by name: it needs pandas, and loads its inner engine through here
+        prepared = import_module(PREPARED)  # by name: it needs pandas, and loads its inner engine here
         return cast(Engine, prepared.load(directory, spec, contract, partial(load, threads=threads)))
     if spec.kind not in ENGINES:
         raise UnknownFormat(

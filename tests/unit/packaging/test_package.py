@@ -125,16 +125,23 @@ def test_rules_follow_what_the_original_refuses(frame: pd.DataFrame, tmp_path: P
     assert packaged.contract.inputs[0].rules.on_null is Action.warn
 
 
-def test_rows_with_nulls_that_the_model_refuses_are_left_out(tmp_path: Path) -> None:
+def test_nulls_that_the_model_refuses_are_refused_and_said(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     full = pd.DataFrame(rng.normal(size=(100, 2)), columns=["a", "b"])
     model = LinearRegression().fit(full, full["a"] * 2)
     gaps = full.assign(y=full["a"] * 2)
     gaps.loc[::10, "a"] = np.nan
     packaged = package(model, gaps, target="y", out=tmp_path / "bundle")
-    assert packaged.notes == ("The model refuses nulls in a: 10 of 100 sample rows were left out.",)
+    assert packaged.notes == ("The model refuses nulls in a: 10 of 100 sample rows hold some.",)
     field = packaged.contract.inputs[0]
-    assert (field.nullable, field.rules.on_null) == (False, Action.reject)
+    assert (field.missing_rate, field.rules.on_null) == (0.1, Action.reject)
+    assert None not in read_bundle(packaged.directory).golden.inputs["a"]
+    assert "| R2 | 1 |" in (packaged.directory / "card.md").read_text()
+    never = contract_to_text(packaged.contract).replace("nullable = true", "nullable = false")
+    assert package(model, gaps, target="y", contract=never, out=tmp_path / "never").proof.label_flips == 0
+    full["a"] = np.nan
+    with pytest.raises(ModelFailed, match="cannot predict"):
+        package(model, full, out=tmp_path / "none")
 
 
 def test_a_model_that_fails_on_its_own_sample(tmp_path: Path) -> None:
