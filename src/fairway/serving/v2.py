@@ -37,7 +37,7 @@ DATATYPES: dict[DType, str] = {
     DType.string: "BYTES",
     DType.timestamp: "BYTES",  # ISO 8601 text
 }
-_NUMPY = {datatype: dtype.value for dtype, datatype in DATATYPES.items() if dtype.is_numeric}
+_NUMPY = {datatype: np.dtype(dtype.value) for dtype, datatype in DATATYPES.items() if dtype.is_numeric}
 _LARGE_BODY = 2048  # from here on pysimdjson's flat buffer beats a list of Python numbers
 _parsers = threading.local()
 _floats = msgspec.json.Decoder(list[float])
@@ -306,7 +306,7 @@ def _typed_list(flat: list[Any], datatype: str) -> Array | list[Any]:
 
 
 def _integer_array(values: list[int], datatype: str) -> Array | list[Any]:
-    dtype = np.dtype(_NUMPY.get(datatype, "int64"))
+    dtype = _NUMPY.get(datatype, np.dtype(np.int64))
     try:
         return np.array(values, dtype=dtype)
     except OverflowError:
@@ -320,7 +320,7 @@ def _typed(values: Array, datatype: str) -> Array:
     wanted = _NUMPY.get(datatype)
     if wanted is None:
         raise MalformedInput(f"datatype {datatype!r} is not one of {', '.join(sorted({*_NUMPY, 'BYTES'}))}")
-    if values.dtype.name == wanted:
+    if values.dtype == wanted:
         return values
     with np.errstate(over="ignore"):  # too large becomes infinite, which validation names
         return values.astype(wanted)
