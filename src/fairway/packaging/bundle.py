@@ -165,9 +165,7 @@ def is_safe_path(path: str) -> bool:
 @contextmanager
 def new_directory(directory: Path) -> Iterator[Path]:
     """A directory to fill, moved to `directory` at the end; removed if anything goes wrong before."""
-    taken = AlreadyExists(f"{directory} is already there.", hint="Remove it or choose another place.")
-    if directory.exists() or directory.is_symlink():
-        raise taken
+    require_free(directory)
     with full_disk_told(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
@@ -177,10 +175,20 @@ def new_directory(directory: Path) -> Iterator[Path]:
             fresh.rename(directory)
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # somebody else just made it
-                raise taken from error
+                raise _taken(directory) from error
             raise
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
+
+
+def require_free(directory: Path) -> None:
+    """Raises AlreadyExists where something stands at `directory`."""
+    if directory.exists() or directory.is_symlink():
+        raise _taken(directory)
+
+
+def _taken(directory: Path) -> AlreadyExists:
+    return AlreadyExists(f"{directory} is already there.", hint="Remove it or choose another place.")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 
 from fairway.core.bundle import EngineSpec, Proof, Timings
 from fairway.core.contract import Contract
-from fairway.packaging.bundle import full_disk_told, write_bundle, write_file
+from fairway.packaging.bundle import full_disk_told, require_free, write_bundle, write_file
 from fairway.packaging.card import data_digest, in_sample_metrics, write_card
 from fairway.packaging.contract import sample_columns
 from fairway.packaging.engine import ConversionOptions
@@ -70,6 +70,7 @@ def package(
     `opening`, `sample`, `contract`, `engine` and `bundle`.
     """
     options = options or ConversionOptions()
+    require_free(out)  # before the work, not after it
     progress("opening the model", 0.0)
     source = open_model(model, trust=trust, files=files)
     progress("reading the sample", 0.05)
