@@ -63,7 +63,7 @@ class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One conversion that was tried: `strategy` is float32, float64, rounded-thresholds or native."""
+    """One conversion that was tried: `strategy` is float32, float64, rounded-thresholds, exact-sums or native."""
 
     strategy: str
     accepted: bool

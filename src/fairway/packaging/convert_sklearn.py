@@ -24,7 +24,7 @@ from sklearn.svm import LinearSVC
 from fairway.core.contract import Task
 from fairway.packaging.boosters import register as register_boosters
 from fairway.packaging.convert_steps import TRANSLATED
-from fairway.packaging.graph import ML_OPSET, OPSET, Block, Graph, Tensor, Unsupported, runs
+from fairway.packaging.graph import ML_OPSET, OPSET, Block, Graph, NothingToChange, Tensor, Unsupported, runs
 from fairway.packaging.read_trees import read_trees
 from fairway.packaging.tree_model import tree_outputs
 from fairway.runtimes.estimator import task_of
@@ -44,6 +44,8 @@ def convert_estimator(graph: Graph, estimator: Any, block: Block) -> onnx.ModelP
         if trees.before is not None:
             block = apply_step(graph, trees.before, block)
         return graph.finish(tree_outputs(graph, trees, block))
+    if graph.copy_trees:
+        raise NothingToChange("no votes of trees to add up")
     return graph.finish(_stock_model(graph, last, graph.matrix(block)))
 
 

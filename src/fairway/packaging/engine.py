@@ -25,7 +25,14 @@ from fairway.packaging.contract import sample_columns
 from fairway.packaging.convert_onnx import external_files, onnx_signature, onnx_spec
 from fairway.packaging.convert_sklearn import convert_estimator
 from fairway.packaging.feeding import columns_seen, dtypes_of, feed_block, form_of
-from fairway.packaging.graph import Graph, MixedTrees, Unsupported, declare_outputs, open_session
+from fairway.packaging.graph import (
+    Graph,
+    MixedTrees,
+    NothingToChange,
+    Unsupported,
+    declare_outputs,
+    open_session,
+)
 from fairway.packaging.native import as_estimator, native_files
 from fairway.packaging.prove import TOLERANCE, Comparison, compare, time_both
 from fairway.packaging.rules import Refusals
@@ -156,12 +163,12 @@ class _Choice:
             attempts.append(_refused("float32", "a Python function has no translation to ONNX"))
         else:
             for step, (strategy, convert) in enumerate(STRATEGIES):
-                self.progress(f"converting to ONNX ({strategy})", 0.15 + 0.2 * step)
+                self.progress(f"converting to ONNX ({strategy})", 0.15 + 0.15 * step)
                 try:
                     candidate = convert(self)
                 except Exception as error:  # noqa: BLE001 - converters raise anything; the reason is kept
                     attempts.append(_refused(strategy, _reason(error)))
-                    if isinstance(error, Unsupported):
+                    if type(error) is Unsupported:
                         break  # a part without translation has none in any precision
                     continue
                 chosen = self._prove_onnx(strategy, candidate, attempts)
@@ -172,7 +179,7 @@ class _Choice:
     def _prove_onnx(
         self, strategy: str, candidate: Candidate, attempts: list[Attempt]
     ) -> ChosenEngine | None:
-        self.progress(f"comparing with the original ({strategy})", 0.25 + 0.2 * len(attempts))
+        self.progress(f"comparing with the original ({strategy})", 0.22 + 0.15 * len(attempts))
         try:
             session = open_session(candidate.model, threads=self.options.threads)
             outputs = _as_served(self.outputs, session)
@@ -262,14 +269,19 @@ def _rounded_thresholds(run: _Choice) -> Candidate:
     candidate = _convert(run, Graph("float64"))
     model, changed = round_tree_thresholds(onnx.load_model_from_string(candidate.model))
     if not changed:
-        raise Unsupported("there are no float64 split thresholds to round")
+        raise NothingToChange("there are no float64 split thresholds to round")
     return Candidate(model.SerializeToString(deterministic=True), candidate.spec)
+
+
+def _exact_sums(run: _Choice) -> Candidate:
+    return _convert(run, Graph("float64", exact_trees=True, copy_trees=True))
 
 
 STRATEGIES: tuple[tuple[str, Callable[[_Choice], Candidate]], ...] = (
     ("float32", _float32),  # smallest and fastest; what most models need
     ("float64", _float64),  # the precision scikit-learn prepares data in, and some trees compare in
     ("rounded-thresholds", _rounded_thresholds),  # float64 data, trees that compare in float32
+    ("exact-sums", _exact_sums),  # votes that tie: added up in float64, one copy of each tree per class
 )
 """Conversions in the order tried; the native engine comes after them."""
 

@@ -29,7 +29,11 @@ class Unsupported(Exception):
 
 
 class MixedTrees(Unsupported):
-    """The graph needs two versions of the tree operators; without `exact_trees` it has one."""
+    """With `exact_trees` the graph would need two versions of the tree operators, or copies of every tree."""
+
+
+class NothingToChange(Unsupported):
+    """A strategy would give the same graph as one before it."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,14 @@ class Block:
 
 
 class Graph:
-    """`precision` is the type of all numbers; `exact_trees` allows the operators of `ML_OPSET_EXACT_TREES`."""
+    """`precision` is the type of all numbers; `exact_trees` allows the operators of `ML_OPSET_EXACT_TREES`, and
+    `copy_trees` one copy of a tree per class where its leaves vote for several."""
 
-    def __init__(self, precision: Precision, *, exact_trees: bool = False) -> None:
+    def __init__(self, precision: Precision, *, exact_trees: bool = False, copy_trees: bool = False) -> None:
         self.precision: Precision = precision
         self.number = TensorProto.DOUBLE if precision == "float64" else TensorProto.FLOAT
         self.exact_trees = exact_trees
+        self.copy_trees = copy_trees
         self.narrow = False
         """Every number comes as float32, so that scikit-learn rounds to float32 after each step of arithmetic."""
         self.ml_opset = ML_OPSET_EXACT_TREES if exact_trees else ML_OPSET

@@ -13,7 +13,7 @@ from onnx import TensorProto
 from fairway.core.columns import Array
 from fairway.core.contract import Task
 from fairway.packaging.forest import Forest, forest_nodes
-from fairway.packaging.graph import Block, Graph, Tensor
+from fairway.packaging.graph import Block, Graph, MixedTrees, NothingToChange, Tensor
 
 Link = Literal["identity", "exp", "sigmoid", "softmax", "share", "isolation"]
 
@@ -46,6 +46,10 @@ def tree_outputs(graph: Graph, model: TreeModel, block: Block) -> dict[str, str]
     total = graph.name("trees")
     forest = model.forest
     exact = graph.exact_trees
+    if exact and forest.target is None and not graph.copy_trees:
+        raise MixedTrees("leaves that vote for several classes")
+    if graph.copy_trees and forest.target is not None:
+        raise NothingToChange("its sums are exact without")
     graph.add(
         forest_nodes(forest, source.name, total, graph.precision, source_type=source.type, exact_sum=exact)
     )
