@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 import typer
 
 from fairway.app.home import open_home
+from fairway.cli.models import traffic_text
 from fairway.cli.options import HomeOption, JsonOption
 from fairway.cli.output import print_json, print_table
+from fairway.core.route import Route
+from fairway.core.version import Change
 
 app = typer.Typer(add_completion=False)
 
@@ -28,5 +32,17 @@ def run(
         return
     print_table(
         ("when", "who", "what", "from", "to", "why"),
-        [(c.when[:19] + "Z", c.who, c.what, c.before, c.after, c.why) for c in changes],
+        [(c.when[:19] + "Z", c.who, c.what, _text(c, c.before), _text(c, c.after), c.why) for c in changes],
     )
+
+
+def _text(change: Change, value: str | None) -> str | None:
+    """A change's JSON value, short: traffic for a route, number and digest for a version."""
+    if value is None:
+        return None
+    if change.what == "route":
+        return traffic_text(msgspec.json.decode(value, type=Route))
+    if change.what == "version":
+        made = msgspec.json.decode(value, type=dict[str, object])
+        return f"{made.get('version')} {str(made.get('digest'))[:15]}"
+    return value

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from fairway.app.home import open_home
 from fairway.cli.models import traffic_text
 from fairway.cli.options import HomeOption, JsonOption, ReferenceArgument
 from fairway.cli.output import print_json, print_line, print_table, seconds_text
+from fairway.core.contract import DType, Field
 from fairway.core.version import parse_reference
 from fairway.packaging.bundle import Bundle, read_bundle
 
@@ -64,10 +66,7 @@ def run(
                 field.name,
                 f"{field.dtype}{list(field.shape) if field.shape else ''}",
                 f"{field.missing_rate:.1%}" if field.nullable else "no",
-                ", ".join(str(c.value) for c in field.categories[:5])
-                + (", ..." if len(field.categories) > 5 else "")
-                if field.categories
-                else (f"{field.quantiles[0]:g} .. {field.quantiles[-1]:g}" if field.quantiles else ""),
+                _values_text(field),
             )
             for field in bundle.contract
         ],
@@ -77,6 +76,19 @@ def run(
         ("output", "type"),
         [(o.name, f"{o.dtype} [{', '.join(['n', *map(str, o.shape)])}]") for o in bundle.contract.outputs],
     )
+
+
+def _values_text(field: Field) -> str:
+    """What a field's values were in training."""
+    if field.minimum is not None and field.maximum is not None:
+        if field.dtype is DType.timestamp:
+            low, high = (
+                np.datetime64(int(v), "us").astype("datetime64[s]") for v in (field.minimum, field.maximum)
+            )
+            return f"{low}Z .. {high}Z"
+        return f"{field.minimum:g} .. {field.maximum:g}"
+    names = ", ".join(str(category.value) for category in field.categories[:5])
+    return names + (", ..." if len(field.categories) > 5 else "")
 
 
 def _proof(bundle: Bundle) -> None:
