@@ -80,15 +80,18 @@ def run(
 
 def _values_text(field: Field) -> str:
     """What a field's values were in training."""
-    if field.minimum is not None and field.maximum is not None:
-        if field.dtype is DType.timestamp:
-            low, high = (
-                np.datetime64(int(v), "us").astype("datetime64[s]") for v in (field.minimum, field.maximum)
-            )
-            return f"{low}Z .. {high}Z"
-        return f"{field.minimum:g} .. {field.maximum:g}"
+    if field.minimum is not None:
+        return f"{_limit_text(field, field.minimum)} .. {_limit_text(field, field.maximum)}"
     names = ", ".join(str(category.value) for category in field.categories[:5])
     return names + (", ..." if len(field.categories) > 5 else "")
+
+
+def _limit_text(field: Field, value: float | None) -> str:
+    if value is None:
+        return ""
+    if field.dtype is DType.timestamp:
+        return f"{np.datetime64(int(value), 'us').astype('datetime64[s]')}Z"
+    return f"{value:g}"
 
 
 def _proof(bundle: Bundle) -> None:
