@@ -60,6 +60,12 @@ class Counters:
         with self.lock:
             self.values[slot] += amount
 
+    def close(self) -> None:
+        """Makes no more slots; those there are can still be counted in."""
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+
     def totals(self) -> dict[Key, float]:
         with self.lock:
             return {key: self.values[slot] for key, slot in self._slots.items()}

@@ -88,7 +88,7 @@ class SegmentLog:
         self._make_room(model)
         self._started += 1
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        return _Segment((folder / f"{stamp}-{os.getpid()}-{self._started}.arrows").open("xb", buffering=0))
+        return _Segment(folder / f"{stamp}-{os.getpid()}-{self._started}.arrows")
 
     def _make_room(self, model: Path) -> None:
         """Removes the oldest segments until the next one fits below the model's limit."""
@@ -118,8 +118,9 @@ class _Segment:
     """An open file. A batch is put together in memory and written in one piece, so that a failure is the disk's own
     error, and what was half written can be cut off again."""
 
-    def __init__(self, file: FileIO) -> None:
-        self._file = file
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = FileIO(path, "x")
         self._encoded = BytesIO()
         self._writer = ipc.StreamWriter.from_writable(self._encoded)
         self.size = 0
@@ -147,24 +148,26 @@ class _Segment:
             raise
 
     def close(self) -> None:
-        """Closes the file; the end mark, which readers do without, is left out where it finds no room."""
+        """Closes the file, or removes it when it holds nothing. The end mark, which readers do without, is left out
+        where it finds no room."""
+        empty = self.size == 0
         self._writer.release()
         with suppress(OSError):
-            self._flush()
+            if not empty:
+                self._flush()
         with suppress(OSError):
             self._file.close()
+        if empty:
+            self._path.unlink(missing_ok=True)
 
     def _flush(self) -> None:
-        left = self._encoded.getbuffer()
-        try:
-            written = 0
-            while written < len(left):
-                written += self._file.write(left[written:])
-            self.size += written
-        finally:
-            left.release()
-            self._encoded.seek(0)
-            self._encoded.truncate()
+        left = memoryview(self._encoded.getvalue())
+        self._encoded.seek(0)
+        self._encoded.truncate()
+        size = len(left)
+        while left:
+            left = left[self._file.write(left) :]
+        self.size += size
 
 
 def arrow_table(
