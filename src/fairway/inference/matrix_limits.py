@@ -100,9 +100,8 @@ class MatrixLimits:
     def _judge_row(self, row: list[float], broken: Broken) -> bool:
         """For one row a dozen numpy calls cost more than looking at its values."""
         low, high = self._lows, self._highs
-        warnings: Counter[tuple[str, str]] | None = None
+        warnings: list[tuple[str, str]] = []
         if not (all(map(le, low, row)) and all(map(le, row, high))):
-            warnings = Counter()
             for column, value in enumerate(row):
                 if not low[column] <= value <= high[column] and not self._passes(column, value, warnings):
                     return False
@@ -112,9 +111,11 @@ class MatrixLimits:
         for column, known in self._categories:
             if row[column] not in known and row[column] == row[column]:
                 return False
-        return warnings is None or _count(warnings, broken)
+        for field, rule in warnings:
+            broken(field, rule, 1)
+        return True
 
-    def _passes(self, column: int, value: float, warnings: Counter[tuple[str, str]]) -> bool:
+    def _passes(self, column: int, value: float, warnings: list[tuple[str, str]]) -> bool:
         """Whether a value outside the clean range is let through; notes the rules it broke."""
         if value != value:  # noqa: PLR0124 - NaN
             return self._nulls_pass[column]
@@ -123,7 +124,7 @@ class MatrixLimits:
             return False
         for rule, low, high in self._warned[column]:
             if not low <= value <= high:
-                warnings[self._names[column], rule] += 1
+                warnings.append((self._names[column], rule))
         return True
 
     def _well_formed(self, packed: Array) -> bool:
@@ -135,12 +136,6 @@ class MatrixLimits:
             if not (whole == np.floor(whole)).all():
                 return False
         return all(_all_known(packed[:, i], known) for i, known in self._categories)
-
-
-def _count(warnings: Counter[tuple[str, str]], broken: Broken) -> bool:
-    for (field, rule), hits in warnings.items():
-        broken(field, rule, hits)
-    return True
 
 
 def _all_known(values: Array, known: frozenset[float]) -> bool:

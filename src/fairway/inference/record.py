@@ -153,7 +153,8 @@ def _batch(predictions: list[Prediction]) -> LogBatch:
         model=first.model,
         version=first.version,
         digest=first.digest,
-        request_ids=ids if single else [name for name, n in zip(ids, counts, strict=True) for _ in range(n)],
+        request_ids=ids,
+        counts=counts,
         rows=np.zeros(len(ids), np.int32)
         if single
         else np.concatenate([np.arange(n, dtype=np.int32) for n in counts]),
@@ -182,6 +183,7 @@ def _joined(batches: list[LogBatch]) -> LogBatch:
         version=first.version,
         digest=first.digest,
         request_ids=[name for batch in batches for name in batch.request_ids],
+        counts=[count for batch in batches for count in batch.counts],
         rows=np.concatenate([batch.rows for batch in batches]),
         times=np.concatenate([batch.times for batch in batches]),
         seconds=np.concatenate([batch.seconds for batch in batches]),

@@ -29,6 +29,7 @@ class PredictProtocol(HttpToolsProtocol):
     data_app: DataApp
     targets: dict[bytes, tuple[str, str | None] | None]
     inline_body = _INLINE_BODY
+    head_limit = 64 * 1024
     """Bytes of body up to which a request is answered from here."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -71,18 +72,23 @@ class PredictProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         self.url += url
-        self._count_head(len(url))
+        self._head_size += len(url)
+        if self._head_size > self.head_limit:
+            self._refuse_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
-        self._count_head(len(name) + len(value))
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+        self._head_size += len(name) + len(value)
+        if self._head_size > self.head_limit:
+            self._refuse_head()
 
-    def _count_head(self, size: int) -> None:
-        self._head_size += size
-        if self._head_size > self.data_app.limits.header_bytes:
-            self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
-            self.transport.close()
-            raise ValueError("request head over the limit")  # stops the parser
+    def _refuse_head(self) -> None:
+        self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
+        self.transport.close()
+        raise ValueError("request head over the limit")  # stops the parser
 
     def on_headers_complete(self) -> None:
         if self.parser.get_method() == b"POST" and self._may_go_short():
@@ -225,7 +231,8 @@ def _version_block(live: Any) -> bytes:
 
 def protocol_for(app: DataApp) -> type[PredictProtocol]:
     """The protocol class uvicorn instantiates for each connection of this app."""
-    inline_body = min(_INLINE_BODY, app.limits.body_bytes)
-    return type(
-        "PredictProtocol", (PredictProtocol,), {"data_app": app, "targets": {}, "inline_body": inline_body}
-    )
+    limits = {
+        "head_limit": app.limits.header_bytes,
+        "inline_body": min(_INLINE_BODY, app.limits.body_bytes),
+    }
+    return type("PredictProtocol", (PredictProtocol,), {"data_app": app, "targets": {}, **limits})

@@ -29,8 +29,8 @@ from fairway.core.errors import StorageFull, Unavailable
 class LogBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Rows predicted by one version.
 
-    `request_ids` has one ASCII id a row and `rows` its place within the request; `times` are int64 microseconds
-    since 1970 UTC; `seconds` is how long the request took. `inputs` and `outputs` are `[n, ...]` arrays. The
+    `request_ids` has one ASCII id a request and `counts` how many rows it had; `rows` is each row's place within
+    its request; `times` are int64 microseconds since 1970 UTC; `seconds` is how long the request took. `inputs` and `outputs` are `[n, ...]` arrays. The
     digest stands in the file's schema metadata, since it is the same in every row.
     """
 
@@ -38,6 +38,7 @@ class LogBatch(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     digest: str
     request_ids: list[bytes]
+    counts: list[int]
     rows: Array
     times: Array
     seconds: Array
@@ -45,7 +46,7 @@ class LogBatch(msgspec.Struct, frozen=True, kw_only=True):
     outputs: Mapping[str, Array]
 
     def __len__(self) -> int:
-        return len(self.request_ids)
+        return len(self.rows)
 
 
 class SegmentLog:
@@ -128,7 +129,7 @@ class _Segment:
 
     def write(self, batch: LogBatch) -> None:
         table = arrow_table(
-            {"request_id": batch.request_ids},
+            {"request_id": _repeated(batch.request_ids, batch.counts)},
             {
                 "row": batch.rows,
                 "time": batch.times.view("datetime64[us]"),
@@ -171,10 +172,11 @@ class _Segment:
 
 
 def arrow_table(
-    texts: Mapping[str, list[bytes]], columns: Mapping[str, Array], metadata: Mapping[str, str]
+    texts: Mapping[str, tuple[Array, bytes]], columns: Mapping[str, Array], metadata: Mapping[str, str]
 ) -> Any:
-    """UTF-8 texts and named arrays of one length as one Arrow record batch, sharing memory where it can."""
-    pairs = {name: _utf8(encoded, None) for name, encoded in texts.items()}
+    """Texts (lengths and UTF-8 bytes) and arrays by name, all of one length, as one Arrow record batch that shares
+    memory where it can."""
+    pairs = {name: _utf8(lengths, data, None) for name, (lengths, data) in texts.items()}
     pairs |= {name: _arrow(values) for name, values in columns.items()}
     schema = na.c_schema(na.struct({name: schema for name, (schema, _) in pairs.items()}))
     schema = schema.modify(metadata={key.encode(): value.encode() for key, value in metadata.items()})
@@ -215,16 +217,22 @@ def _arrow(values: Array) -> tuple[Any, Any]:
 def _strings(values: Array) -> tuple[Any, Any]:
     texts = values.tolist()
     present = np.array([text is not None for text in texts], dtype=bool)
-    return _utf8([b"" if text is None else str(text).encode() for text in texts], present)
+    encoded = [b"" if text is None else str(text).encode() for text in texts]
+    return _utf8(np.array([*map(len, encoded)], dtype=np.int32), b"".join(encoded), present)
 
 
-def _utf8(encoded: list[bytes], present: Array | None) -> tuple[Any, Any]:
-    offsets = np.zeros(len(encoded) + 1, dtype=np.int32)
-    np.cumsum([*map(len, encoded)], out=offsets[1:])
+def _repeated(texts: list[bytes], counts: list[int]) -> tuple[Array, bytes]:
+    """Each text as often as its count says: lengths and joined bytes, without a loop over the copies."""
+    lengths = np.repeat(np.array([*map(len, texts)], dtype=np.int32), counts)
+    return lengths, b"".join([text * count for text, count in zip(texts, counts, strict=True)])
+
+
+def _utf8(lengths: Array, data: bytes, present: Array | None) -> tuple[Any, Any]:
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
+    np.cumsum(lengths, out=offsets[1:])
     validity, nulls = (None, 0) if present is None else _validity(present)
     schema = na.string()
-    buffers = [validity, offsets, b"".join(encoded)]
-    return schema, na.c_array_from_buffers(schema, len(encoded), buffers, null_count=nulls)
+    return schema, na.c_array_from_buffers(schema, len(lengths), [validity, offsets, data], null_count=nulls)
 
 
 def _validity(present: Array) -> tuple[Array | None, int]:

@@ -34,6 +34,7 @@ def batch(rows: int = 3, first: int = 0, *, model: str = "payments", version: in
         version=version,
         digest="sha256:abc",
         request_ids=[f"request-{first + i}".encode() for i in range(rows)],
+        counts=[1] * rows,
         rows=np.arange(rows, dtype=np.int32),
         times=np.full(rows, MOMENT, dtype=np.int64),
         seconds=np.full(rows, 0.5, dtype=np.float32),
