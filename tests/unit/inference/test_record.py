@@ -68,7 +68,7 @@ def test_what_was_recorded_is_in_the_log_once_closed() -> None:
         (i.decode(), int(row))
         for b in log.batches
         if b.version == 1
-        for i, row in zip(b.request_ids, b.rows, strict=True)
+        for i, row in zip(np.repeat(b.request_ids, b.counts).tolist(), b.rows, strict=True)
     ]
     assert rows == [("r0", 0), ("r1", 0), ("r1", 1), ("r1", 2), ("r2", 0)]
     first = next(b for b in log.batches if b.version == 1)
@@ -130,7 +130,7 @@ def test_what_cannot_be_written_is_counted_and_recording_recovers(
     recording.record(prediction(2, "kept"))
     recording.close()
     assert dropped == {"m": 3}
-    assert [i for b in log.batches for i in b.request_ids] == [b"kept", b"kept"]
+    assert [(i, b.counts) for b in log.batches for i in b.request_ids] == [(b"kept", [2])]
     assert "record" in caplog.text
 
 

@@ -60,7 +60,7 @@ FRAMES = st.lists(
             "number": st.none() | st.floats(allow_nan=False),
             "count": st.none() | st.integers(-(2**53), 2**53),
             "text": st.none()
-            | st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1).filter(
+            | st.text(st.characters(codec="utf-8", exclude_characters="\x00\r"), min_size=1).filter(
                 lambda t: t not in NULL_TEXTS
             ),
             "flag": st.none() | st.booleans(),
@@ -91,8 +91,6 @@ def test_a_frame_written_by_pandas_reads_as_pandas_reads_it(rows: list[dict[str,
     text = frame.to_csv(index=False, lineterminator="\n")
     dtypes = {"number": "float64", "count": "Int64", "text": "object", "flag": "boolean"}
     again = pd.read_csv(io.StringIO(text), dtype=dtypes, parse_dates=["time"])
-    if "\r" in text:  # pandas' own reader takes a bare carriage return in a field for the end of its line
-        again["text"] = frame["text"]
     read = columns(from_csv(text.encode(), WIDE), WIDE)
     for name in ("number", "count", "flag"):
         np.testing.assert_allclose(read[name], again[name].to_numpy(dtype=float, na_value=np.nan), rtol=1e-15)
