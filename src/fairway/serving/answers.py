@@ -98,6 +98,8 @@ def _one_form(body: DecodedBody, contract: Contract) -> Inputs:
             return from_instances(msgspec.json.decode(sent.instances, type=list[object]), contract)
     except msgspec.DecodeError as error:
         raise MalformedInput(f"{given[0]} cannot be read: {error}.") from None
+    except UnicodeDecodeError:
+        raise MalformedInput(f"{given[0]} is not valid UTF-8.") from None
     except RecursionError:
         raise MalformedInput(f"{given[0]} is nested too deeply.") from None
     assert body.inputs is not None

@@ -124,6 +124,8 @@ def decode_body(body: bytes) -> DecodedBody:
     except msgspec.DecodeError as error:
         hint = " JSON has no NaN or Infinity: send null for a missing number." if _has_nan_token(body) else ""
         raise MalformedInput(f"The body is not a valid request: {error}.{hint}") from None
+    except UnicodeDecodeError:
+        raise MalformedInput("The body is not valid UTF-8.") from None
     except RecursionError:
         raise MalformedInput("The body is nested too deeply.") from None
     wanted = None if read.outputs is None else tuple(output.name for output in read.outputs)
@@ -250,7 +252,7 @@ def _flat(tensor: Tensor) -> Array | list[Any]:
             return _integer_array(_integers.decode(raw), datatype)
         if datatype == "BYTES":
             return _texts.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         pass  # nested, or holds something else: the careful way
     if datatype not in _NUMPY and datatype != "BYTES":
         known = ", ".join(sorted({*_NUMPY, "BYTES"}))
@@ -259,6 +261,8 @@ def _flat(tensor: Tensor) -> Array | list[Any]:
         raise MalformedInput("has no data")
     try:
         data = msgspec.json.decode(raw)
+    except UnicodeDecodeError:
+        raise MalformedInput("data is not valid UTF-8") from None
     except (msgspec.DecodeError, RecursionError):
         raise MalformedInput("data is nested too deeply, or holds a number no float64 can hold") from None
     if not isinstance(data, list):

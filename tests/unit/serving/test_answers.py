@@ -91,6 +91,17 @@ def test_a_body_in_no_form_or_in_several(content: dict[str, Any], why: str) -> N
         read(content)
 
 
+@pytest.mark.parametrize("form", ["dataframe_records", "instances", "dataframe_split"])
+def test_bytes_that_are_no_text(form: str) -> None:
+    content = {
+        "instances": b'[["\xff", 1]]',
+        "dataframe_records": b'[{"\xff": 1}]',
+        "dataframe_split": b'{"columns":["\xff"],"data":[]}',
+    }
+    with pytest.raises(MalformedInput, match="UTF-8"):
+        read(b'{"%b": %b}' % (form.encode(), content[form]))
+
+
 @given(
     st.sampled_from(sorted(FORMS)),
     st.recursive(

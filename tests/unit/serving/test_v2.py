@@ -141,6 +141,9 @@ HIDDEN_LISTS = [
     body(tensor([], [2, 0])),
     body(tensor([1]), id=None),
     body(tensor([1]), id=5),
+    b'{"inputs":[{"name":"\xff","shape":[1],"datatype":"FP64","data":[1]}]}',
+    b'{"inputs":[{"name":"x","shape":[1],"datatype":"BYTES","data":["\xff"]}]}',
+    b'{"inputs":[{"name":"x","shape":[1],"datatype":"BYTES","data":[["\xff"]]}]}',
 ]
 
 

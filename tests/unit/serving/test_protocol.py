@@ -1,0 +1,227 @@
+"""Two speeds, one behaviour: on the short way and the long one a request gets the same answer."""
+
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from fairway.core.route import everything_to
+from fairway.core.settings import LimitSettings
+from fairway.inference.live import LiveModel
+from fairway.stores.counters import Counters
+from tests.planes import Adding, Kept, live_version, plane
+from tests.unit.serving.conftest import Serve, read_answers
+
+ROWS = b'{"instances": [[1, 2]], "id": "e"}'
+
+
+def post(body: bytes = ROWS, path: bytes = b"/v2/models/m/infer", *headers: bytes) -> bytes:
+    lines = [b"POST " + path + b" HTTP/1.1", b"host: x", b"content-length: %d" % len(body), *headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+BODIES = [
+    ROWS,
+    b'{"dataframe_records": [{"a": 1, "b": 2}, {"a": 3, "b": 99}]}',
+    b'{"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}], "outputs": [{"name": "both"}], "id": "i"}',
+    b'{"instances": [["x", 2]]}',
+    b"{",
+    b"",
+    b'{"outputs": [{"name": "z"}], "instances": [[1, 2]]}',
+]
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_both_ways_answer_alike_and_count_alike(serve: Serve, body: bytes) -> None:
+    answers, totals = [], []
+    for inline_seconds in (10.0, -1.0):
+        counters, kept = Counters(), Kept()
+        live = LiveModel(everything_to("m", 1), {1: live_version(1, counters=counters)}, {})
+        port = serve(plane(live, counters=counters, recorder=kept, inline_seconds=inline_seconds))
+        status, headers, told = port.infer(body, x_request_id="same")
+        told_headers = {name.lower(): value for name, value in headers.items() if name.lower() != "date"}
+        answers.append((status, told_headers, told, [p.columns.rows for p in kept.predictions]))
+        totals.append({key: v for key, v in counters.totals().items() if v and "seconds" not in key[0]})
+    assert answers[0] == answers[1]
+    assert totals[0] == totals[1]
+
+
+def test_what_rules_count_is_counted_once_when_a_call_turns_out_slow(serve: Serve) -> None:
+    """One row is quick, many are not: the request is validated on the short way and run on the long one."""
+    counters = Counters()
+    engine = Adding()
+    version = live_version(1, engine, counters=counters)
+    version.cost.learn(1, 0.0)
+    version.cost.learn(8, 99.0)
+    port = serve(
+        plane(LiveModel(everything_to("m", 1), {1: version}, {}), counters=counters, inline_seconds=1.0)
+    )
+    status, headers, told = port.infer({"instances": [[1, 99]] * 8, "id": "e"}, x_request_id="mine")
+    assert (status, headers["x-request-id"]) == (200, "mine")
+    assert told["outputs"][0]["data"] == [100.0] * 8
+    violations = {
+        dict(labels)["field"]: v
+        for (name, labels), v in counters.totals().items()
+        if name == "fairway_field_violations_total"
+    }
+    assert violations == {"b": 8}
+    assert engine.calls == 1
+
+
+def test_many_requests_on_one_connection(serve: Serve) -> None:
+    port = serve(plane())
+    with port.raw() as connection:
+        for i in range(50):
+            connection.sendall(post(b'{"instances": [[%d, 2]]}' % i))
+            [(status, _, body)] = read_answers(connection, 1)
+            assert status == 200
+            assert json.loads(body)["outputs"][0]["data"] == [i + 2.0]
+    assert port.server.server_state.total_requests >= 50
+
+
+def test_pipelined_requests_are_answered_in_order_at_both_speeds(serve: Serve) -> None:
+    port = serve(plane())
+    requests = [
+        post(b'{"instances": [[1, 2]]}'),
+        b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n",
+        post(b'{"instances": [[3, 4]]}'),
+        post(b'{"instances": [["x", 4]]}'),
+        b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n",
+        post(b'{"instances": [[5, 6]]}'),
+    ]
+    with port.raw() as connection:
+        connection.sendall(b"".join(requests))
+        answers = read_answers(connection, len(requests))
+    assert [status for status, _, _ in answers] == [200, 200, 200, 400, 404, 200]
+    assert [
+        json.loads(body)["outputs"][0]["data"] for _, _, body in (answers[0], answers[2], answers[5])
+    ] == [[3.0], [7.0], [11.0]]
+    assert json.loads(answers[1][2]) == {"live": True}
+
+
+def test_a_slow_request_holds_back_those_behind_it_on_its_connection_only(serve: Serve) -> None:
+    gate, entered = threading.Event(), threading.Event()
+
+    def wait(columns: Any) -> None:
+        if columns["a"][0] == 99:
+            entered.set()
+            assert gate.wait(20)
+
+    version = live_version(1, Adding(before=wait))
+    port = serve(plane(LiveModel(everything_to("m", 1), {1: version}, {}), inline_seconds=-1.0))
+    with port.raw() as connection:
+        connection.sendall(post(b'{"instances": [[99, 1]]}') + post(b'{"instances": [[1, 1]]}'))
+        assert entered.wait(20)
+        assert port.infer({"instances": [[2, 2]]})[0] == 200
+        gate.set()
+        answers = read_answers(connection, 2)
+    assert [json.loads(body)["outputs"][0]["data"] for _, _, body in answers] == [[100.0], [2.0]]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+def test_a_request_may_come_in_pieces(serve: Serve, chunk: int) -> None:
+    port = serve(plane())
+    request = post()
+    with port.raw() as connection:
+        for start in range(0, len(request), chunk):
+            connection.sendall(request[start : start + chunk])
+        [(status, _, body)] = read_answers(connection, 1)
+    assert (status, json.loads(body)["id"]) == (200, "e")
+
+
+def test_chunked_bodies_and_their_limit(serve: Serve) -> None:
+    port = serve(plane(), limits=LimitSettings(body_bytes=1000))
+    head = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    with port.raw() as connection:
+        connection.sendall(
+            head + b"5\r\n" + ROWS[:5] + b"\r\n" + b"%x\r\n" % len(ROWS[5:]) + ROWS[5:] + b"\r\n0\r\n\r\n"
+        )
+        [(status, _, _)] = read_answers(connection, 1)
+        assert status == 200
+        connection.sendall(head + b"258\r\n" + b" " * 600 + b"\r\n258\r\n" + b" " * 600 + b"\r\n0\r\n\r\n")
+        [(status, _, body)] = read_answers(connection, 1)
+    assert status == 413
+    assert "the limit is 1000" in json.loads(body)["error"]
+
+
+def test_what_expects_100_continue_gets_it(serve: Serve) -> None:
+    port = serve(plane())
+    with port.raw() as connection:
+        connection.sendall(post(ROWS, b"/v2/models/m/infer", b"expect: 100-continue")[: -len(ROWS)])
+        assert connection.recv(100).startswith(b"HTTP/1.1 100")
+        connection.sendall(ROWS)
+        assert read_answers(connection, 1)[0][0] == 200
+
+
+@pytest.mark.parametrize(
+    ("version", "header"),
+    [(b"1.0", b"x: y"), (b"1.1", b"connection: close"), (b"1.0", b"connection: keep-alive")],
+)
+def test_connections_that_end_or_are_old(serve: Serve, version: bytes, header: bytes) -> None:
+    port = serve(plane())
+    with port.raw() as connection:
+        connection.sendall(post(ROWS, b"/v2/models/m/infer", header).replace(b"HTTP/1.1", b"HTTP/" + version))
+        assert read_answers(connection, 1)[0][0] == 200
+        if header != b"connection: keep-alive":
+            assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"GET\r\n\r\n",
+        b"POST /v2/models/m/infer HTTP/1.1\r\ncontent-length: abc\r\n\r\n",
+        b"POST /v2/models/m/infer HTTP/1.1\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}",
+        b"POST /v2/models/m/infer HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}",
+    ],
+)
+def test_what_is_not_http_is_a_400_and_the_end(serve: Serve, sent: bytes) -> None:
+    port = serve(plane())
+    with port.raw() as connection:
+        connection.sendall(sent)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400")
+    assert port.infer(ROWS)[0] == 200
+
+
+@pytest.mark.parametrize("head", [b"x: " + b"y" * 3000, b"\r\n".join(b"x%d: y" % i for i in range(700))])
+def test_a_head_over_the_limit_is_a_431_and_the_end(serve: Serve, head: bytes) -> None:
+    port = serve(plane(), limits=LimitSettings(header_bytes=2048))
+    with port.raw() as connection:
+        connection.sendall(post(ROWS, b"/v2/models/m/infer", head))
+        answer = b""
+        while part := connection.recv(1000):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 431")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert port.infer(ROWS)[0] == 200
+
+
+def test_a_caller_who_leaves_in_the_middle_harms_nobody(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = serve(plane(inline_seconds=-1.0))
+    for cut in (60, len(post()) - 5, len(post())):
+        with port.raw() as connection:
+            connection.sendall(post()[:cut])
+    with port.raw() as connection:
+        connection.sendall(
+            b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 900000\r\n\r\n" + b" " * 300_000
+        )
+    assert port.infer(ROWS)[0] == 200
+    assert "Traceback" not in caplog.text
+
+
+def test_an_idle_connection_is_closed_in_time_and_a_busy_one_is_not(serve: Serve) -> None:
+    gate = threading.Event()
+    version = live_version(1, Adding(before=lambda columns: gate.wait(20) and None))
+    port = serve(plane(LiveModel(everything_to("m", 1), {1: version}, {}), inline_seconds=-1.0))
+    port.server.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
+    with port.raw() as idle, port.raw() as busy:
+        busy.sendall(post())
+        assert idle.recv(1) == b""
+        time.sleep(0.3)  # longer than an idle connection lives
+        gate.set()
+        assert read_answers(busy, 1)[0][0] == 200
