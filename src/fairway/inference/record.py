@@ -24,6 +24,9 @@ from fairway.stores.log_segments import LogBatch
 logger = logging.getLogger("fairway.log")
 
 _GATHER_SECONDS = 0.02  # small, frequent bites: one long burst would stand in the tail latency
+_WRITE_BYTES = (
+    1024 * 1024
+)  # gathered rows are written early from here on, so that bursts do not pile up in memory
 _WARN_SECONDS = 30.0
 
 
@@ -95,7 +98,8 @@ class Recorder:
         while True:
             stopping = self._stop.wait(min(_GATHER_SECONDS, self._settings.flush_seconds))
             self._gather()
-            if stopping or time.monotonic() - written >= self._settings.flush_seconds:
+            due = time.monotonic() - written >= self._settings.flush_seconds
+            if stopping or due or self._taken_bytes >= _WRITE_BYTES:
                 self._write()
                 written = time.monotonic()
             if stopping:

@@ -3,6 +3,9 @@
 uvicorn's protocol builds a scope, a cycle, an event and a task for every request, about half of what a small
 prediction costs. This subclass answers a predict request from the parser's callbacks when nothing has to be awaited,
 and replays every other request, untouched, into uvicorn's own way, so that there is one behaviour and two speeds.
+
+A client on a kept connection sends the same head again and again. When a chunk is exactly the last message's head,
+byte for byte, and a body of the length that head announces, parsing it again could give nothing new, and is left out.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from fairway.core.errors import FairwayError, InvalidInput
@@ -29,8 +33,8 @@ class PredictProtocol(HttpToolsProtocol):
     data_app: DataApp
     targets: dict[bytes, tuple[str, str | None] | None]
     inline_body = _INLINE_BODY
-    head_limit = 64 * 1024
     """Bytes of body up to which a request is answered from here."""
+    head_limit = 64 * 1024
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -39,6 +43,9 @@ class PredictProtocol(HttpToolsProtocol):
         self._prepared: Prepared | None = None
         self._size = 0
         self._head_size = 0
+        self._between_messages = True
+        self._chunk: bytes | None = None
+        self._last_head: _Head | None = None
         self._last_active = self.loop.time()
         self._idle_check = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
 
@@ -48,7 +55,23 @@ class PredictProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._last_active = self.loop.time()
+        head = self._last_head
+        if head is not None and self._between_messages and head.begins(data) and self._is_free():
+            if self._answer(head.target, data[len(head.text) :], head.headers):
+                self.server_state.total_requests += 1
+                return
+            self._last_head = None  # what cannot be answered at once is parsed again, for uvicorn
+        self._chunk = data if self._between_messages else None
         super().data_received(data)
+        self._chunk = None
+
+    def _is_free(self) -> bool:
+        """Nothing on this connection is still being answered, and the client reads what it gets."""
+        return (
+            (self.cycle is None or self.cycle.response_complete)
+            and not self.pipeline
+            and not self.flow.write_paused
+        )
 
     def _close_if_idle(self) -> None:
         """One timer a connection, moved on when it fires, instead of one a request."""
@@ -69,6 +92,7 @@ class PredictProtocol(HttpToolsProtocol):
         self._parts = []
         self._size = 0
         self._head_size = 0
+        self._between_messages = False
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -99,10 +123,9 @@ class PredictProtocol(HttpToolsProtocol):
 
     def _may_go_short(self) -> bool:
         return (
-            (self.cycle is None or self.cycle.response_complete)
-            and not self.pipeline
+            self._prepared is None
+            and self._is_free()
             and not self.expect_100_continue
-            and not self.flow.write_paused
             and self.parser.get_http_version() == "1.1"
             and self.parser.should_keep_alive()
             and not self.parser.should_upgrade()
@@ -127,19 +150,24 @@ class PredictProtocol(HttpToolsProtocol):
             self._hand_over()
 
     def on_message_complete(self) -> None:
+        self._between_messages = True
         target = self._target
         if target is None:
+            self._chunk = None
             super().on_message_complete()
             return
         parts = self._parts
         body = parts[0] if len(parts) == 1 else b"".join(parts)
-        if self._answer(target, body):
+        headers = dict(self.headers)
+        if self._answer(target, body, headers):
             self._target = None
             self._parts = []
             self.server_state.total_requests += 1
+            self._last_head = None if self._chunk is None else _Head.of(self._chunk, body, target, headers)
         else:
             self._hand_over()
             super().on_message_complete()
+        self._chunk = None  # a second message in the same chunk has no head of its own to learn
 
     def _hand_over(self) -> None:
         """Gives the request to uvicorn as if it had just begun there."""
@@ -155,13 +183,12 @@ class PredictProtocol(HttpToolsProtocol):
         for part in parts:
             super().on_body(part)
 
-    def _answer(self, target: tuple[str, str | None], body: bytes) -> bool:
+    def _answer(self, target: tuple[str, str | None], body: bytes, headers: dict[bytes, bytes]) -> bool:
         """Answers now, or returns False when that would take an await."""
         received = now()
         app = self.data_app
         plane = app.plane
         model, version = target
-        headers = dict(self.headers)
         try:
             live_model = plane.table[model]
             if not plane.short(live_model, version):
@@ -214,6 +241,30 @@ class PredictProtocol(HttpToolsProtocol):
         _default_blocks.clear()
         _default_blocks[id(headers)] = (headers, block)
         return block
+
+
+class _Head(msgspec.Struct, frozen=True, gc=False):
+    """The bytes before a body, and what parsing them gave."""
+
+    text: bytes
+    message_size: int
+    target: tuple[str, str | None]
+    headers: dict[bytes, bytes]
+
+    def begins(self, chunk: bytes) -> bool:
+        """Whether `chunk` is one whole message with this head."""
+        return len(chunk) == self.message_size and chunk.startswith(self.text)
+
+    @staticmethod
+    def of(
+        chunk: bytes, body: bytes, target: tuple[str, str | None], headers: dict[bytes, bytes]
+    ) -> _Head | None:
+        """The head of a chunk that was one message with a body of announced length; None for anything else."""
+        text = chunk[: len(chunk) - len(body)]
+        whole = text.find(b"\r\n\r\n") == len(text) - 4 and chunk.endswith(body)
+        if not whole or headers.get(b"content-length") != b"%d" % len(body):
+            return None
+        return _Head(text, len(chunk), target, headers)
 
 
 _default_blocks: dict[int, tuple[Any, bytes]] = {}

@@ -127,6 +127,10 @@ class Supervisor:
             [sys.executable, "-m", "fairway.serving.worker", str(path)],
             pass_fds=(listening.fileno(), report_write, self._lifeline_read),
             stdin=subprocess.DEVNULL,
+            env={
+                "MALLOC_ARENA_MAX": "2",
+                **os.environ,
+            },  # glibc's arena per thread wastes tens of MB in a worker
             start_new_session=True,  # Ctrl-C reaches the supervisor alone, which then drains the workers
         )
         os.close(report_write)

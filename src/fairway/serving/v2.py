@@ -347,7 +347,7 @@ def _decode_large(body: bytes) -> DecodedBody | None:
         for tensor in document["inputs"]:
             name, datatype, shape = tensor["name"], tensor["datatype"], tensor["shape"].as_list()
             data = tensor["data"]
-            plain = len(tensor) == 4 and name not in read
+            plain = len(tensor) == 4 and type(name) is str and name not in read
             lists += 2 + (len(data) if len(data) and isinstance(data[0], simdjson.Array) else 0)
             if not plain or not _numeric_and_regular(data, datatype, shape):
                 return None
