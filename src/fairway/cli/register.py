@@ -14,6 +14,7 @@ from fairway.cli.options import HomeOption, JsonOption, WhyOption
 from fairway.cli.output import print_json, print_line
 from fairway.packaging.archive import unarchive
 from fairway.packaging.bundle import read_bundle
+from fairway.packaging.foreign import require_trusted_code
 
 app = typer.Typer(add_completion=False)
 
@@ -23,6 +24,10 @@ def run(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle folder or a .fairway file.")],
     name: Annotated[str, typer.Option("--name", help="The model's name.")],
     live: Annotated[bool, typer.Option("--live", help="Give it all the traffic at once.")] = False,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option("--trust", help="A type or Python file of the bundle that may run; repeat for more."),
+    ] = None,
     why: WhyOption = "register",
     home: HomeOption = None,
     json: JsonOption = False,
@@ -31,6 +36,7 @@ def run(
     with open_home(home) as place, tempfile.TemporaryDirectory(prefix="fairway-") as scratch:
         source = Path(bundle)
         opened = unarchive(source, Path(scratch) / "bundle") if source.is_file() else read_bundle(source)
+        require_trusted_code(opened, tuple(trust or ()))
         version = place.registry.register(
             name,
             opened.directory,
