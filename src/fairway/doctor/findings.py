@@ -76,11 +76,6 @@ BAD_COMBINATIONS = (
         "pip install 'ml-dtypes>=0.5'",
     ),
     BadCombination(
-        {"xgboost": ">=3.1", "onnxmltools": "<=1.14"},
-        "onnxmltools cannot read the base score that XGBoost 3.1 and later write ('[5E-1]')",
-        "pip install 'onnxmltools>=1.16,<1.17'",
-    ),
-    BadCombination(
         {"xgboost": "", "xgboost-cpu": ""},
         "both install the folder `xgboost` and overwrite each other's files",
         "pip uninstall -y xgboost xgboost-cpu && pip install 'fairway[xgboost]'",

@@ -14,7 +14,7 @@ from fairway.core.errors import EnvironmentMismatch
 
 RECORDED = (
     *("fairway", "numpy", "onnxruntime", "onnx", "msgspec", "pandas", "pyarrow", "scipy", "joblib"),
-    *("scikit-learn", "skl2onnx", "onnxmltools", "skops", "xgboost", "lightgbm", "catboost"),
+    *("scikit-learn", "skl2onnx", "skops", "xgboost", "lightgbm", "catboost"),
 )
 """Distributions whose versions can change an answer or the way a model was converted."""
 

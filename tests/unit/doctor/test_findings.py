@@ -77,7 +77,7 @@ def test_half_an_extra_is_named_as_such() -> None:
 
 @pytest.mark.parametrize("bad", BAD_COMBINATIONS, ids=lambda bad: "+".join(bad.packages))
 def test_known_bad_combinations(bad) -> None:
-    fitting = {"xgboost": "3.2.0", "onnxmltools": "1.14.0", "ml-dtypes": "0.4.1", "onnx": "1.19.0"}
+    fitting = {"ml-dtypes": "0.4.1", "onnx": "1.19.0"}
     both = {name: fitting.get(name, "1.30.0") for name in bad.packages}
     combined = [
         f for f in diagnose(ailing(installed={**WELL.installed, **both})) if f.check == "combinations"
