@@ -214,8 +214,9 @@ class PredictProtocol(HttpToolsProtocol):
         ran = now()
         live = work.version
         answer = v2.encode_answer(outputs, live.contract, model, str(live.version), request.wanted, echoed)
+        encoded = now()
         self._write(200, request.request_id, answer, _version_block(live))
-        plane.finish(work, outputs, ran, now())
+        plane.finish(work, outputs, ran, encoded)
         return True
 
     def _write(self, status: int, request_id: str, body: bytes, version_block: bytes) -> None:
