@@ -318,11 +318,18 @@ def _numeric_array(field: Field, values: Array) -> tuple[Array, list[Problem]]:
 
 
 def _timestamp_array(field: Field, values: Array) -> tuple[Array, list[Problem]]:
+    outside = np.zeros(values.shape, dtype=bool)
+    if np.datetime_data(values.dtype)[0] in _COARSE_UNITS:
+        # Before the cast: numpy below 2.5 wraps around silently there, and 2.5 raises.
+        first, last = (
+            np.datetime64(limit, "us").astype(values.dtype)
+            for limit in (_FIRST_MICROSECOND, _LAST_MICROSECOND)
+        )
+        outside = ~np.isnat(values) & ((values < first) | (values > last))
+        values = np.where(outside, _NAT.astype(values.dtype), values)
     moments = values.astype("datetime64[us]")
     numbers = moments.astype(np.int64)
-    wrong = ~np.isnat(moments) & ((numbers < _FIRST_MICROSECOND) | (numbers > _LAST_MICROSECOND))
-    if np.datetime_data(values.dtype)[0] in _COARSE_UNITS:
-        wrong |= ~np.isnat(values) & (moments.astype(values.dtype) != values)  # numpy wraps around silently
+    wrong = outside | ~np.isnat(moments) & ((numbers < _FIRST_MICROSECOND) | (numbers > _LAST_MICROSECOND))
     problems = [
         Problem("is outside the years 1 to 9999", field.name, int(row)) for row in np.flatnonzero(wrong)
     ]
