@@ -16,7 +16,7 @@ from fairway.core.contract import Contract
 from fairway.core.errors import RouteConflict
 from fairway.core.route import everything_to
 from fairway.core.version import CHAMPION, ModelVersion, check_model_name
-from fairway.packaging.engine import ConversionOptions
+from fairway.packaging.conversion.engine import ConversionOptions
 from fairway.packaging.package import Packaged
 from fairway.packaging.package import package as package_model
 

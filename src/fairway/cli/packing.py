@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fairway.core.errors import InvalidInput
-from fairway.packaging.engine import ConversionOptions
+from fairway.packaging.conversion.engine import ConversionOptions
 
 ModelArgument = Annotated[
     str,

@@ -15,7 +15,7 @@ from fairway.core.conform import conform
 from fairway.core.contract import DType, Field
 from fairway.core.errors import MalformedInput
 from fairway.packaging.contract import sample_arrays
-from fairway.packaging.convert_onnx import onnx_signature
+from fairway.packaging.conversion.onnx import onnx_signature
 from fairway.packaging.source import Sample, SourceModel
 from fairway.runtimes.estimator import feature_names
 

@@ -15,7 +15,7 @@ from fairway.core.contract import Contract
 from fairway.packaging.bundle import full_disk_told, require_free, write_bundle, write_file
 from fairway.packaging.card import data_digest, in_sample_metrics, write_card
 from fairway.packaging.contract import sample_columns
-from fairway.packaging.engine import ConversionOptions
+from fairway.packaging.conversion.engine import ConversionOptions
 from fairway.packaging.environment import capture_environment
 from fairway.packaging.golden import make_golden
 from fairway.packaging.opening import open_model

@@ -17,10 +17,16 @@ from fairway.core.contract import Contract
 from fairway.core.errors import InvalidInput, ModelFailed, NotFound, Problem
 from fairway.packaging.contract import infer_contract, sample_columns
 from fairway.packaging.contract_text import contract_from_text
-from fairway.packaging.engine import ChosenEngine, ConversionOptions, Progress, choose_engine, original_engine
+from fairway.packaging.conversion.engine import (
+    ChosenEngine,
+    ConversionOptions,
+    Progress,
+    choose_engine,
+    original_engine,
+)
+from fairway.packaging.conversion.feeding import dtypes_of
+from fairway.packaging.conversion.probe_rows import null_rows, unseen_rows
 from fairway.packaging.features import fit_sample
-from fairway.packaging.feeding import dtypes_of
-from fairway.packaging.probe_rows import null_rows, unseen_rows
 from fairway.packaging.profile import Profile, profile_field
 from fairway.packaging.python_file import load_function, needed_files, split_entry
 from fairway.packaging.rules import Refusals, check_contract

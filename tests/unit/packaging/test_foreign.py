@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from fairway.core.errors import UntrustedArtifact
 from fairway.packaging.bundle import read_bundle
-from fairway.packaging.engine import ConversionOptions
+from fairway.packaging.conversion.engine import ConversionOptions
 from fairway.packaging.foreign import code_of, require_trusted_code
 from fairway.packaging.package import package
 

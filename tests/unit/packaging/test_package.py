@@ -32,7 +32,7 @@ from fairway.packaging import verify
 from fairway.packaging.archive import archive, unarchive
 from fairway.packaging.bundle import read_bundle
 from fairway.packaging.contract_text import contract_to_text
-from fairway.packaging.engine import ConversionOptions
+from fairway.packaging.conversion.engine import ConversionOptions
 from fairway.packaging.package import package
 from fairway.runtimes.base import load
 

@@ -9,9 +9,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fairway.packaging.contract import infer_contract
-from fairway.packaging.engine import ChosenEngine, ConversionOptions, choose_engine
-from fairway.packaging.feeding import feed_block
-from fairway.packaging.graph import Graph, Unsupported
+from fairway.packaging.conversion.engine import ChosenEngine, ConversionOptions, choose_engine
+from fairway.packaging.conversion.feeding import feed_block
+from fairway.packaging.conversion.graph import Graph, Unsupported
 from fairway.packaging.opening import open_model
 from fairway.packaging.sample import read_sample
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 
-from fairway.packaging.forest import Tree, forest_nodes, join
-from fairway.packaging.thresholds import round_down, round_tree_thresholds, round_up
+from fairway.packaging.conversion.forest import Tree, forest_nodes, join
+from fairway.packaging.conversion.thresholds import round_down, round_tree_thresholds, round_up
 
 doubles = st.floats(allow_nan=False, allow_infinity=False, width=64)
 singles = st.floats(allow_nan=False, allow_infinity=False, width=32)

@@ -13,10 +13,9 @@ from fairway.core.columns import Array, Columns, Outputs
 from fairway.core.conform import nulls_of
 from fairway.core.contract import Contract, DType, Field, Task
 from fairway.core.errors import ModelFailed
-from fairway.packaging.convert_sklearn import preparation
-from fairway.packaging.forest import Forest
-from fairway.packaging.graph import Unsupported
-from fairway.packaging.probe_rows import (
+from fairway.packaging.conversion.forest import Forest
+from fairway.packaging.conversion.graph import Unsupported
+from fairway.packaging.conversion.probe_rows import (
     Crossing,
     concatenate,
     edge_rows,
@@ -25,7 +24,8 @@ from fairway.packaging.probe_rows import (
     text_rows,
     unseen_rows,
 )
-from fairway.packaging.read_trees import read_trees
+from fairway.packaging.conversion.read_trees import read_trees
+from fairway.packaging.conversion.sklearn import preparation
 from fairway.packaging.rules import Refusals
 from fairway.runtimes.base import Engine
 from fairway.runtimes.estimator import EstimatorEngine, InputForm, feature_names

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from fairway.packaging.forest import Forest, Tree, forest_nodes, join
+from fairway.packaging.conversion.forest import Forest, Tree, forest_nodes, join
 
 FEATURES = 3
 

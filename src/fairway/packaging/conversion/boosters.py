@@ -14,9 +14,9 @@ import onnx.compose
 from onnx import TensorProto, helper
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from fairway.packaging.graph import ML_OPSET, OPSET, Block, Graph, Unsupported
-from fairway.packaging.read_trees import read_trees
-from fairway.packaging.tree_model import tree_outputs
+from fairway.packaging.conversion.graph import ML_OPSET, OPSET, Block, Graph, Unsupported
+from fairway.packaging.conversion.read_trees import read_trees
+from fairway.packaging.conversion.tree_model import tree_outputs
 
 _CLASSIFIER_OPTIONS = {
     "zipmap": [True, False, "columns"],

@@ -19,11 +19,16 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from fairway.core.contract import DType, Task
 from fairway.core.errors import ModelFailed, ProofFailed, UnknownFormat
 from fairway.packaging.contract import infer_contract, sample_columns
-from fairway.packaging.engine import ChosenEngine, ConversionOptions, choose_engine, original_engine
+from fairway.packaging.conversion.engine import (
+    ChosenEngine,
+    ConversionOptions,
+    choose_engine,
+    original_engine,
+)
 from fairway.packaging.source import Sample, SourceModel
 from fairway.runtimes.base import load
 from fairway.runtimes.python import read_function
-from tests.unit.packaging.fitted_models import MODELS, QUIET, Fitted, payments
+from tests.unit.packaging.conversion.fitted_models import MODELS, QUIET, Fitted, payments
 
 OPTIONS = ConversionOptions(max_rows=4000)
 

@@ -22,11 +22,20 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.svm import LinearSVC
 
 from fairway.core.contract import Task
-from fairway.packaging.boosters import register as register_boosters
-from fairway.packaging.convert_steps import TRANSLATED
-from fairway.packaging.graph import ML_OPSET, OPSET, Block, Graph, NothingToChange, Tensor, Unsupported, runs
-from fairway.packaging.read_trees import read_trees
-from fairway.packaging.tree_model import tree_outputs
+from fairway.packaging.conversion.boosters import register as register_boosters
+from fairway.packaging.conversion.graph import (
+    ML_OPSET,
+    OPSET,
+    Block,
+    Graph,
+    NothingToChange,
+    Tensor,
+    Unsupported,
+    runs,
+)
+from fairway.packaging.conversion.read_trees import read_trees
+from fairway.packaging.conversion.steps import TRANSLATED
+from fairway.packaging.conversion.tree_model import tree_outputs
 from fairway.runtimes.estimator import task_of
 
 _WORDS_IN_PYTHON = r"(?u)\b\w\w+\b"

@@ -15,7 +15,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from fairway.core.columns import Array
-from fairway.packaging.thresholds import round_down, round_up
+from fairway.packaging.conversion.thresholds import round_down, round_up
 
 Precision = Literal["float32", "float64"]
 

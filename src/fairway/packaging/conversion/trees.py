@@ -27,9 +27,9 @@ from sklearn.tree import (
 
 from fairway.core.columns import Array
 from fairway.core.contract import Task
-from fairway.packaging.forest import Tree, join
-from fairway.packaging.graph import Unsupported
-from fairway.packaging.tree_model import TreeModel
+from fairway.packaging.conversion.forest import Tree, join
+from fairway.packaging.conversion.graph import Unsupported
+from fairway.packaging.conversion.tree_model import TreeModel
 
 
 def read_sklearn_trees(estimator: Any) -> TreeModel | None:

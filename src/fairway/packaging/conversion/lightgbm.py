@@ -8,9 +8,9 @@ import numpy as np
 
 from fairway.core.columns import Array
 from fairway.core.contract import Task
-from fairway.packaging.forest import Tree, join
-from fairway.packaging.graph import Unsupported
-from fairway.packaging.tree_model import Link, TreeModel
+from fairway.packaging.conversion.forest import Tree, join
+from fairway.packaging.conversion.graph import Unsupported
+from fairway.packaging.conversion.tree_model import Link, TreeModel
 
 _IDENTITY = ("regression", "regression_l1", "huber", "fair", "quantile", "mape")
 _EXP = ("poisson", "gamma", "tweedie")

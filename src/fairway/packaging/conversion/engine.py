@@ -20,12 +20,10 @@ from fairway.core.bundle import Attempt, EngineSpec, Proof, Timings
 from fairway.core.columns import Outputs
 from fairway.core.contract import Contract, DType, Output, Task
 from fairway.core.errors import FairwayError, ModelFailed, ProofFailed
-from fairway.packaging.comparison import ComparisonRows, comparison_rows
 from fairway.packaging.contract import sample_columns
-from fairway.packaging.convert_onnx import external_files, onnx_signature, onnx_spec
-from fairway.packaging.convert_sklearn import convert_estimator
-from fairway.packaging.feeding import columns_seen, dtypes_of, feed_block, form_of
-from fairway.packaging.graph import (
+from fairway.packaging.conversion.comparison import ComparisonRows, comparison_rows
+from fairway.packaging.conversion.feeding import columns_seen, dtypes_of, feed_block, form_of
+from fairway.packaging.conversion.graph import (
     Graph,
     MixedTrees,
     NothingToChange,
@@ -33,11 +31,13 @@ from fairway.packaging.graph import (
     declare_outputs,
     open_session,
 )
-from fairway.packaging.native import as_estimator, native_files
-from fairway.packaging.prove import TOLERANCE, Comparison, compare, time_both
+from fairway.packaging.conversion.native import as_estimator, native_files
+from fairway.packaging.conversion.onnx import external_files, onnx_signature, onnx_spec
+from fairway.packaging.conversion.prove import TOLERANCE, Comparison, compare, time_both
+from fairway.packaging.conversion.sklearn import convert_estimator
+from fairway.packaging.conversion.thresholds import round_tree_thresholds
 from fairway.packaging.rules import Refusals
 from fairway.packaging.source import Sample, SourceModel
-from fairway.packaging.thresholds import round_tree_thresholds
 from fairway.runtimes.base import Engine, load
 from fairway.runtimes.estimator import EstimatorEngine, task_of
 from fairway.runtimes.onnx import OnnxEngine

@@ -15,9 +15,9 @@ import onnx
 
 from fairway.core.columns import Array
 from fairway.core.contract import Task
-from fairway.packaging.forest import Forest
-from fairway.packaging.graph import Unsupported
-from fairway.packaging.tree_model import Link, TreeModel
+from fairway.packaging.conversion.forest import Forest
+from fairway.packaging.conversion.graph import Unsupported
+from fairway.packaging.conversion.tree_model import Link, TreeModel
 from fairway.runtimes.estimator import task_of
 
 

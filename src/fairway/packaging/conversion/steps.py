@@ -26,8 +26,8 @@ from sklearn.preprocessing import (
 from sklearn.utils import check_array
 
 from fairway.core.columns import Array
-from fairway.packaging.graph import NULL, Block, Graph, Tensor, Unsupported
-from fairway.packaging.tree_model import category_hits, encode_categories
+from fairway.packaging.conversion.graph import NULL, Block, Graph, Tensor, Unsupported
+from fairway.packaging.conversion.tree_model import category_hits, encode_categories
 
 
 def _arithmetic(graph: Graph, block: Block, steps: list[tuple[str, Any]]) -> Block:

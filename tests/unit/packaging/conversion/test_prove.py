@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fairway.core.columns import Columns, Outputs
-from fairway.packaging.prove import compare, time_both
+from fairway.packaging.conversion.prove import compare, time_both
 
 
 def outputs(label: list[object], probabilities: list[list[float]]) -> Outputs:

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from fairway.core.contract import Contract, DType, Field
 from fairway.core.errors import CorruptBundle, UnknownFormat
 from fairway.packaging.contract import infer_contract
-from fairway.packaging.convert_onnx import external_files, onnx_signature, onnx_spec
-from fairway.packaging.engine import ConversionOptions, choose_engine
+from fairway.packaging.conversion.engine import ConversionOptions, choose_engine
+from fairway.packaging.conversion.onnx import external_files, onnx_signature, onnx_spec
 from fairway.packaging.source import Sample, SourceModel
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from fairway.core.contract import Task
-from fairway.packaging.convert_catboost import read_catboost
-from fairway.packaging.convert_lightgbm import read_lightgbm
-from fairway.packaging.convert_trees import read_sklearn_trees
-from fairway.packaging.convert_xgboost import read_xgboost
-from fairway.packaging.graph import Unsupported
-from fairway.packaging.tree_model import TreeModel
+from fairway.packaging.conversion.catboost import read_catboost
+from fairway.packaging.conversion.graph import Unsupported
+from fairway.packaging.conversion.lightgbm import read_lightgbm
+from fairway.packaging.conversion.tree_model import TreeModel
+from fairway.packaging.conversion.trees import read_sklearn_trees
+from fairway.packaging.conversion.xgboost import read_xgboost
 from fairway.runtimes import lightgbm, xgboost
 from fairway.runtimes.estimator import task_of
 

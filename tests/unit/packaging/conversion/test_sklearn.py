@@ -12,8 +12,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fairway.packaging.convert_sklearn import convert_estimator, preparation
-from fairway.packaging.graph import Block, Graph, MixedTrees, NothingToChange
+from fairway.packaging.conversion.graph import Block, Graph, MixedTrees, NothingToChange
+from fairway.packaging.conversion.sklearn import convert_estimator, preparation
 
 IRIS = load_iris(return_X_y=True)
 

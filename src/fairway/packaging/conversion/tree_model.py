@@ -12,8 +12,8 @@ from onnx import TensorProto
 
 from fairway.core.columns import Array
 from fairway.core.contract import Task
-from fairway.packaging.forest import Forest, forest_nodes
-from fairway.packaging.graph import Block, Graph, MixedTrees, NothingToChange, Tensor
+from fairway.packaging.conversion.forest import Forest, forest_nodes
+from fairway.packaging.conversion.graph import Block, Graph, MixedTrees, NothingToChange, Tensor
 
 Link = Literal["identity", "exp", "sigmoid", "softmax", "share", "isolation"]
 

@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from fairway.core.bundle import Feed
 from fairway.core.contract import Contract, DType, Field
-from fairway.packaging.graph import NULL, Block, Graph, Tensor, Unsupported
+from fairway.packaging.conversion.graph import NULL, Block, Graph, Tensor, Unsupported
 from fairway.packaging.source import Sample
 from fairway.runtimes.estimator import InputForm, feature_names, pandas_dtype
 

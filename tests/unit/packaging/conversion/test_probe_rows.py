@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from fairway.core.columns import Array, Columns
 from fairway.core.conform import gather, nulls_of
 from fairway.core.contract import Category, Contract, DType, Field
-from fairway.packaging.probe_rows import (
+from fairway.packaging.conversion.probe_rows import (
     UNSEEN_TEXT,
     Crossing,
     concatenate,

@@ -12,7 +12,7 @@ import numpy as np
 from fairway.core.bundle import EngineSpec
 from fairway.core.contract import Contract
 from fairway.core.errors import UnknownFormat
-from fairway.packaging.feeding import dtypes_of, form_of
+from fairway.packaging.conversion.feeding import dtypes_of, form_of
 from fairway.packaging.skops_file import dump
 from fairway.packaging.source import Sample, SourceModel
 from fairway.runtimes import catboost, lightgbm, xgboost

@@ -21,8 +21,8 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-from fairway.packaging.convert_sklearn import apply_step
-from fairway.packaging.graph import NULL, Block, Graph, Unsupported
+from fairway.packaging.conversion.graph import NULL, Block, Graph, Unsupported
+from fairway.packaging.conversion.sklearn import apply_step
 
 NAN = float("nan")
 _rng = np.random.default_rng(0)

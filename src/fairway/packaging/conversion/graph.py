@@ -13,7 +13,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from fairway.core.columns import Array
-from fairway.packaging.forest import Precision
+from fairway.packaging.conversion.forest import Precision
 
 OPSET = 21
 ML_OPSET = 3
