@@ -153,7 +153,8 @@ def refused(home: Path, *options: str) -> tuple[int, dict[str, Any]]:
     """Exit code and message of a server that would not start."""
     command = [FAIRWAY, "serve", "--port", "0", "--home", str(home), "--json", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout == ""
+    assert done.stdout == "", done.stdout
+    assert done.stderr, done
     return done.returncode, json.loads(done.stderr.strip().splitlines()[-1])
 
 
