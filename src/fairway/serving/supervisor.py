@@ -72,10 +72,12 @@ class Supervisor:
 
     def run(self) -> None:
         serving = self._settings.serving
+        sockets: list[socket.socket] = []
+        before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)}
         try:
             sockets = _listen(serving.host, serving.port, serving.workers)
             slots = [_Slot(self, i, listening) for i, listening in enumerate(sockets)]
-            for name in (signal.SIGTERM, signal.SIGINT):
+            for name in before:
                 signal.signal(name, self._stop)
             try:
                 for slot in slots:
@@ -90,6 +92,12 @@ class Supervisor:
             finally:
                 self._end(slots)
         finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)
+            for listening in sockets:
+                listening.close()
+            os.close(self._lifeline_read)
+            os.close(self._lifeline_write)
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
@@ -185,13 +193,19 @@ class _Slot:
             0.0 if steady else min(max(self._pause * 2, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
         )
         logger.warning(
-            "worker %d ended with %s; starting another in %.1f s",
+            "worker %d ended with %s; starting another in %.1f s%s",
             self._number,
             self._process.returncode,
             self._pause,
+            self._last_words(),
         )
         self._close_report()
         self._start_at = now + self._pause
+
+    def _last_words(self) -> str:
+        """Why a dead worker could not start, if it said so."""
+        said = os.read(self._report, 65536).decode(errors="replace").strip() if self._report >= 0 else ""
+        return "" if said in ("", "ready") else f": {said}"
 
     def terminate(self) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -1,0 +1,118 @@
+"""Where it may listen, and workers that will not start."""
+
+import os
+import socket
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fairway.core.errors import InsecureBinding, Unavailable
+from fairway.core.route import everything_to
+from fairway.core.settings import ServingSettings, Settings
+from fairway.registry.snapshot import ServedModel, ServedVersion, ServingSnapshot
+from fairway.serving import supervisor
+from fairway.serving.supervisor import Supervisor, WorkerFailed, check_binding
+from fairway.serving.worker import WorkerPlan
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
+def test_loopback_needs_nothing(host: str) -> None:
+    check_binding(host, insecure=False)
+
+
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "", "10.0.0.1", "example.com", "localhost.example.com", "127.0.0.1.example.com"]
+)
+def test_anything_else_needs_to_be_told(host: str) -> None:
+    with pytest.raises(InsecureBinding, match="--insecure"):
+        check_binding(host, insecure=False)
+    check_binding(host, insecure=True)
+
+
+def test_sockets_share_a_port_and_a_taken_one_is_named() -> None:
+    sockets = supervisor._listen("127.0.0.1", 0, 3)
+    try:
+        ports = {listening.getsockname()[1] for listening in sockets}
+        assert len(ports) == 1
+    finally:
+        for listening in sockets:
+            listening.close()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for count in (1, 2):
+            with pytest.raises(Unavailable, match=f"cannot listen on 127.0.0.1:{port}.*--port"):
+                supervisor._listen("127.0.0.1", port, count)
+    with pytest.raises(Unavailable):
+        supervisor._listen("no such host.invalid", 0, 1)
+
+
+def snapshot(directory: Path) -> ServingSnapshot:
+    version = ServedVersion(version=1, digest="sha256:0", aliases=(), directory=str(directory))
+    return ServingSnapshot(
+        revision=1, models=(ServedModel(route=everything_to("m", 1), versions=(version,)),)
+    )
+
+
+def settings(home: Path) -> Settings:
+    return Settings(home=str(home), serving=ServingSettings(port=0, workers=1))
+
+
+def test_a_worker_that_cannot_start_says_why_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    started: list[int] = []
+    supervising = Supervisor(settings(tmp_path), snapshot(tmp_path / "gone"), started.append)
+    with pytest.raises(WorkerFailed, match=r"not_found: there is no bundle at .*gone"):
+        supervising.run()
+    assert started == []
+    assert not supervising._folder.exists()
+
+
+class Process:
+    """A worker that ended as soon as it started."""
+
+    returncode = -9
+
+    def poll(self) -> int:
+        return self.returncode
+
+
+def test_a_worker_that_keeps_dying_is_started_after_ever_longer_pauses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    starts: list[float] = []
+
+    class Spawning(Supervisor):
+        def spawn(self, number: int, listening: socket.socket) -> Any:
+            starts.append(clock[0])
+            return Process(), os.open(os.devnull, os.O_RDONLY)
+
+    supervising = Spawning(settings(tmp_path), snapshot(tmp_path), lambda port: None)
+    with socket.socket() as listening:
+        slot = supervisor._Slot(supervising, 0, listening)
+        slot.start()
+        while len(starts) < 9:
+            slot.tend()
+            clock[0] += 0.05
+        pauses = [round(later - earlier, 1) for earlier, later in pairwise(starts)]
+        assert pauses == sorted(pauses)
+        assert pauses[0] < 0.3
+        assert 4.9 <= pauses[-1] <= 5.3
+        clock[0] += 60  # a worker that ran for a while is replaced at once
+        before = len(starts)
+        slot.tend()
+        slot.tend()
+        assert len(starts) == before + 1
+        slot._close_report()
+    supervising._folder.rmdir()
+
+
+def test_what_a_worker_is_told_is_json(tmp_path: Path) -> None:
+    plan = WorkerPlan(
+        settings=settings(tmp_path), snapshot=snapshot(tmp_path), counters="c", listen=3, report=4, lifeline=5
+    )
+    assert msgspec.json.decode(msgspec.json.encode(plan), type=WorkerPlan) == plan
