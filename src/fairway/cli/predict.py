@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json as jsonlib
 import sys
 import urllib.error
@@ -18,13 +19,15 @@ from fairway.app.load import load
 from fairway.cli.options import HomeOption, JsonOption, ReferenceArgument
 from fairway.cli.output import print_json
 from fairway.core.columns import Outputs
-from fairway.core.errors import InvalidInput, NotFound, Problem, Unavailable
+from fairway.core.errors import ContractViolation, InvalidInput, NotFound, Problem, Unavailable
 from fairway.core.version import Reference, parse_reference
+from fairway.inference.loaded import LoadedModel
 from fairway.inference.rows import from_csv
 from fairway.packaging.sample import read_sample
 
 app = typer.Typer(add_completion=False)
 _CHUNK_ROWS = 10_000
+_ALL_ROWS = 2**62
 _TIMEOUT_SECONDS = 60
 
 
@@ -54,20 +57,32 @@ def _local(model: str, rows: str, home: str | None) -> Outputs:
     with load(model, home=home) as loaded:
         if rows == "-" or rows.endswith(".csv"):
             inputs: Any = from_csv(_read(rows), loaded.contract)
-            return _joined([loaded.predict(chunk) for chunk in _chunks(inputs)])
-        frame = read_sample(rows, target=None).frame
+            return _joined([_predict(loaded, chunk, start) for start, chunk in _chunks(inputs)])
+        frame = read_sample(rows, rows=_ALL_ROWS).frame
         return _joined(
             [
-                loaded.predict(frame.iloc[start : start + _CHUNK_ROWS])
-                for start in range(0, len(frame), _CHUNK_ROWS)
+                _predict(loaded, frame.iloc[start : start + _CHUNK_ROWS], start)
+                for start in range(0, max(len(frame), 1), _CHUNK_ROWS)
             ]
         )
 
 
-def _chunks(inputs: dict[str, list[Any]]) -> Iterator[dict[str, list[Any]]]:
+def _predict(loaded: LoadedModel, rows: Any, start: int) -> Outputs:
+    """Predicts a chunk; its problems are told by their row in the whole file."""
+    try:
+        return loaded.predict(rows)
+    except ContractViolation as error:
+        raise ContractViolation(str(error), tuple(_moved(p, start) for p in error.problems)) from None
+
+
+def _moved(problem: Problem, start: int) -> Problem:
+    return problem if problem.row is None else msgspec.structs.replace(problem, row=problem.row + start)
+
+
+def _chunks(inputs: dict[str, list[Any]]) -> Iterator[tuple[int, dict[str, list[Any]]]]:
     total = max((len(values) for values in inputs.values()), default=0)
     for start in range(0, max(total, 1), _CHUNK_ROWS):
-        yield {name: values[start : start + _CHUNK_ROWS] for name, values in inputs.items()}
+        yield start, {name: values[start : start + _CHUNK_ROWS] for name, values in inputs.items()}
 
 
 def _joined(parts: list[Outputs]) -> Outputs:
@@ -82,7 +97,7 @@ def _remote(url: str, reference: Reference, rows: str) -> Outputs:
     if rows == "-" or rows.endswith(".csv"):
         bodies = [(_read(rows), "text/csv")]
     else:
-        frame = read_sample(rows, target=None).frame
+        frame = read_sample(rows, rows=_ALL_ROWS).frame
         bodies = [
             (
                 frame.iloc[start : start + _CHUNK_ROWS]
@@ -90,7 +105,7 @@ def _remote(url: str, reference: Reference, rows: str) -> Outputs:
                 .encode(),
                 "split",
             )
-            for start in range(0, len(frame), _CHUNK_ROWS)
+            for start in range(0, max(len(frame), 1), _CHUNK_ROWS)
         ]
     return _joined([_post(address, body, kind) for body, kind in bodies])
 
@@ -104,13 +119,16 @@ def _post(address: str, body: bytes, kind: str) -> Outputs:
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
             decoded = jsonlib.load(answer)
+            return {
+                output["name"]: np.array(output["data"]).reshape(output["shape"])
+                for output in decoded["outputs"]
+            }
     except urllib.error.HTTPError as error:
         raise _as_error(error) from None
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise Unavailable(f"{address} does not answer: {error}.", hint="Is the server running?") from error
-    return {
-        output["name"]: np.array(output["data"]).reshape(output["shape"]) for output in decoded["outputs"]
-    }
+    except (ValueError, KeyError, TypeError) as error:
+        raise Unavailable(f"what answers at {address} is not a Fairway server.") from error
 
 
 def _as_error(error: urllib.error.HTTPError) -> InvalidInput | NotFound | Unavailable:

@@ -193,11 +193,24 @@ def _lightgbm(data: bytes, source: str) -> Any:
     return lightgbm.Booster(model_str=text)
 
 
-def _catboost(data: bytes, _source: str, kind: str) -> Any:
+def _catboost(data: bytes, source: str, kind: str) -> Any:
     """A CatBoostClassifier or CatBoostRegressor, by the loss it was trained with."""
     import catboost  # optional
 
+    if kind == "catboost":
+        _check_length(data, source)
     return typed(_catboost_as(catboost.CatBoost(), data, kind))
+
+
+def _check_length(data: bytes, source: str) -> None:
+    """A .cbm is "CBM1", the size of its core as 32 bits, the core, and what else it needs. CatBoost's reader does not
+    look whether the core is all there, and may crash where it is not."""
+    announced = int.from_bytes(data[4:8], "little")
+    if len(data) < 8 + announced:
+        raise CorruptBundle(
+            f"{source} is a CatBoost model cut short: it announces {announced + 8:,} bytes and has {len(data):,}.",
+            hint="Copy or save it again.",
+        )
 
 
 def _catboost_as(model: Any, data: bytes, kind: str) -> Any:

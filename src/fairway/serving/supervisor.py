@@ -232,16 +232,14 @@ def _listen(host: str, port: int, count: int) -> list[socket.socket]:
     """`count` listening sockets on one address; port 0 lets the system choose."""
     sockets: list[socket.socket] = []
     try:
+        if (
+            count > 1 and port
+        ):  # sockets that share a port would share it with another server's too, unnoticed
+            _bound(host, port, shared=False).close()
         for _ in range(count):
-            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            listening = socket.socket(family, socket.SOCK_STREAM)
-            sockets.append(listening)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if count > 1:
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listening.bind(address)
-            listening.listen(2048)
-            port = listening.getsockname()[1]
+            sockets.append(_bound(host, port, shared=count > 1))
+            sockets[-1].listen(2048)
+            port = sockets[-1].getsockname()[1]
     except OSError as error:
         for listening in sockets:
             listening.close()
@@ -250,3 +248,17 @@ def _listen(host: str, port: int, count: int) -> list[socket.socket]:
             hint="Stop what listens there, or choose another port with --port.",
         ) from error
     return sockets
+
+
+def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
