@@ -1,0 +1,119 @@
+"""The command itself: help, versions, errors as messages, exit codes."""
+
+import subprocess
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+import msgspec
+import pytest
+
+from fairway import __version__
+from fairway.cli import main as module
+from fairway.cli.main import EXIT_CODES, VERBS, exit_code, main
+from fairway.core import errors
+from fairway.core.errors import FairwayError, InvalidInput, Problem
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    shown = capsys.readouterr()
+    return int(ended.value.code or 0), shown.out, shown.err
+
+
+def test_help_lists_every_verb_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--help", "-h"):
+        code, out, _ = run(capsys, option)
+        assert code == 0
+        assert all(f"  {verb} " in out for verb in VERBS)
+        assert "Example:" in out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_helps_and_shows_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, verb, "--help")
+    assert code == 0
+    if verb == "contract":  # a group: its own verbs have the examples
+        for inner in ("show", "edit", "check"):
+            assert f"Example:  fairway contract {inner}" in " ".join(
+                run(capsys, verb, inner, "--help")[1].split("\n")
+            )
+        return
+    assert f"Example:  fairway {verb}" in out
+    assert "--json" in out
+    assert "--home" in out or verb == "package"
+    assert import_module(VERBS[verb][0]).app is not None
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--version")
+    assert (code, out.strip()) == (0, f"fairway, version {__version__}")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["show"],
+        ["models", "--nonsense"],
+        ["alias", "m", "a", "zero"],
+        ["serve", "--workers", "0"],
+    ],
+)
+def test_wrong_usage_is_a_2_with_a_message(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+    assert err
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, c in vars(errors).items() if isinstance(c, type) and issubclass(c, FairwayError)]
+)
+def test_every_error_has_its_exit_code(name: str) -> None:
+    error = getattr(errors, name)("x")
+    code = exit_code(error)
+    assert code == next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
+    assert 1 <= code <= 8
+    assert code != 2
+
+
+class Failing(click.Group):
+    error: BaseException = RuntimeError()
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        raise self.error
+
+
+def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Failing()
+    group.error = error
+    monkeypatch.setattr(module, "cli", group)
+
+
+def test_an_error_is_a_message_with_its_problems(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problems = (Problem("is null", "amount", 3), Problem("0 rows"), *[Problem("bad", "x")] * 30)
+    fail_with(InvalidInput("it does not fit.", problems), monkeypatch)
+    code, out, err = run(capsys, "anything")
+    assert (code, out) == (4, "")
+    assert err.splitlines()[:3] == ["error: it does not fit.", "  amount row 3: is null", "  0 rows"]
+    assert err.splitlines()[-1] == "  ... and 12 more"
+    code, _, err = run(capsys, "anything", "--json")
+    told = msgspec.json.decode(err)
+    assert (told["code"], len(told["problems"])) == ("invalid_input", 32)
+
+
+def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    fail_with(click.exceptions.Abort(), monkeypatch)
+    assert run(capsys, "anything")[0] == 130
+
+
+def test_the_command_is_installed_and_the_module_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fairway.cli.main", "--version"], capture_output=True, text=True, check=True
+    )
+    assert __version__ in done.stdout
