@@ -210,7 +210,8 @@ def test_two_workers_count_together_and_one_killed_is_replaced(home: Path) -> No
             assert answered == [200] * 24, round_
             asked += 24
         assert victim not in running.workers()
-        assert running.metric("fairway_rows_total") == asked
+        # An answer is sent before it is counted, so a kill in between may cost one count each.
+        assert asked - 2 <= running.metric("fairway_rows_total") <= asked
         assert "ended with -9; starting another" in running.errors.read_text()
         final = running.workers()
     until(lambda: not any(map(alive, final)))
@@ -241,7 +242,9 @@ def test_sigterm_answers_what_is_under_way_and_then_ends(slow_home: Path) -> Non
         [worker] = running.workers()
         answers = []
         asking = threading.Thread(
-            target=lambda: answers.append(running.post({"instances": [[1.5]]}, "/v2/models/slow/infer"))
+            target=lambda: answers.append(
+                running.post({"instances": [[1.5]]}, "/v2/models/slow/infer", x_request_id="the-last")
+            )
         )
         asking.start()
         time.sleep(0.5)  # the request is in the model now
@@ -252,7 +255,7 @@ def test_sigterm_answers_what_is_under_way_and_then_ends(slow_home: Path) -> Non
         assert output(told, "slept").tolist() == [1.5]
         assert running.process.wait(20) == 0
         assert not alive(worker)
-    assert len(log_of(slow_home, "slow")) >= 1
+    assert log_of(slow_home, "slow")["request_id"].tolist() == ["the-last"]  # written before the worker ended
 
 
 def test_workers_stop_when_their_supervisor_is_killed(home: Path) -> None:

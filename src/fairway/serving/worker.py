@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from types import FrameType
 
 import msgspec
 import numpy as np
@@ -100,6 +101,11 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.ready = False
         await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drains and stops. uvicorn's own would raise the signal once more at the end, which would kill this process
+        before it has written its log."""
+        self.should_exit = True
 
     def _orphaned(self) -> None:
         asyncio.get_running_loop().remove_reader(self._plan.lifeline)
