@@ -105,11 +105,16 @@ def _frame(frame: Any, contract: Contract) -> Inputs:
         # Private to pandas, and the only way past a Series a column; without it the public way is right and slower.
         arrays = getattr(frame, "_iter_column_arrays", None)
         if arrays is not None:
-            return {
-                name: [_plain(value) for value in array.tolist()]
-                for name, array in zip(names, arrays(), strict=True)
-            }
+            rows = len(frame)
+            return {name: _values(array, rows) for name, array in zip(names, arrays(), strict=True)}
     return frame_arrays(frame)
+
+
+def _values(array: Any, rows: int) -> list[Any]:
+    """A column's few values. pandas' own arrays give one value twice as fast as a list of one."""
+    if isinstance(array, np.ndarray):
+        return [_plain(value) for value in array.tolist()]
+    return [_plain(array[row]) for row in range(rows)]
 
 
 def _plain(value: Any) -> Any:
@@ -124,6 +129,8 @@ def _plain(value: Any) -> Any:
         "NaTType",
     ):  # pandas' own nulls, told by name because pandas is not imported
         return None
+    if hasattr(value, "to_pydatetime"):  # a pandas Timestamp, a tenth as fast in arithmetic
+        return value.to_pydatetime(warn=False)
     return value.item() if isinstance(value, np.generic) and value.dtype.kind in "biuf" else value
 
 
