@@ -119,11 +119,11 @@ def test_what_a_worker_is_told_is_json(tmp_path: Path) -> None:
 
 
 def test_a_port_that_another_server_shares_among_its_workers_is_taken() -> None:
-    first = _listen("127.0.0.1", 0, 2)
+    first = supervisor._listen("127.0.0.1", 0, 2)
     port = first[0].getsockname()[1]
     try:
         with pytest.raises(Unavailable, match=f"cannot listen on 127.0.0.1:{port}"):
-            _listen("127.0.0.1", port, 2)
+            supervisor._listen("127.0.0.1", port, 2)
     finally:
         for listening in first:
             listening.close()
