@@ -48,12 +48,12 @@ class Columns(Mapping[str, Array]):
 
     @property
     def bytes(self) -> int:
-        """Rough size in memory: exact for numbers, 64 bytes a text, 1 KiB for the objects around them."""
+        """Rough size in memory: exact for matrices and tensors, 64 bytes for any other value, 1 KiB for the objects
+        around them."""
         if self.packed is not None:
             return int(self.packed.nbytes) + 1024
-        return 1024 + sum(
-            values.nbytes if values.dtype.kind != "O" else 64 * values.size for values in self.arrays
-        )
+        tensors = sum(values.nbytes for values in self.arrays if values.ndim > 1)
+        return 1024 + 64 * self.rows * len(self.names) + tensors
 
     def __getitem__(self, name: str) -> Array:
         try:

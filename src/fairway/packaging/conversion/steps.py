@@ -145,6 +145,9 @@ def _categories(step: Any, position: int, tensor: Tensor) -> list[Any]:
 
 
 def _one_hot(graph: Graph, step: Any, block: Block) -> Block:
+    together = _one_hot_together(graph, step, block)
+    if together is not None:
+        return together
     parts = []
     for position in range(len(block.columns)):
         column = graph.matrix(block.pick([position]))
@@ -168,6 +171,33 @@ def _one_hot(graph: Graph, step: Any, block: Block) -> Block:
             hits = spread
         parts.append(Tensor(hits, width, graph.number))
     return Block(tuple((part, i) for part in parts for i in range(part.width)))
+
+
+def _one_hot_together(graph: Graph, step: Any, block: Block) -> Block | None:
+    """Several text columns in four nodes, however many columns there are: for one row, nodes are what costs.
+
+    None where a category does not simply light a column of its own.
+    """
+    if len(block.columns) < 2 or not all(tensor.is_text for tensor, _ in block.columns):
+        return None
+    whole = graph.matrix(block)
+    categories = [_categories(step, position, whole) for position in range(len(block.columns))]
+    for position, names in enumerate(categories):
+        places = _one_hot_places(step, position, len(names))
+        if _infrequent(step, position) is not None or not np.array_equal(places, np.eye(len(names))):
+            return None
+    numbers = {
+        text: number
+        for number, text in enumerate(dict.fromkeys(name for names in categories for name in names))
+    }
+    lit = [(position, numbers[name]) for position, names in enumerate(categories) for name in names]
+    codes = encode_categories(graph, whole, list(numbers), -1.0)
+    columns = graph.constant(np.array([position for position, _ in lit], np.int64))
+    spread = Tensor(graph.node("Gather", [codes.name, columns], axis=1), len(lit), graph.number)
+    equal = graph.node(
+        "Equal", [spread.name, graph.constant(np.array([[float(number) for _, number in lit]]))]
+    )
+    return Block.of(Tensor(graph.node("Cast", [equal], to=graph.number), len(lit), graph.number))
 
 
 def _one_hot_places(step: Any, position: int, count: int) -> Array:

@@ -83,7 +83,7 @@ def encode_categories(
     unknown: float,
     codes: Sequence[float] | None = None,
 ) -> Tensor:
-    """A `[n, 1]` column of categories as their positions (or `codes`), `unknown` for anything else."""
+    """Categories as their positions (or `codes`), `unknown` for anything else. Text may have several columns."""
     numbers = np.arange(len(categories), dtype=float) if codes is None else np.asarray(codes, float)
     if column.is_text:
         found = graph.node(
@@ -94,7 +94,7 @@ def encode_categories(
             values_floats=numbers.tolist(),
             default_float=float(unknown),
         )
-        return graph.cast(Tensor(found, 1, TensorProto.FLOAT), graph.number)
+        return graph.cast(Tensor(found, column.width, TensorProto.FLOAT), graph.number)
     hits = category_hits(graph, column, categories)
     code = graph.node("MatMul", [hits, graph.constant(numbers.reshape(-1, 1))])
     known = graph.node("ReduceMax", [hits, graph.constant(np.array([1], np.int64))], keepdims=1)
