@@ -41,7 +41,10 @@ def test_no_columns_is_no_rows() -> None:
     assert Columns((), 0, arrays=[]).take(slice(0, 1)).rows == 0
 
 
-def test_bytes_count_numbers_exactly_and_texts_roughly() -> None:
+def test_bytes_count_matrices_and_tensors_exactly_and_other_values_roughly() -> None:
     assert Columns(("a",), 1000, packed=np.zeros((1000, 1))).bytes == 8000 + 1024
     texts = np.array(["x"] * 1000, dtype=object)
-    assert Columns(("a", "b"), 1000, arrays=[np.zeros(1000, np.int8), texts]).bytes == 1000 + 64_000 + 1024
+    mixed = Columns(("a", "b"), 1000, arrays=[np.zeros(1000, np.int8), texts])
+    assert mixed.bytes == 2 * 64_000 + 1024
+    images = Columns(("image",), 2, arrays=[np.zeros((2, 100, 100), np.float32)])
+    assert images.bytes >= 80_000 + 1024
