@@ -9,13 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from fairway.app.home import Home, current_user, open_home
-from fairway.app.serve import keep_snapshot
+from fairway.app.home import open_home
+from fairway.app.live import make_live, register_bundle
 from fairway.core.bundle import Proof, Timings
 from fairway.core.contract import Contract
-from fairway.core.errors import RouteConflict
-from fairway.core.route import everything_to
-from fairway.core.version import CHAMPION, ModelVersion, check_model_name
+from fairway.core.version import check_model_name
 from fairway.packaging.conversion.engine import ConversionOptions
 from fairway.packaging.package import Packaged
 from fairway.packaging.package import package as package_model
@@ -100,10 +98,8 @@ def deploy(
             contract=contract,
             progress=progress,
         )
-        version, is_new = register(place, name, packaged, why=why)
+        version = register_bundle(place, name, packaged, why=why)
         make_live(place, version, why=why)
-        for names in ((), (name,)):
-            keep_snapshot(place.path, place.registry.snapshot(names))
         return Deployment(
             name=name,
             version=version.version,
@@ -113,38 +109,6 @@ def deploy(
             timings=packaged.timings,
             contract=packaged.contract,
             home=str(place.path),
-            is_new=is_new,
+            is_new=version.is_new,
             notes=packaged.notes,
         )
-
-
-def register(home: Home, name: str, packaged: Packaged, *, why: str) -> tuple[ModelVersion, bool]:
-    """The bundle as a version of `name`, and whether it is a new one."""
-    registered = home.registry.register(
-        name,
-        packaged.directory,
-        digest=packaged.digest,
-        engine=packaged.engine,
-        input_signature=packaged.contract.input_signature(),
-        who=current_user(),
-        why=why,
-    )
-    return registered, registered.is_new
-
-
-def make_live(home: Home, version: ModelVersion, *, why: str) -> None:
-    """All traffic of the model to `version`, and the champion alias with it."""
-    who = current_user()
-    for _ in range(10):
-        route = home.registry.route(version.model)
-        revision = route.revision if route is not None else 0
-        if route is not None and route.versions == (version.version,):
-            break
-        try:
-            home.registry.set_route(
-                everything_to(version.model, version.version), expected_revision=revision, who=who, why=why
-            )
-            break
-        except RouteConflict:
-            continue
-    home.registry.set_alias(version.model, CHAMPION, version.version, who=who, why=why)

@@ -9,8 +9,8 @@ from typing import Annotated
 import click
 import typer
 
-from fairway.app.home import Home, current_user, open_home
-from fairway.app.library import make_live
+from fairway.app.home import Home, open_home
+from fairway.app.live import make_live, register_bundle
 from fairway.cli.options import HomeOption, JsonOption, ReferenceArgument, WhyOption
 from fairway.cli.output import print_json, print_line, print_table
 from fairway.core.contract import Contract
@@ -69,15 +69,7 @@ def edit(
         before, bundle = _open(place, model)
         contract = _edited(bundle, before, file, rules or [])
         amended = amend_contract(bundle, contract, Path(scratch) / "bundle")
-        version = place.registry.register(
-            before.model,
-            amended.directory,
-            digest=amended.digest,
-            engine=amended.spec.kind,
-            input_signature=contract.input_signature(),
-            who=current_user(),
-            why=why,
-        )
+        version = register_bundle(place, before.model, amended, why=why)
         if live:
             make_live(place, version, why=why)
     if json:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from fairway.app.home import current_user, open_home
-from fairway.app.library import make_live
+from fairway.app.home import open_home
+from fairway.app.live import make_live, register_bundle
 from fairway.cli.options import HomeOption, JsonOption, WhyOption
 from fairway.cli.output import print_json, print_line
 from fairway.packaging.archive import unarchive
@@ -37,15 +37,7 @@ def run(
         source = Path(bundle)
         opened = unarchive(source, Path(scratch) / "bundle") if source.is_file() else read_bundle(source)
         require_trusted_code(opened, tuple(trust or ()))
-        version = place.registry.register(
-            name,
-            opened.directory,
-            digest=opened.digest,
-            engine=opened.spec.kind,
-            input_signature=opened.contract.input_signature(),
-            who=current_user(),
-            why=why,
-        )
+        version = register_bundle(place, name, opened, why=why)
         if live:
             make_live(place, version, why=why)
     if json:

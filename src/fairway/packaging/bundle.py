@@ -61,6 +61,10 @@ class Bundle:
     def spec(self) -> EngineSpec:
         return self.manifest.engine
 
+    @property
+    def engine(self) -> str:
+        return self.spec.kind
+
 
 class _FormatOnly(msgspec.Struct):
     format: int
