@@ -1,24 +1,18 @@
 """The whole flow of one model: trained, deployed, loaded, served, recorded, replaced, rolled back."""
 
-import http.client
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 import pytest
 
 import fairway
 from examples.payments.simulate import FEATURES, TARGET, Simulation, payments
 from examples.payments.traffic import records
 from examples.payments.train import pipeline
+from tests.e2e.servers import log_of, output, serving
 
 PAST = payments(Simulation(), rows=4000)
 LATER = payments(Simulation(), first=50_000, rows=200)[list(FEATURES)]
@@ -48,54 +42,6 @@ def home(model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@contextmanager
-def serving(home: Path) -> Iterator[str]:
-    """`fairway serve` on a free port; gives host:port."""
-    command = [
-        str(Path(sys.executable).with_name("fairway")),
-        "serve",
-        "--port",
-        "0",
-        "--home",
-        str(home),
-        "--json",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        line = server.stdout.readline()
-        try:
-            assert line, server.communicate()[1]
-            yield urlsplit(json.loads(line)["address"]).netloc
-        finally:
-            server.terminate()
-            server.communicate(timeout=30)
-
-
-def post(
-    address: str, path: str, body: bytes, kind: str = "application/json"
-) -> tuple[http.client.HTTPResponse, Any]:
-    connection = http.client.HTTPConnection(address, timeout=30)
-    try:
-        connection.request("POST", path, body, {"Content-Type": kind, "X-Request-Id": "flow-1"})
-        answer = connection.getresponse()
-        return answer, json.loads(answer.read())
-    finally:
-        connection.close()
-
-
-def output(body: Any, name: str) -> np.ndarray:
-    [found] = [tensor for tensor in body["outputs"] if tensor["name"] == name]
-    return np.array(found["data"]).reshape(found["shape"])
-
-
-def log_of(home: Path, version: int) -> pd.DataFrame:
-    tables = []
-    for segment in sorted((home / "log" / "payments" / f"v{version}").glob("*.arrows")):
-        with pa.ipc.open_stream(segment) as reader:
-            tables.append(reader.read_all())
-    return pa.concat_tables(tables).to_pandas()
-
-
 def test_loaded_it_answers_as_the_original_and_records(home: Path, model) -> None:
     with fairway.load("payments", home=home) as loaded:
         answers = loaded.predict(LATER)
@@ -103,7 +49,7 @@ def test_loaded_it_answers_as_the_original_and_records(home: Path, model) -> Non
     np.testing.assert_allclose(answers["probabilities"], model.predict_proba(LATER), atol=1e-5)
     assert answers["label"].tolist() == model.predict(LATER).tolist()
     assert (answer.version, answer.request_id) == (1, "mine")
-    log = log_of(home, 1)
+    log = log_of(home, "payments")
     mine = log[log["request_id"] == "mine"]
     assert mine["row"].tolist() == [0, 1, 2]
     np.testing.assert_allclose(mine["input.amount"], LATER["amount"][:3])
@@ -116,7 +62,7 @@ def test_served_it_gives_the_same_answers_in_every_form_of_rows(home: Path) -> N
     rows = list(records(LATER))
     split_body = {"columns": list(FEATURES), "data": [[row[name] for name in FEATURES] for row in rows]}
     assert len(split) == len(rows)
-    with serving(home) as address:
+    with serving(home) as server:
         bodies = [
             (json.dumps({"dataframe_records": rows}).encode(), "application/json"),
             (json.dumps({"dataframe_split": split_body}).encode(), "application/json"),
@@ -125,12 +71,14 @@ def test_served_it_gives_the_same_answers_in_every_form_of_rows(home: Path) -> N
         ]
         for path in ("", "/versions/1", "/versions/champion"):
             for body, kind in bodies:
-                answer, decoded = post(address, f"/v2/models/payments{path}/infer", body, kind)
-                assert answer.status == 200, decoded
-                assert answer.headers["X-Request-Id"] == "flow-1"
-                assert answer.headers["Fairway-Version"] == "payments:1"
+                status, headers, decoded = server.post(
+                    body, f"/v2/models/payments{path}/infer", kind, x_request_id="flow-1"
+                )
+                assert status == 200, decoded
+                assert headers["X-Request-Id"] == "flow-1"
+                assert headers["Fairway-Version"] == "payments:1"
                 np.testing.assert_allclose(output(decoded, "probabilities"), expected, rtol=1e-6)
-    assert (log_of(home, 1)["request_id"] == "flow-1").sum() == 12 * len(LATER)
+    assert (log_of(home, "payments")["request_id"] == "flow-1").sum() == 12 * len(LATER)
 
 
 def test_a_new_version_takes_over_and_rolling_back_brings_the_old_one_back(home: Path) -> None:
@@ -140,11 +88,11 @@ def test_a_new_version_takes_over_and_rolling_back_brings_the_old_one_back(home:
         )
 
     def live() -> str:
-        with serving(home) as address:
-            body = json.dumps({"dataframe_records": list(records(LATER[:1]))}).encode()
-            answer, decoded = post(address, "/v2/models/payments/infer", body)
-            assert answer.status == 200, decoded
-            return str(answer.headers["Fairway-Version"])
+        with serving(home) as server:
+            rows = {"dataframe_records": list(records(LATER[:1]))}
+            status, headers, decoded = server.post(rows, "/v2/models/payments/infer")
+            assert status == 200, decoded
+            return str(headers["Fairway-Version"])
 
     assert deploy(6).version == 2
     assert live() == "payments:2"
