@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -225,3 +226,33 @@ def test_an_idle_connection_is_closed_in_time_and_a_busy_one_is_not(serve: Serve
         time.sleep(0.3)  # longer than an idle connection lives
         gate.set()
         assert read_answers(busy, 1)[0][0] == 200
+
+
+@pytest.mark.parametrize(
+    ("behind", "status"),
+    [(b"garbage\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nx: " + b"y" * 70_000 + b"\r\n\r\n", 431)],
+    ids=["not http", "head too large"],
+)
+def test_an_answer_due_comes_before_the_refusal_of_what_follows(
+    serve: Serve, behind: bytes, status: int
+) -> None:
+    """Answers are written at the end of the loop's turn; a refusal is written at once, and closes."""
+    port = serve(plane())
+    with port.raw() as connection:
+        connection.sendall(post() + behind)
+        answers = read_answers(connection, 2)
+    assert [answer[0] for answer in answers] == [200, status]
+    assert json.loads(answers[0][2])["outputs"][0]["data"] == [3.0]
+
+
+def test_many_connections_get_their_own_answers(serve: Serve) -> None:
+    port = serve(plane())
+    with ExitStack() as stack:
+        connections = [stack.enter_context(port.raw()) for _ in range(20)]
+        for turn in range(5):
+            for i, connection in enumerate(connections):
+                connection.sendall(post(b'{"instances": [[%d, %d]]}' % (i, turn)))
+            for i, connection in enumerate(connections):
+                [(status, _, body)] = read_answers(connection, 1)
+                assert status == 200
+                assert json.loads(body)["outputs"][0]["data"] == [float(i + turn)]
