@@ -173,8 +173,8 @@ def _inputs(columns: list[Columns]) -> dict[str, Array]:
     names = columns[0].names
     packed = [c.packed for c in columns if c.packed is not None]
     if len(packed) == len(columns):
-        matrix = np.concatenate(packed).T
-        return {name: np.ascontiguousarray(matrix[i]) for i, name in enumerate(names)}
+        matrix = np.ascontiguousarray(np.concatenate(packed).T)
+        return {name: matrix[i] for i, name in enumerate(names)}
     return {name: np.concatenate([c.arrays[i] for c in columns]) for i, name in enumerate(names)}
 
 

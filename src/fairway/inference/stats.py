@@ -78,7 +78,8 @@ class VersionStats:
         if slot is None:
             labels = (*self._labels, ("field", field), ("rule", rule))
             slot = self._broken[field, rule] = self._counters.slot("fairway_field_violations_total", labels)
-        self._counters.add(slot, rows)
+        with self._lock:
+            self._values[slot] += rows
 
     def rejected(self, field: str, rows: int) -> None:
         self.broken(field, "rejected", rows)
