@@ -17,7 +17,7 @@ from fairway.core.errors import MalformedInput
 from fairway.packaging.contract import sample_arrays
 from fairway.packaging.conversion.onnx import onnx_signature
 from fairway.packaging.source import Sample, SourceModel
-from fairway.runtimes.estimator import feature_names
+from fairway.runtimes.estimator import feature_names, passes_names_on
 
 _MADE_UP = re.compile(r"(Column_|f|x)?\d+")
 """Names that libraries give to the columns of a bare array."""
@@ -44,6 +44,8 @@ def fit_sample(source: SourceModel, sample: Sample) -> tuple[Sample, tuple[str, 
             f"{_listed(sample)}.",
             hint="If one of them is the label, name it: --target COLUMN.",
         )
+    if sample.as_frame and passes_names_on(source.model, [str(name) for name in sample.frame.columns]):
+        return sample, ()
     return dataclasses.replace(sample, as_frame=False), ()
 
 

@@ -171,6 +171,13 @@ def feature_names(estimator: Any) -> tuple[str, ...] | None:
     return None if names is None else tuple(str(name) for name in names)
 
 
+def passes_names_on(estimator: Any, columns: Sequence[str]) -> bool:
+    """Whether a later step of a pipeline knows these column names: then its first step, often somebody's own class
+    that remembers none, was given a frame."""
+    seen = [feature_names(step) for _, step in getattr(estimator, "steps", ())]
+    return any(names is not None and set(names) <= set(columns) for names in seen)
+
+
 def pandas_dtype(series: pd.Series) -> str:
     """How `to_frame` is to rebuild a column like this one, as a string that fits in a manifest.
 

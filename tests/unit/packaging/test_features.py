@@ -12,9 +12,11 @@ import pandas as pd
 import pytest
 import xgboost
 from catboost import CatBoostRegressor
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from fairway.core.contract import DType
 from fairway.core.errors import MalformedInput
@@ -135,3 +137,25 @@ class TestGraphs:
             fit_sample(source, read_sample(np.zeros((3, 2, 3))))
         column = self.graph(("only", onnx.TensorProto.FLOAT, ["n", 1]))
         assert columns(column, {"whatever": [1.0, 2.0]}) == ["only"]
+
+
+class Doubled(TransformerMixin, BaseEstimator):
+    """Somebody's own step, which counts its features and remembers no names."""
+
+    def fit(self, X, y=None):
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def transform(self, X):
+        return X * 2
+
+
+def test_a_first_step_that_forgets_names_was_given_a_frame_when_a_later_one_knows_them() -> None:
+    frame = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "b": [0.0, 1.0, 0.0, 1.0]})
+    named = make_pipeline(Doubled(), StandardScaler(), LogisticRegression()).fit(frame, [0, 1, 0, 1])
+    bare = make_pipeline(Doubled(), StandardScaler(), LogisticRegression()).fit(
+        frame.to_numpy(), [0, 1, 0, 1]
+    )
+    for model, as_frame in ((named, True), (bare, False)):
+        fitted, notes = fit_sample(SourceModel("sklearn", model), read_sample(frame))
+        assert (fitted.as_frame, notes) == (as_frame, ())

@@ -11,7 +11,7 @@ from fairway.core.bundle import Feed
 from fairway.core.contract import Contract, DType, Field
 from fairway.packaging.conversion.graph import NULL, Block, Graph, Tensor, Unsupported
 from fairway.packaging.source import Sample
-from fairway.runtimes.estimator import InputForm, feature_names, pandas_dtype
+from fairway.runtimes.estimator import InputForm, feature_names, pandas_dtype, passes_names_on
 
 
 def dtypes_of(sample: Sample) -> dict[str, str]:
@@ -33,7 +33,7 @@ def form_of(estimator: Any, sample: Sample) -> InputForm:
     if names is not None:
         return "frame" if set(names) <= set(columns) else "matrix"
     fitted_on_array = getattr(estimator, "n_features_in_", None) is not None
-    return "matrix" if fitted_on_array else "frame"
+    return "matrix" if fitted_on_array and not passes_names_on(estimator, columns) else "frame"
 
 
 def columns_seen(estimator: Any, contract: Contract, form: InputForm) -> tuple[str, ...]:
