@@ -9,7 +9,6 @@ import msgspec
 from fairway.core.errors import InvalidInput
 
 CHAMPION = "champion"
-CHALLENGER = "challenger"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}\Z")
 
