@@ -25,7 +25,13 @@ FairwayError
 ├── Unavailable                 try again later
 │   ├── RegistryUnavailable     database or object store away, or held by another process
 │   ├── StorageFull
-│   └── Overloaded
+│   ├── Overloaded              a queue is full
+│   └── OutOfMemory             the model does not fit beside those that must stay
+├── DeadlineExceeded            the caller's time was up before the answer was
+├── AccessDenied
+│   ├── Unauthenticated         no key, or one nobody knows, or an expired one
+│   ├── Forbidden               the key does not reach so far
+│   └── RateLimited             more requests than the key may make; `retry_after` seconds
 ├── CorruptRegistry             the registry's database is damaged; trying again does not help
 ├── MissingExtra                an optional package is needed; the message says which extra
 ├── InsecureBinding             refuses to listen beyond loopback without authentication
@@ -164,6 +170,36 @@ class StorageFull(Unavailable):
 
 class Overloaded(Unavailable):
     code = "overloaded"
+
+
+class OutOfMemory(Unavailable):
+    code = "out_of_memory"
+
+
+class DeadlineExceeded(FairwayError):
+    code = "deadline_exceeded"
+
+
+class AccessDenied(FairwayError):
+    code = "access_denied"
+
+
+class Unauthenticated(AccessDenied):
+    code = "unauthenticated"
+
+
+class Forbidden(AccessDenied):
+    code = "forbidden"
+
+
+class RateLimited(AccessDenied):
+    """`retry_after` is how many seconds to wait."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, retry_after: float, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
 
 
 class CorruptRegistry(FairwayError):

@@ -18,7 +18,8 @@ one `[n, fields]` matrix under any other single name."""
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`version` is a number or an alias as text, None for live traffic. `key` decides the arm of a split;
-    without one, `request_id` does. `wanted` names the outputs to return, None for all."""
+    without one, `request_id` does. `wanted` names the outputs to return, None for all. `deadline` is on the clock
+    of `time.perf_counter`, seconds. `caller` is the name of the API key, empty when none was asked for."""
 
     model: str
     inputs: Inputs
@@ -27,6 +28,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     key: str | None = None
     wanted: tuple[str, ...] | None = None
     protocol: str = "python"
+    deadline: float | None = None
+    caller: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):

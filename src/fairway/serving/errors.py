@@ -7,12 +7,17 @@ from http import HTTPStatus
 import msgspec
 
 from fairway.core.errors import (
+    AccessDenied,
     Conflict,
+    DeadlineExceeded,
     FairwayError,
     InvalidInput,
     NotFound,
+    OutOfMemory,
     PayloadTooLarge,
     Problem,
+    RateLimited,
+    Unauthenticated,
     Unavailable,
     UnsupportedContent,
 )
@@ -35,6 +40,11 @@ _STATUS: tuple[tuple[type[FairwayError], HTTPStatus], ...] = (
     (NotFound, HTTPStatus.NOT_FOUND),
     (MethodNotAllowed, HTTPStatus.METHOD_NOT_ALLOWED),
     (Conflict, HTTPStatus.CONFLICT),
+    (Unauthenticated, HTTPStatus.UNAUTHORIZED),
+    (RateLimited, HTTPStatus.TOO_MANY_REQUESTS),
+    (AccessDenied, HTTPStatus.FORBIDDEN),
+    (DeadlineExceeded, HTTPStatus.GATEWAY_TIMEOUT),
+    (OutOfMemory, HTTPStatus.INSUFFICIENT_STORAGE),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 """The first class that fits decides; anything else is 500."""
@@ -45,6 +55,11 @@ _SAFE_TEXT = {
     HTTPStatus.METHOD_NOT_ALLOWED: "Method not allowed.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The request is too large.",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The content type is not supported.",
+    HTTPStatus.UNAUTHORIZED: "An API key is needed.",
+    HTTPStatus.FORBIDDEN: "The API key does not allow this.",
+    HTTPStatus.TOO_MANY_REQUESTS: "Too many requests.",
+    HTTPStatus.GATEWAY_TIMEOUT: "The deadline has passed.",
+    HTTPStatus.INSUFFICIENT_STORAGE: "Not enough memory for the model.",
     HTTPStatus.SERVICE_UNAVAILABLE: "The service is not available now.",
 }
 
