@@ -197,7 +197,7 @@ class RateLimited(AccessDenied):
 
     code = "rate_limited"
 
-    def __init__(self, message: str, retry_after: float, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, retry_after: float = 1.0, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
 
