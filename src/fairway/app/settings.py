@@ -59,6 +59,8 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 def _from_environment(group: str, environ: Mapping[str, str]) -> dict[str, str]:
     kind = type(getattr(Settings(), group))
+    if not issubclass(kind, msgspec.Struct):  # `models` goes by names, which only the file can give
+        return {}
     return {
         field: environ[variable]
         for field in kind.__struct_fields__

@@ -4,7 +4,7 @@ key is an error, so a typing mistake cannot pass silently."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -44,6 +44,8 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Most calls waiting for a thread; more are answered 503."""
     engine_threads: int = 1
     """Threads inside one engine call (ONNX Runtime intra-op)."""
+    default_model: str = ""
+    """The model that answers on paths that name none (/invocations); empty means the only one there is."""
     drain_seconds: float = 20.0
     errors: str = "full"
     """`full` names fields and reasons; `safe` gives only code and request id."""
@@ -60,9 +62,30 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Most bytes of log per model; the oldest segments go first."""
 
 
+class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Answers kept for requests that come again. What a model's own settings leave open."""
+
+    max_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Most bytes of requests and answers kept per model and worker; 0 keeps none."""
+    ttl_seconds: Annotated[float, msgspec.Meta(ge=0)] = 60.0
+    """How long an answer is kept."""
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one model has its own way, as `[models.NAME]`; None leaves it to the group that says it for all."""
+
+    cache_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """As `cache.max_bytes`."""
+    cache_seconds: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """As `cache.ttl_seconds`."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     home: str = ""
     registry: RegistrySettings = RegistrySettings()
     limits: LimitSettings = LimitSettings()
     serving: ServingSettings = ServingSettings()
     log: LogSettings = LogSettings()
+    cache: CacheSettings = CacheSettings()
+    models: dict[str, ModelSettings] = {}
+    """By model name."""
