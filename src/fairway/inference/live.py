@@ -173,14 +173,28 @@ def _number(wanted: str) -> int | None:
 class Table:
     """Every model being served."""
 
-    def __init__(self, models: Iterable[LiveModel]) -> None:
+    def __init__(self, models: Iterable[LiveModel], default: str = "") -> None:
+        """`default` answers on paths that name no model."""
         self._models = {model.route.model: model for model in models}
+        self._default = default
 
     def __iter__(self) -> Iterator[LiveModel]:
         return iter(self._models.values())
 
     def find(self, name: str) -> LiveModel | None:
         return self._models.get(name)
+
+    def default(self) -> str:
+        """The model of a path that names none: the one configured, or the only one. Raises ModelNotFound."""
+        if self._default:
+            return self._default
+        if len(self._models) == 1:
+            return next(iter(self._models))
+        names = ", ".join(sorted(self._models)) or "no model"
+        raise ModelNotFound(
+            f"the path names no model, and there is {names}.",
+            hint="Name one in the header X-Fairway-Model, or set serving.default_model.",
+        )
 
     def __getitem__(self, name: str) -> LiveModel:
         try:

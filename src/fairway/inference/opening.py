@@ -18,7 +18,7 @@ from fairway.stores.log_segments import SegmentLog
 
 def open_plane(models: Iterable[ServedModel], counters: Counters, settings: Settings) -> Plane:
     """Loads and checks every model; raises what `load_version` raises for the first that fails."""
-    table = Table(live_model(model, counters, settings) for model in models)
+    table = Table((live_model(model, counters, settings) for model in models), settings.serving.default_model)
     recorder = None
     if settings.log.enabled:
         log = SegmentLog(

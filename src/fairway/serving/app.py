@@ -1,4 +1,4 @@
-"""The data port as one bare ASGI callable: predictions, metadata, health, metrics.
+"""The data port as one bare ASGI callable: finds the entrance of a path and takes the request through its steps.
 
 Most predictions never come here: `protocol.py` answers them from the socket. What does come is whatever needs an
 await: slow models, large bodies, everything that is not a prediction.
@@ -12,19 +12,17 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import msgspec
 
-from fairway import __version__
-from fairway.core.errors import FairwayError, NotFound, Overloaded, PayloadTooLarge
-from fairway.core.request import Request
-from fairway.core.settings import LimitSettings, ServingSettings
+from fairway.core.errors import FairwayError, Overloaded, PayloadTooLarge, RateLimited, Unauthenticated
+from fairway.core.settings import Settings
 from fairway.inference.live import LiveVersion
 from fairway.inference.plane import Plane, Work, now
-from fairway.serving import metrics, v2
-from fairway.serving.answers import read_request, request_id_from
-from fairway.serving.errors import MethodNotAllowed, error_answer
+from fairway.serving.answers import heading_from, request_id_from
+from fairway.serving.entrance import Call, Entry, Heading, Match, Reading, Reply, Router, Target, words
+from fairway.serving.entrances import ENTRIES
+from fairway.serving.errors import MethodNotAllowed
 
 logger = logging.getLogger("fairway.serving")
 
@@ -32,15 +30,9 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Reply = tuple[int, bytes, list[tuple[bytes, bytes]]]
 
-JSON = (b"content-type", b"application/json")
 _LARGE_BODY = 256 * 1024
 """Bodies from here on are parsed in a thread: a long parse would hold up everybody else."""
-
-
-class _NoSuchPath(NotFound):
-    code = "no_such_path"
 
 
 class _Disconnected(Exception):
@@ -50,8 +42,8 @@ class _Disconnected(Exception):
 class Prepared(msgspec.Struct, frozen=True, gc=False):
     """A request that the short way has read and validated before it knew that the model takes long."""
 
-    request: Request
-    echoed: str | None
+    heading: Heading
+    reading: Reading
     work: Work
 
 
@@ -60,23 +52,25 @@ PREPARED = "fairway.prepared"
 
 
 class DataApp:
-    """ASGI application of the data port."""
+    """ASGI application of the data port, and the `Service` that handlers see."""
 
     def __init__(
         self,
         plane: Plane,
-        serving: ServingSettings,
-        limits: LimitSettings,
+        settings: Settings,
         counters_directory: Path | None = None,
+        entries: tuple[Entry, ...] = ENTRIES,
     ) -> None:
         self.plane = plane
-        self.limits = limits
-        self.safe = serving.errors == "safe"
-        self._counters_directory = counters_directory
-        self._pool = ThreadPoolExecutor(serving.threads, thread_name_prefix="fairway-run")
-        self._queue = serving.queue
-        self._waiting = 0
+        self.settings = settings
+        self.limits = settings.limits
+        self.safe = settings.serving.errors == "safe"
+        self.counters_directory = counters_directory
+        self.router = Router(entries)
         self.ready = True
+        self._pool = ThreadPoolExecutor(settings.serving.threads, thread_name_prefix="fairway-run")
+        self._queue = settings.serving.queue
+        self._waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -84,75 +78,89 @@ class DataApp:
             return
         headers = dict(scope["headers"])
         request_id = request_id_from(headers.get(b"x-request-id"))
+        match: Match | None = None
         try:
-            status, body, extra = await self._dispatch(scope, headers, receive)
-        except FairwayError as error:
-            status, body = error_answer(error, request_id, safe=self.safe)
-            extra = [JSON]
-            if isinstance(error, MethodNotAllowed):
-                extra.append((b"allow", ", ".join(error.allowed).encode()))
-            if isinstance(error, Overloaded):
-                extra.append((b"retry-after", b"1"))
-            if status >= 500:
-                logger.error("request %s failed: %s", request_id, error, exc_info=error.__cause__)
+            match = self.router.find(scope["method"], scope.get("raw_path") or scope["path"].encode())
+            reply = await self._reply(match, scope, headers, request_id, receive)
         except _Disconnected:
             return
-        except Exception as error:
-            logger.exception("request %s failed", request_id)
-            status, body = error_answer(error, request_id, safe=self.safe)
-            extra = [JSON]
-        extra.append((b"x-request-id", request_id.encode()))
-        extra.append((b"content-length", str(len(body)).encode()))
-        await send({"type": "http.response.start", "status": int(status), "headers": extra})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        except Exception as error:  # noqa: BLE001 - every error has an answer; `_error` logs what is not expected
+            reply = self._error(match, error, request_id)
+        extra = [*reply.headers, (b"x-request-id", request_id.encode())]
+        extra.append((b"content-length", str(len(reply.body)).encode()))
+        await send({"type": "http.response.start", "status": reply.status, "headers": extra})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
 
-    async def _dispatch(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Reply:
-        method, path = scope["method"], scope["path"]
-        target = infer_target(scope.get("raw_path") or path.encode())
-        if target is not None:
-            _allow(method, "POST")
-            body = await self._body(headers, receive)
+    async def _reply(
+        self, match: Match, scope: Scope, headers: dict[bytes, bytes], request_id: str, receive: Receive
+    ) -> Reply:
+        body = b"" if scope["method"] in ("GET", "HEAD") else await self._body(headers, receive)
+        if match.target is not None:
             prepared = scope.get("state", {}).get(PREPARED)
-            return await self._infer(*target, body, headers, prepared)
-        _allow(method, "GET", "HEAD")
-        return await self._describe(path)
+            return await self._predict(match.target, request_id, headers, body, prepared)
+        assert match.entry.handler is not None
+        query = scope.get("query_string", b"").decode("latin-1")
+        call = Call(scope["method"], scope["path"], match.names, query, headers, body)
+        return await match.entry.handler(self, call)
 
-    async def _infer(
+    async def _predict(
         self,
-        model: str,
-        version: str | None,
-        body: bytes,
+        target: Target,
+        request_id: str,
         headers: dict[bytes, bytes],
+        body: bytes,
         prepared: Prepared | None,
     ) -> Reply:
         received = now()
+        codec = target.codec
+        model = target.model or ""
         try:
+            heading = heading_from(target, headers, request_id, self.plane.table)
+            model = heading.model
             live_model = self.plane.table[model]
             contract = live_model.primary.contract
             if prepared is not None:
-                request, echoed, work = prepared.request, prepared.echoed, prepared.work
-            elif len(body) > _LARGE_BODY or live_model.needs_loading(version):
-                request, echoed = await self._in_thread(read_request, model, version, contract, body, headers)
-                work = await self._in_thread(self.plane.prepare, request, received)
+                reading, work = prepared.reading, prepared.work
+            elif len(body) > _LARGE_BODY or live_model.needs_loading(heading.version):
+                reading = await self.in_thread(codec.read, target, heading, body, headers, contract)
+                work = await self.in_thread(self.plane.prepare, reading.request, received)
             else:
-                request, echoed = read_request(model, version, contract, body, headers)
-                work = self.plane.prepare(request, received)
+                reading = codec.read(target, heading, body, headers, contract)
+                work = self.plane.prepare(reading.request, received)
             if self.plane.quick(work):
                 outputs = self.plane.run(work)
             else:
-                outputs = await self._in_thread(self.plane.run, work)
+                outputs = await self.in_thread(self.plane.run, work)
         except Exception as error:
             code = error.code if isinstance(error, FairwayError) else "internal_error"
-            self.plane.failed(model, version, "rest", code)
+            self.plane.failed(model, target.version, codec.protocol, code)
             raise
         ran = now()
         live = work.version
-        answer = v2.encode_answer(outputs, live.contract, model, str(live.version), request.wanted, echoed)
+        written = codec.write(reading, outputs, live)
         self.plane.finish(work, outputs, ran, now())
-        headers[b"x-request-id"] = request.request_id.encode()
-        return 200, answer, [JSON, *version_headers(live)]
+        return Reply(
+            200,
+            written.body,
+            [(b"content-type", written.content_type), *written.headers, *version_headers(live)],
+        )
 
-    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _error(self, match: Match | None, error: Exception, request_id: str) -> Reply:
+        word = words
+        if match is not None:
+            word = match.entry.words if match.target is None else match.target.codec.word
+        status, written = word(error, request_id, safe=self.safe)
+        if not isinstance(error, FairwayError):
+            logger.error("request %s failed", request_id, exc_info=error)
+        elif status >= 500:
+            logger.error("request %s failed: %s", request_id, error, exc_info=error.__cause__)
+        return Reply(
+            status,
+            written.body,
+            [(b"content-type", written.content_type), *written.headers, *error_headers(error)],
+        )
+
+    async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         if self._waiting >= self._queue:
             raise Overloaded(
                 f"{self._waiting} requests are waiting (serving.queue).", hint="Try again in a second."
@@ -182,56 +190,6 @@ class DataApp:
             if not message.get("more_body", False):
                 return b"".join(parts)
 
-    async def _describe(self, path: str) -> Reply:
-        parts = path.strip("/").split("/")
-        match parts:
-            case ["metrics"]:
-                text = metrics.page(self.plane.counters, self._counters_directory)
-                return 200, text, [(b"content-type", metrics.CONTENT_TYPE)]
-            case ["v2"]:
-                return _json({"name": "fairway", "version": __version__, "extensions": []})
-            case ["v2", "health", "live"]:
-                return _json({"live": True})
-            case ["v2", "health", "ready"]:
-                return _json({"ready": self.ready}, 200 if self.ready else 503)
-            case ["v2", "models", name]:
-                return await self._metadata(name, None)
-            case ["v2", "models", name, "versions", version]:
-                return await self._metadata(name, version)
-            case ["v2", "models", name, "ready"]:
-                return self._model_ready(name, None)
-            case ["v2", "models", name, "versions", version, "ready"]:
-                return self._model_ready(name, version)
-        raise _NoSuchPath(
-            f"there is nothing at {path}.", hint="Predictions are at POST /v2/models/NAME/infer."
-        )
-
-    async def _metadata(self, name: str, version: str | None) -> Reply:
-        live = self.plane.table[name]
-        if live.needs_loading(version):
-            await self._in_thread(live.load, version)
-        chosen = live.primary if version is None else live.pick(version, "")
-        versions = [str(number) for number in live.numbers]
-        body = v2.metadata(name, versions, f"fairway_{chosen.bundle.spec.kind}", chosen.contract)
-        return 200, body, [JSON, *version_headers(chosen)]
-
-    def _model_ready(self, name: str, version: str | None) -> Reply:
-        live = self.plane.table[name]
-        if version is not None and not live.has(version):
-            live.pick(version, "")
-        return _json({"name": name, "ready": self.ready}, 200 if self.ready else 503)
-
-
-def infer_target(raw_path: bytes) -> tuple[str, str | None] | None:
-    """Model and version of a predict path, None for any other path."""
-    parts = raw_path.partition(b"?")[0].decode("latin-1").split("/")
-    match parts:
-        case ["", "v2", "models", model, "infer"]:
-            return unquote(model), None
-        case ["", "v2", "models", model, "versions", version, "infer"]:
-            return unquote(model), unquote(version)
-    return None
-
 
 def version_headers(live: LiveVersion) -> list[tuple[bytes, bytes]]:
     """Which version answered; the digest is its identity."""
@@ -241,20 +199,24 @@ def version_headers(live: LiveVersion) -> list[tuple[bytes, bytes]]:
     ]
 
 
+def error_headers(error: Exception) -> list[tuple[bytes, bytes]]:
+    """What HTTP wants beside some errors."""
+    if isinstance(error, MethodNotAllowed):
+        return [(b"allow", ", ".join(error.allowed).encode())]
+    if isinstance(error, Overloaded):
+        return [(b"retry-after", b"1")]
+    if isinstance(error, RateLimited):
+        return [(b"retry-after", str(max(1, round(error.retry_after + 0.5))).encode())]
+    if isinstance(error, Unauthenticated):
+        return [(b"www-authenticate", b'Bearer realm="fairway"')]
+    return []
+
+
 def too_large(size: int, limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(
         f"The body has {size} bytes; the limit is {limit} (limits.body_bytes).",
         hint="Send fewer rows a request.",
     )
-
-
-def _json(value: object, status: int = 200) -> Reply:
-    return status, msgspec.json.encode(value), [JSON]
-
-
-def _allow(method: str, *allowed: str) -> None:
-    if method not in allowed:
-        raise MethodNotAllowed(method, allowed)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

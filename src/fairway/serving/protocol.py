@@ -21,10 +21,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from fairway.core.errors import FairwayError, InvalidInput
 from fairway.inference.plane import now
-from fairway.serving import v2
-from fairway.serving.answers import read_request, request_id_from
-from fairway.serving.app import PREPARED, DataApp, Prepared, infer_target, version_headers
-from fairway.serving.errors import error_answer
+from fairway.serving.answers import heading_from, request_id_from
+from fairway.serving.app import PREPARED, DataApp, Prepared, version_headers
+from fairway.serving.entrance import Target, Written
 
 _INLINE_BODY = 256 * 1024
 _TARGETS = 1024
@@ -36,14 +35,14 @@ class PredictProtocol(HttpToolsProtocol):
     data_app: DataApp
     outbox: list[tuple[asyncio.Transport, bytes]]
     """Answers of all connections that this turn of the loop has yet to write."""
-    targets: dict[bytes, tuple[str, str | None] | None]
+    targets: dict[bytes, Target | None]
     inline_body = _INLINE_BODY
     """Bytes of body up to which a request is answered from here."""
     head_limit = 64 * 1024
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._target: tuple[str, str | None] | None = None
+        self._target: Target | None = None
         self._parts: list[bytes] = []
         self._prepared: Prepared | None = None
         self._size = 0
@@ -145,11 +144,14 @@ class PredictProtocol(HttpToolsProtocol):
             and not self.parser.should_upgrade()
         )
 
-    def _find_target(self) -> tuple[str, str | None] | None:
+    def _find_target(self) -> Target | None:
         try:
             return self.targets[self.url]
         except KeyError:
-            target = infer_target(self.url)
+            try:
+                target = self.data_app.router.find("POST", self.url).target
+            except FairwayError:
+                target = None
             if len(self.targets) < _TARGETS:
                 self.targets[self.url] = target
             return target
@@ -197,57 +199,64 @@ class PredictProtocol(HttpToolsProtocol):
         for part in parts:
             super().on_body(part)
 
-    def _answer(self, target: tuple[str, str | None], body: bytes, headers: dict[bytes, bytes]) -> bool:
+    def _answer(self, target: Target, body: bytes, headers: dict[bytes, bytes]) -> bool:
         """Answers now, or returns False when that would take an await."""
         received = now()
         app = self.data_app
         plane = app.plane
-        model, version = target
+        codec = target.codec
+        request_id = request_id_from(headers.get(b"x-request-id"))
+        model = target.model or ""
         try:
+            heading = heading_from(target, headers, request_id, plane.table)
+            model = heading.model
             live_model = plane.table[model]
-            if not plane.short(live_model, version):
+            if not plane.short(live_model, heading.version):
                 return False
-            request, echoed = read_request(model, version, live_model.primary.contract, body, headers)
-            work = plane.prepare(request, received)
+            reading = codec.read(target, heading, body, headers, live_model.primary.contract)
+            work = plane.prepare(reading.request, received)
             if not plane.quick(work):
                 self._prepared = Prepared(
-                    request, echoed, work
+                    heading, reading, work
                 )  # or what the rules counted would count twice
                 return False
             outputs = plane.run(work)
         except FairwayError as error:
             if not isinstance(error, InvalidInput):
                 return False  # the long way words it, logs it and counts it
-            plane.failed(model, version, "rest", error.code)
-            request_id = request_id_from(headers.get(b"x-request-id"))
-            status, answer = error_answer(error, request_id, safe=app.safe)
-            self._write(int(status), request_id, answer, b"")
+            plane.failed(model, target.version, codec.protocol, error.code)
+            status, written = codec.word(error, request_id, safe=app.safe)
+            self._write(status, request_id, written, b"")
             return True
         except Exception:  # noqa: BLE001 - a parser callback must not raise; the long way meets it again, and logs it
             return False
         ran = now()
         live = work.version
-        answer = v2.encode_answer(outputs, live.contract, model, str(live.version), request.wanted, echoed)
+        written = codec.write(reading, outputs, live)
         encoded = now()
-        self._write(200, request.request_id, answer, _version_block(live))
+        self._write(200, request_id, written, _version_block(live))
         plane.finish(work, outputs, ran, encoded)
         return True
 
-    def _write(self, status: int, request_id: str, body: bytes, version_block: bytes) -> None:
+    def _write(self, status: int, request_id: str, written: Written, version_block: bytes) -> None:
         outbox = self.outbox
+        extra = version_block
+        if written.headers:
+            extra += b"".join(b"%b: %b\r\n" % pair for pair in written.headers)
         if not outbox:
             self.loop.call_soon(_send_all, outbox)
         outbox.append(
             (
                 self.transport,
-                b"%b%bcontent-type: application/json\r\n%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
+                b"%b%bcontent-type: %b\r\n%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
                 % (
                     STATUS_LINE[status],
                     self._default_block(),
-                    version_block,
+                    written.content_type,
+                    extra,
                     request_id.encode(),
-                    len(body),
-                    body,
+                    len(written.body),
+                    written.body,
                 ),
             )
         )
@@ -269,7 +278,7 @@ class _Head(msgspec.Struct, frozen=True, gc=False):
 
     text: bytes
     message_size: int
-    target: tuple[str, str | None]
+    target: Target
     headers: dict[bytes, bytes]
 
     def begins(self, chunk: bytes) -> bool:
@@ -277,9 +286,7 @@ class _Head(msgspec.Struct, frozen=True, gc=False):
         return len(chunk) == self.message_size and chunk.startswith(self.text)
 
     @staticmethod
-    def of(
-        chunk: bytes, body: bytes, target: tuple[str, str | None], headers: dict[bytes, bytes]
-    ) -> _Head | None:
+    def of(chunk: bytes, body: bytes, target: Target, headers: dict[bytes, bytes]) -> _Head | None:
         """The head of a chunk that was one message with a body of announced length; None for anything else."""
         text = chunk[: len(chunk) - len(body)]
         whole = text.find(b"\r\n\r\n") == len(text) - 4 and chunk.endswith(body)

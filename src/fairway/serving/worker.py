@@ -66,7 +66,7 @@ def main() -> int:
 
 def _serve(plan: WorkerPlan, plane: Plane) -> None:
     settings = plan.settings
-    app = DataApp(plane, settings.serving, settings.limits, Path(plan.counters))
+    app = DataApp(plane, settings, Path(plan.counters))
     config = uvicorn.Config(
         app,
         http=protocol_for(app),

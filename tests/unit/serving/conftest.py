@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from fairway.core.settings import LimitSettings, ServingSettings
+from fairway.core.settings import LimitSettings, ServingSettings, Settings
 from fairway.inference.plane import Plane
 from fairway.serving.app import DataApp
 from fairway.serving.protocol import protocol_for
@@ -66,7 +66,7 @@ def serve() -> Iterator[Serve]:
 def _served(
     plane: Plane, serving: ServingSettings | None = None, limits: LimitSettings | None = None
 ) -> Iterator[Port]:
-    app = DataApp(plane, serving or ServingSettings(), limits or LimitSettings())
+    app = DataApp(plane, Settings(serving=serving or ServingSettings(), limits=limits or LimitSettings()))
     config = uvicorn.Config(
         app,
         http=protocol_for(app),

@@ -11,7 +11,6 @@ from fairway.core.errors import StorageFull
 from fairway.core.route import everything_to
 from fairway.core.settings import LimitSettings, ServingSettings
 from fairway.inference.live import LiveModel
-from fairway.serving.app import infer_target
 from fairway.stores.counters import Counters
 from tests.planes import Adding, Kept, live_version, plane, split
 from tests.unit.serving.conftest import Port, Serve
@@ -231,23 +230,6 @@ def test_safe_errors_name_nothing(serve: Serve) -> None:
         assert not {"secret", "1000", "sum", " a ", "champion"} & set(told["error"].split())
         assert "secret" not in told["error"]
     assert [status for status, _, _ in answers] == [400, 404, 404, 413, 415]
-
-
-@pytest.mark.parametrize(
-    ("raw", "target"),
-    [
-        (b"/v2/models/m/infer", ("m", None)),
-        (b"/v2/models/m/infer?a=b", ("m", None)),
-        (b"/v2/models/a%20b/versions/3/infer", ("a b", "3")),
-        (b"/v2/models/m/infer/", None),
-        (b"//v2/models/m/infer", None),
-        (b"/v2/models/m/generate", None),
-        (b"/", None),
-        (b"", None),
-    ],
-)
-def test_infer_targets(raw: bytes, target: object) -> None:
-    assert infer_target(raw) == target
 
 
 def test_metrics_of_one_process(port: Port, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ EXPECTED = {
     "NotFound": 404, "ModelNotFound": 404, "VersionNotFound": 404, "AliasNotFound": 404,
     "Conflict": 409, "AlreadyExists": 409, "RouteConflict": 409, "IncompatibleContract": 409,
     "Unavailable": 503, "RegistryUnavailable": 503, "StorageFull": 503, "Overloaded": 503,
+    "OutOfMemory": 507, "DeadlineExceeded": 504,
+    "AccessDenied": 403, "Unauthenticated": 401, "Forbidden": 403, "RateLimited": 429,
 }  # fmt: skip
 EVERY = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, FairwayError)]
 
