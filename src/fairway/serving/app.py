@@ -19,6 +19,7 @@ from fairway.core.errors import FairwayError, Overloaded, PayloadTooLarge, RateL
 from fairway.core.settings import Settings
 from fairway.inference.live import LiveVersion
 from fairway.inference.plane import Plane, Work, now
+from fairway.inference.repository import Repository
 from fairway.serving.answers import heading_from, request_id_from
 from fairway.serving.entrance import Call, Entry, Heading, Match, Reading, Reply, Router, Target, words
 from fairway.serving.entrances import ENTRIES
@@ -68,6 +69,7 @@ class DataApp:
         self.counters_directory = counters_directory
         self.router = Router(entries)
         self.ready = True
+        self.repository: Repository | None = None
         self._pool = ThreadPoolExecutor(settings.serving.threads, thread_name_prefix="fairway-run")
         self._queue = settings.serving.queue
         self._waiting = 0

@@ -21,6 +21,7 @@ from fairway.core.request import Request
 from fairway.core.settings import Settings
 from fairway.inference.live import LiveVersion
 from fairway.inference.plane import Plane
+from fairway.inference.repository import Repository
 from fairway.serving.errors import MethodNotAllowed, error_answer
 
 Headers = Mapping[bytes, bytes]
@@ -111,6 +112,8 @@ class Service(Protocol):
     settings: Settings
     ready: bool
     counters_directory: Path | None
+    repository: Repository | None
+    """None where nothing can be loaded while serving."""
 
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Runs something that takes long outside the event loop. Raises Overloaded when too much waits."""

@@ -1,0 +1,44 @@
+"""The port through which protocols ask a server what it has loaded, and to load or unload a model."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+
+class State(StrEnum):
+    loading = "loading"
+    ready = "ready"
+    unloaded = "unloaded"
+    """Known and not loaded: the first request loads it, where that is allowed."""
+    failed = "failed"
+
+
+class VersionState(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of one model on this server. `reason` says why it failed or was unloaded."""
+
+    model: str
+    version: int
+    state: State
+    reason: str = ""
+    aliases: tuple[str, ...] = ()
+    bytes: int = 0
+    """Memory it was seen to take; 0 while not loaded."""
+
+
+class Repository(Protocol):
+    """Every call is for the whole server, not for one worker, and returns when each worker has done it. All block:
+    call them from a thread."""
+
+    def index(self) -> list[VersionState]:
+        """Every version known here, by model and version."""
+
+    def load(self, model: str, *, source: str = "") -> None:
+        """Loads a registered model again or anew. `source` is a bundle's folder to take in under this name, for
+        protocols that bring their own (SageMaker's multi-model endpoints). Raises ModelNotFound, AlreadyExists,
+        OutOfMemory when it does not fit, or what loading raises; what was loaded before stays then."""
+
+    def unload(self, model: str) -> None:
+        """Stops serving it and frees its memory. Raises ModelNotFound."""
