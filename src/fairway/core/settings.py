@@ -4,7 +4,7 @@ key is an error, so a typing mistake cannot pass silently."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -80,6 +80,31 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """As `cache.ttl_seconds`."""
 
 
+class AccessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may call, beyond what the registry's keys say."""
+
+    open_admin: bool = False
+    """The admin API answers without a key while there are no keys: for containers in which a platform
+    (SageMaker) is the only caller."""
+
+
+class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """TLS of the HTTP and the gRPC port alike. Files are PEM; a file that changes is read again."""
+
+    certificate: str = ""
+    """File of the server's certificate, the intermediate ones after it; empty means no TLS."""
+    key: str = ""
+    """File of its private key, not encrypted; empty means it stands in the file of the certificate."""
+    client_ca: str = ""
+    """File of the authorities whose client certificates are let in; with one, a client must show a certificate."""
+    minimum_version: Literal["1.2", "1.3"] = "1.2"
+    """The oldest TLS that is spoken."""
+    client_names: Literal["", "key"] = ""
+    """`key`: a client certificate stands for the API key that its subject's common name names."""
+    poll_seconds: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    """How often the files are looked at for a change."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     home: str = ""
     registry: RegistrySettings = RegistrySettings()
@@ -87,5 +112,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     serving: ServingSettings = ServingSettings()
     log: LogSettings = LogSettings()
     cache: CacheSettings = CacheSettings()
+    access: AccessSettings = AccessSettings()
+    tls: TlsSettings = TlsSettings()
     models: dict[str, ModelSettings] = {}
     """By model name."""
