@@ -9,7 +9,8 @@ FairwayError
 ├── NotFound
 │   ├── ModelNotFound
 │   ├── VersionNotFound
-│   └── AliasNotFound
+│   ├── AliasNotFound
+│   └── KeyNotFound             no API key of that name is in use
 ├── Conflict
 │   ├── AlreadyExists
 │   ├── RouteConflict           compare-and-set lost: somebody changed the route first
@@ -20,6 +21,7 @@ FairwayError
 │   ├── CorruptBundle           truncated or altered
 │   ├── NewerFormat             written by a newer Fairway
 │   ├── EnvironmentMismatch     needs other package versions
+│   ├── EnvironmentFailed       its own environment cannot be made, or its model does not start in it
 │   ├── GoldenMismatch          gives other answers than when it was packaged
 │   └── ProofFailed             the converted model disagrees and nothing else may be used
 ├── Unavailable                 try again later
@@ -102,6 +104,10 @@ class AliasNotFound(NotFound):
     code = "alias_not_found"
 
 
+class KeyNotFound(NotFound):
+    code = "key_not_found"
+
+
 class Conflict(FairwayError):
     code = "conflict"
 
@@ -146,6 +152,10 @@ class NewerFormat(ArtifactError):
 
 class EnvironmentMismatch(ArtifactError):
     code = "environment_mismatch"
+
+
+class EnvironmentFailed(ArtifactError):
+    code = "environment_failed"
 
 
 class GoldenMismatch(ArtifactError):

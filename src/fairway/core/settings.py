@@ -41,7 +41,7 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     threads: int = 4
     """Threads for calls that do not run inline."""
     queue: int = 1024
-    """Most calls waiting for a thread; more are answered 503."""
+    """Most calls of one model waiting in a worker; more are answered 503."""
     engine_threads: int = 1
     """Threads inside one engine call (ONNX Runtime intra-op)."""
     default_model: str = ""
@@ -71,6 +71,16 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """How long an answer is kept."""
 
 
+class BatchingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Merging of calls that wait at the same time into one engine call."""
+
+    mode: Literal["auto", "always", "off"] = "auto"
+    """`auto` merges where every answer stays the same to the last bit and the merged call costs less; `always` also
+    where the last bits may differ."""
+    rows: Annotated[int, msgspec.Meta(ge=1)] = 1024
+    """Most rows of a merged call."""
+
+
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one model has its own way, as `[models.NAME]`; None leaves it to the group that says it for all."""
 
@@ -78,6 +88,14 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """As `cache.max_bytes`."""
     cache_seconds: Annotated[float, msgspec.Meta(ge=0)] | None = None
     """As `cache.ttl_seconds`."""
+    batching: Literal["auto", "always", "off"] | None = None
+    """As `batching.mode`."""
+    batch_rows: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """As `batching.rows`."""
+    queue: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """As `serving.queue`."""
+    threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Most engine calls of this model at once, in one worker; None: one for each core of the worker."""
 
 
 class AccessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -105,6 +123,35 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How often the files are looked at for a change."""
 
 
+class IsolationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Python models that run in environments and processes of their own."""
+
+    folder: str = ""
+    """Where the environments are kept; empty means `<home>/environments`."""
+    count: int = 20
+    """Most environments kept; the least recently used goes first, one in use never."""
+    disk_bytes: int = 20 * 1024**3
+    """Most bytes of all environments together."""
+    build: bool = True
+    """Whether loading a model may make its environment; when false it must have been made before."""
+    build_seconds: float = 900.0
+    """Longest that resolving or making an environment may take."""
+    installer: str = "auto"
+    """`pip`, `uv`, or `auto`: pip where the interpreter has it, else uv."""
+    processes: int = 1
+    """Processes of each model in each worker."""
+    queue: int = 64
+    """Most calls waiting for a process; more are answered 503."""
+    call_seconds: float = 30.0
+    """Longest that one call may take; then the process is killed."""
+    start_seconds: float = 120.0
+    """Longest that a process may take until it is ready."""
+    buffer_bytes: int = 256 * 1024 * 1024
+    """Most shared memory for the rows of one call, and as much for its answers."""
+    memory_bytes: int = 0
+    """Address space of a process (RLIMIT_AS); 0 sets no limit."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     home: str = ""
     registry: RegistrySettings = RegistrySettings()
@@ -112,7 +159,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     serving: ServingSettings = ServingSettings()
     log: LogSettings = LogSettings()
     cache: CacheSettings = CacheSettings()
+    batching: BatchingSettings = BatchingSettings()
     access: AccessSettings = AccessSettings()
     tls: TlsSettings = TlsSettings()
     models: dict[str, ModelSettings] = {}
     """By model name."""
+    isolation: IsolationSettings = IsolationSettings()
+
+    def isolation_at_home(self) -> IsolationSettings:
+        """`isolation` with its folder, below the home where none is set."""
+        if self.isolation.folder:
+            return self.isolation
+        return msgspec.structs.replace(self.isolation, folder=f"{self.home}/environments")
