@@ -36,6 +36,7 @@ ENGINES: dict[str, tuple[str, str]] = {
     "native:lightgbm": ("fairway.runtimes.lightgbm:load", "lightgbm"),
     "native:catboost": ("fairway.runtimes.catboost:load", "catboost"),
     "native:python": ("fairway.runtimes.python:load", ""),
+    "pipeline": ("fairway.runtimes.pipeline:load", ""),
 }
 """Engine kind -> (where its loader is, the extra that installs what it needs)."""
 PREPARED = "fairway.runtimes.prepared"
