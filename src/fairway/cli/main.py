@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "register": ("fairway.cli.register", "Register a bundle as the next version of a model."),
     "serve": ("fairway.cli.serve", "Serve models over HTTP."),
     "predict": ("fairway.cli.predict", "Predict the rows of a file, here or on a running server."),
+    "bench": ("fairway.cli.bench", "Measure how quickly a server answers."),
     "models": ("fairway.cli.models", "List the models."),
     "show": ("fairway.cli.show", "Show a model, a version, its proof."),
     "history": ("fairway.cli.history", "Who changed what, when and why."),
