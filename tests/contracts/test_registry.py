@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,10 +12,12 @@ import pytest
 from fairway.core.bundle import FORMAT
 from fairway.core.errors import (
     AliasNotFound,
+    AlreadyExists,
     Conflict,
     CorruptBundle,
     IncompatibleContract,
     InvalidInput,
+    KeyNotFound,
     ModelNotFound,
     NewerFormat,
     NotFound,
@@ -25,7 +29,8 @@ from fairway.core.settings import RegistrySettings
 from fairway.core.version import Reference
 from fairway.registry.contents import hexadecimal
 from fairway.registry.registry import RECENT, Registry, open_registry
-from fairway.registry.snapshot import read_snapshot, write_snapshot
+from fairway.registry.snapshot import read_snapshot, snapshot_path, write_snapshot
+from fairway.security.keys import AccessKey, new_key
 from fairway.stores.revision import sqlite_revision
 from tests.bundles import make_bundle, register
 from tests.contracts.writers import assert_whole, move_on
@@ -400,7 +405,82 @@ def test_every_change_makes_the_revision_grow(registry: Registry, tmp_path: Path
     changed()
     registry.delete_alias("payments", "champion", who="ann", why="")
     changed()
-    assert revisions == list(range(8))
+    registry.add_key(_key()[0], who="ann", why="")
+    changed()
+    registry.revoke_key("app", who="ann", why="")
+    changed()
+    assert revisions == list(range(10))
+
+
+# Keys
+
+
+def _key(name: str = "app", **values: Any) -> tuple[AccessKey, str]:
+    return new_key(name, **{"scopes": ("infer",), "now": datetime.now(UTC), "who": "ann", **values})
+
+
+def test_keys_are_made_and_revoked_and_stay_known(three: Registry, open_again: OpenRegistry) -> None:
+    assert three.keys() == ()
+    key, secret = _key(models=("payments",), rate=5)
+    assert three.add_key(key, who="ann", why="the web shop") == key
+    with open_again() as other:
+        assert other.keys() == (key,)
+        revoked = other.revoke_key("app", who="bob", why="leaked")
+        assert revoked.revoked is not None
+        assert msgspec.structs.replace(revoked, revoked=None) == key
+    assert three.keys() == (revoked,)
+    with pytest.raises(KeyNotFound, match=f"'app' was revoked already, at {revoked.revoked}"):
+        three.revoke_key("app", who="ann", why="")
+    renewed = three.add_key(_key()[0], who="ann", why="")
+    assert three.keys() == (revoked, renewed)
+    assert secret not in str(three.keys())
+
+
+def test_a_key_has_a_name_of_its_own_and_models_that_exist(three: Registry) -> None:
+    three.add_key(_key()[0], who="ann", why="")
+    revision = three.revision()
+    with pytest.raises(AlreadyExists, match=r"'app' already.*fairway keys revoke app"):
+        three.add_key(_key()[0], who="ann", why="")
+    with pytest.raises(ModelNotFound, match=r"'fraud'.*payments"):
+        three.add_key(_key("other", models=("payments", "fraud"))[0], who="ann", why="")
+    with pytest.raises(KeyNotFound, match=r"no key 'other'.*Keys in use: app"):
+        three.revoke_key("other", who="ann", why="")
+    with pytest.raises(InvalidInput, match="why"):
+        three.revoke_key("app", who="ann", why="a\0b")
+    assert three.revision() == revision
+
+
+def test_the_history_of_keys_says_who_when_and_why_but_no_secret(three: Registry) -> None:
+    before = three.history("payments", limit=None)
+    key, secret = _key(models=("payments",), concurrency=2)
+    three.add_key(key, who="ann", why="the web shop")
+    three.revoke_key("app", who="bob", why="leaked")
+    revoked, made = three.key_history()
+    assert (made.what, made.before, made.who, made.why) == ("key:app", None, "ann", "the web shop")
+    assert (revoked.what, revoked.who, revoked.why) == ("key:app", "bob", "leaked")
+    assert revoked.before == made.after
+    told = msgspec.json.decode(made.after or "")
+    assert (told["scopes"], told["models"], told["concurrency"]) == (["infer"], ["payments"], 2)
+    for text in (secret, secret[16:], key.hash):
+        assert text not in str(three.key_history())
+    assert three.history("payments", limit=None) == before
+    assert three.key_history(limit=1) == (revoked,)
+
+
+def test_a_snapshot_holds_the_keys_for_its_owner_alone(three: Registry, tmp_path: Path) -> None:
+    _live(three, 1)
+    key, secret = _key()
+    three.add_key(key, who="ann", why="")
+    three.add_key(_key("gone")[0], who="ann", why="")
+    three.revoke_key("gone", who="ann", why="")
+    for names in ((), ("payments",)):
+        snapshot = three.snapshot(names)
+        assert snapshot.keys == three.keys()
+        write_snapshot(tmp_path / "home", snapshot)
+        path = snapshot_path(tmp_path / "home", names)
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert secret not in path.read_text()
+        assert read_snapshot(tmp_path / "home", names) == snapshot
 
 
 # Several writers

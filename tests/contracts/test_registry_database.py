@@ -1,17 +1,23 @@
 """What every registry database does: SQLite, PostgreSQL, memory."""
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 
 from fairway.core.bundle import File
 from fairway.core.clock import utc_now
+from fairway.core.errors import FairwayError
 from fairway.core.route import Arm, Route
 from fairway.core.settings import RegistrySettings
 from fairway.core.version import Change, ModelVersion
+from fairway.security.keys import AccessKey, new_key
 from fairway.stores.base import RegistryDatabase, Rows
 from fairway.stores.opening import open_database
 
@@ -80,6 +86,7 @@ def test_a_new_database_is_empty(database: RegistryDatabase) -> None:
         assert rows.aliases() == {}
         assert rows.routes() == {}
         assert rows.changes("m") == ()
+        assert rows.access_keys() == ()
 
 
 def test_what_is_written_is_read_by_another_opening(
@@ -118,6 +125,33 @@ def test_what_is_written_is_read_by_another_opening(
 
 def _fields(version: ModelVersion) -> dict[str, object]:
     return {name: getattr(version, name) for name in version.__struct_fields__}
+
+
+def _key(name: str = "app", **values: Any) -> AccessKey:
+    return new_key(name, scopes=("infer",), now=datetime.now(UTC), **values)[0]
+
+
+def test_keys_are_kept_whole_in_the_order_they_were_made(
+    database: RegistryDatabase, open_again: OpenDatabase
+) -> None:
+    second = _key(
+        models=("m", "n"), rate=0.5, concurrency=3, expires=datetime(2090, 1, 1, tzinfo=UTC), who="änn"
+    )
+    first = msgspec.structs.replace(_key("first"), created="2001-01-01T00:00:00.000000Z")
+    with database.writing() as rows:
+        rows.put_access_key(second)
+        rows.put_access_key(first)
+    other = open_again()
+    with other.reading() as rows:
+        assert rows.access_keys() == (first, second)
+    revoked = msgspec.structs.replace(second, revoked=utc_now())
+    again = _key()  # the name is free once its key is revoked
+    with other.writing() as rows:
+        rows.put_access_key(revoked)
+        rows.put_access_key(again)
+    with database.reading() as rows:
+        assert rows.access_keys() == (first, revoked, again)
+    other.close()
 
 
 def test_every_change_has_the_next_sequence_which_is_the_revision(database: RegistryDatabase) -> None:
@@ -214,8 +248,6 @@ def test_processes_that_open_a_new_database_at_once_all_can(open_again: OpenData
 def test_history_and_versions_cannot_be_rewritten_even_in_sql(
     tmp_path: Path, request: pytest.FixtureRequest, table: str, statement: str
 ) -> None:
-    import sqlite3
-
     postgres_url = request.getfixturevalue("postgres").new_database()
     for url in (f"sqlite:///{tmp_path}/r.db", postgres_url):
         database = open_database(tmp_path, RegistrySettings(database_url=url))
@@ -232,3 +264,48 @@ def test_history_and_versions_cannot_be_rewritten_even_in_sql(
     with pytest.raises(sqlite3.IntegrityError, match="append-only"):
         lite.execute(statement.format(table))
     lite.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM fairway_keys",
+        "UPDATE fairway_keys SET revoked = NULL",
+        "UPDATE fairway_keys SET key = 'x'",
+    ],
+)
+def test_a_revoked_key_stays_revoked_even_in_sql(
+    tmp_path: Path, request: pytest.FixtureRequest, statement: str
+) -> None:
+    postgres_url = request.getfixturevalue("postgres").new_database()
+    for url in (f"sqlite:///{tmp_path}/r.db", postgres_url):
+        database = open_database(tmp_path, RegistrySettings(database_url=url))
+        with database.writing() as rows:
+            rows.put_access_key(msgspec.structs.replace(_key(), revoked=utc_now()))
+        database.close()
+    with (
+        pytest.raises(psycopg.errors.RaiseException, match="revoked, never deleted"),
+        psycopg.connect(postgres_url) as connection,
+    ):
+        connection.execute(statement)
+    lite = sqlite3.connect(tmp_path / "r.db")
+    with pytest.raises(sqlite3.IntegrityError, match=r"never deleted|stay revoked"):
+        lite.execute(statement)
+    lite.close()
+
+
+def test_two_keys_in_use_never_have_one_name_even_in_sql(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    for url in (f"sqlite:///{tmp_path}/r.db", request.getfixturevalue("postgres").new_database()):
+        database = open_database(tmp_path, RegistrySettings(database_url=url))
+        with pytest.raises(FairwayError), database.writing() as rows:
+            _put(rows, _key(), _key())
+        with database.reading() as rows:
+            assert rows.access_keys() == ()
+        database.close()
+
+
+def _put(rows: Rows, *keys: AccessKey) -> None:
+    for key in keys:
+        rows.put_access_key(key)

@@ -33,7 +33,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the append-only history: who changed what from what to what, when and why.
 
-    `what` is "version", "alias:NAME" or "route"; `before` and `after` are its values as JSON text.
+    `what` is "version", "alias:NAME", "route" or, under no model (""), "key:NAME"; `before` and `after` are its values as JSON text.
     `restores` is set by a rollback: the sequence of the change whose route it brought back.
     """
 

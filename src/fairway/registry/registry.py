@@ -38,7 +38,9 @@ from fairway.core.version import (
     parse_reference,
 )
 from fairway.registry.bundles import UnpackedBundles
+from fairway.registry.changes import change
 from fairway.registry.contents import sealed_files
+from fairway.registry.keys import HISTORY, add_key, revoke_key
 from fairway.registry.lookup import (
     aliased,
     check_compatible,
@@ -50,6 +52,7 @@ from fairway.registry.lookup import (
 )
 from fairway.registry.rollback import rollback_target, traffic
 from fairway.registry.snapshot import ServedModel, ServedVersion, ServingSnapshot
+from fairway.security.keys import AccessKey
 from fairway.stores.base import BlobStore, RegistryDatabase, Rows
 from fairway.stores.disk import disk_errors
 from fairway.stores.opening import open_blobs, open_database
@@ -249,7 +252,7 @@ class Registry:
                 )
             if now != version:
                 rows.put_alias(name, alias, version)
-                rows.append(_change(name, f"alias:{alias}", now, version, who, why))
+                rows.append(change(name, f"alias:{alias}", now, version, who, why))
 
     def delete_alias(self, name: str, alias: str, *, who: str, why: str) -> None:
         """`AliasNotFound` when there is none."""
@@ -257,7 +260,7 @@ class Registry:
         with self._database.writing() as rows:
             number = aliased(rows, name, alias)
             rows.put_alias(name, alias, None)
-            rows.append(_change(name, f"alias:{alias}", number, None, who, why))
+            rows.append(change(name, f"alias:{alias}", number, None, who, why))
 
     # Routes
 
@@ -307,6 +310,30 @@ class Registry:
             now = rows.routes(name).get(name)
             return _put_route(rows, now, route, who=who, why=why, restores=sequence)
 
+    # Keys
+
+    def keys(self) -> tuple[AccessKey, ...]:
+        """Every API key, the revoked ones too, by time of creation."""
+        with self._database.reading() as rows:
+            return rows.access_keys()
+
+    def add_key(self, key: AccessKey, *, who: str, why: str) -> AccessKey:
+        """Errors: `AlreadyExists` when a key of that name is in use, `ModelNotFound` for one of its models."""
+        check_texts(who=who, why=why)
+        with self._database.writing() as rows:
+            return add_key(rows, key, who=who, why=why)
+
+    def revoke_key(self, name: str, *, who: str, why: str) -> AccessKey:
+        """The key as it now is: known, and refused everywhere. `KeyNotFound`."""
+        check_texts(who=who, why=why)
+        with self._database.writing() as rows:
+            return revoke_key(rows, name, who=who, why=why)
+
+    def key_history(self, limit: int | None = 100) -> tuple[Change, ...]:
+        """Who made and revoked which key, when and why; the newest first. Neither secrets nor hashes are in it."""
+        with self._database.reading() as rows:
+            return rows.changes(HISTORY, limit=limit)
+
     # History
 
     def history(self, name: str, limit: int | None = 100) -> tuple[Change, ...]:
@@ -316,7 +343,7 @@ class Registry:
             return rows.changes(name, limit=limit)
 
     def revision(self) -> int:
-        """Counts up with every change to any model."""
+        """Counts up with every change to any model or key."""
         return self._database.revision()
 
     def snapshot(self, names: tuple[str, ...] = ()) -> ServingSnapshot:
@@ -328,6 +355,7 @@ class Registry:
         needed: list[tuple[Route, list[ModelVersion]]] = []
         with self._database.reading() as rows:
             revision = rows.revision()
+            keys = rows.access_keys()
             routes = rows.routes()
             for name in dict.fromkeys(names) or sorted(routes):
                 latest = latest_version(rows, name)
@@ -339,7 +367,7 @@ class Registry:
             ServedModel(route=route, versions=tuple(self._served(version) for version in versions))
             for route, versions in needed
         )
-        return ServingSnapshot(revision=revision, models=models, names=names, registry=self.where)
+        return ServingSnapshot(revision=revision, models=models, keys=keys, names=names, registry=self.where)
 
     def _served(self, version: ModelVersion) -> ServedVersion:
         return ServedVersion(
@@ -398,7 +426,7 @@ def _add_version(rows: Rows, version: ModelVersion, files: Mapping[str, File], w
         return Registered(**msgspec.structs.asdict(known), is_new=False)
     rows.add_version(version, files)
     after = {"version": version.version, "digest": version.digest}
-    rows.append(_change(version.model, "version", None, after, version.created_by, why))
+    rows.append(change(version.model, "version", None, after, version.created_by, why))
     return Registered(**msgspec.structs.asdict(version), is_new=True)
 
 
@@ -407,24 +435,8 @@ def _put_route(
 ) -> Route:
     new = msgspec.structs.replace(route, revision=1 if now is None else now.revision + 1)
     rows.put_route(new)
-    rows.append(_change(route.model, "route", now, new, who, why, restores))
+    rows.append(change(route.model, "route", now, new, who, why, restores))
     return new
-
-
-def _change(
-    model: str, what: str, before: object, after: object, who: str, why: str, restores: int | None = None
-) -> Change:
-    return Change(
-        sequence=0,  # given when it is appended
-        model=model,
-        what=what,
-        before=None if before is None else msgspec.json.encode(before).decode(),
-        after=None if after is None else msgspec.json.encode(after).decode(),
-        who=who,
-        why=why,
-        when=utc_now(),
-        restores=restores,
-    )
 
 
 def _number(version: object) -> str:

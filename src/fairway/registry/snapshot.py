@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from fairway.core.route import Route
+from fairway.security.keys import AccessKey
 from fairway.stores.disk import disk_errors, write_whole
 
 FORMAT = 1
@@ -37,11 +38,12 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The registry at `revision`. `names` are the models that were asked for; empty means all routed ones.
 
-    `registry` says which registry it was, without secrets.
+    `keys` are all API keys, the revoked ones too. `registry` says which registry it was, without secrets.
     """
 
     revision: int
     models: tuple[ServedModel, ...]
+    keys: tuple[AccessKey, ...] = ()
     names: tuple[str, ...] = ()
     registry: str = ""
     format: int = FORMAT
@@ -54,11 +56,13 @@ def snapshot_path(home: Path, names: tuple[str, ...] = ()) -> Path:
 
 
 def write_snapshot(home: Path, snapshot: ServingSnapshot) -> None:
-    """Replaces the snapshot of the same names. Bundle folders below `home` are written relative to it."""
+    """Replaces the snapshot of the same names. Bundle folders below `home` are written relative to it.
+
+    The file is for its owner alone: it names who may call."""
     path = snapshot_path(home, snapshot.names)
     with disk_errors("write a snapshot", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, msgspec.json.encode(_placed(snapshot, home, written=True)))
+        write_whole(path, msgspec.json.encode(_placed(snapshot, home, written=True)), mode=0o600)
 
 
 def read_snapshot(home: Path, names: tuple[str, ...] = ()) -> ServingSnapshot | None:

@@ -11,6 +11,7 @@ from typing import Protocol
 from fairway.core.bundle import File
 from fairway.core.route import Route
 from fairway.core.version import Change, ModelVersion
+from fairway.security.keys import AccessKey
 
 
 class BlobStore(Protocol):
@@ -83,6 +84,13 @@ class Rows(Protocol):
         """Sets the alias, or removes it when `number` is None."""
 
     def put_route(self, route: Route) -> None: ...
+
+    def access_keys(self) -> tuple[AccessKey, ...]:
+        """Every API key, the revoked ones too, by time of creation."""
+
+    def put_access_key(self, key: AccessKey) -> None:
+        """Adds the key, or replaces the one of its id, which must not be revoked. Of one name, one key may be there
+        that is not revoked."""
 
     def append(self, change: Change) -> Change:
         """Adds to the history and counts the revision up; returns the change with its sequence, which is the

@@ -46,11 +46,13 @@ def sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Replaces the file at `path`: a reader sees the old content or the new, never a part."""
+def write_whole(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Replaces the file at `path`: a reader sees the old content or the new, never a part. `mode` is its permissions,
+    less what the umask takes."""
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
-        with temporary.open("xb") as stream:
+        made = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with open(made, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

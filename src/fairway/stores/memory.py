@@ -14,6 +14,7 @@ from fairway.core.bundle import File
 from fairway.core.errors import RegistryUnavailable
 from fairway.core.route import Route
 from fairway.core.version import Change, ModelVersion
+from fairway.security.keys import AccessKey
 
 
 @dataclass
@@ -24,6 +25,7 @@ class _State:
     files: dict[tuple[str, int], Mapping[str, File]] = field(default_factory=dict)
     aliases: dict[str, dict[str, int]] = field(default_factory=dict)
     routes: dict[str, Route] = field(default_factory=dict)
+    keys: dict[str, AccessKey] = field(default_factory=dict)
     changes: tuple[Change, ...] = ()
 
     def copy(self) -> _State:
@@ -32,6 +34,7 @@ class _State:
             dict(self.files),
             copy.deepcopy(self.aliases),
             dict(self.routes),
+            dict(self.keys),
             self.changes,
         )
 
@@ -99,6 +102,12 @@ class MemoryRows:
 
     def put_route(self, route: Route) -> None:
         self._state.routes[route.model] = route
+
+    def access_keys(self) -> tuple[AccessKey, ...]:
+        return tuple(sorted(self._state.keys.values(), key=lambda key: (key.created, key.id)))
+
+    def put_access_key(self, key: AccessKey) -> None:
+        self._state.keys[key.id] = key
 
     def append(self, change: Change) -> Change:
         stored = msgspec.structs.replace(change, sequence=self.revision() + 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration. Their names count up, so that an older Fairway knows a newer schema when it sees one."""
 
 VERSION_TABLE = "fairway_schema"
@@ -82,3 +82,21 @@ changes = sa.Table(
     sa.Column("restores", sa.BigInteger),
     sa.Index("fairway_changes_by_model", "model", "what", "sequence"),
 )
+
+keys = sa.Table(
+    "fairway_keys",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("revoked", sa.Text),
+    sa.Index(
+        "fairway_keys_by_name",
+        "name",
+        unique=True,
+        sqlite_where=sa.text("revoked IS NULL"),
+        postgresql_where=sa.text("revoked IS NULL"),
+    ),
+)
+"""`key` is the value as JSON, with the hash of the secret. Of one name, one key is not revoked. Triggers refuse DELETE,
+and UPDATE of a key that is revoked."""

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from fairway.core.bundle import File
 from fairway.core.route import Route
 from fairway.core.version import Change, ModelVersion
-from fairway.stores.schema import aliases, changes, files, registry, routes, versions
+from fairway.security.keys import AccessKey
+from fairway.stores.schema import aliases, changes, files, keys, registry, routes, versions
 
 
 class SqlRows:
@@ -107,6 +108,17 @@ class SqlRows:
         self._connection.execute(sa.delete(routes).where(routes.c.model == route.model))
         row = {"model": route.model, "route": msgspec.json.encode(route).decode(), "revision": route.revision}
         self._connection.execute(sa.insert(routes).values(row))
+
+    def access_keys(self) -> tuple[AccessKey, ...]:
+        found = self._connection.execute(sa.select(keys.c.key)).scalars()
+        decoded = [msgspec.json.decode(text, type=AccessKey) for text in found]
+        return tuple(sorted(decoded, key=lambda key: (key.created, key.id)))
+
+    def put_access_key(self, key: AccessKey) -> None:
+        row = {"name": key.name, "key": msgspec.json.encode(key).decode(), "revoked": key.revoked}
+        known = self._connection.execute(sa.update(keys).where(keys.c.id == key.id).values(row))
+        if known.rowcount == 0:
+            self._connection.execute(sa.insert(keys).values(id=key.id, **row))
 
     def append(self, change: Change) -> Change:
         stored = msgspec.structs.replace(change, sequence=self.revision() + 1)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -350,12 +351,18 @@ def _tables(engine: sa.Engine) -> dict[str, object]:
             ],
             inspector.get_pk_constraint(name)["constrained_columns"],
             sorted(str(key) for key in inspector.get_foreign_keys(name)),
-            sorted(str(index) for index in inspector.get_indexes(name)),
+            sorted(_index(index) for index in inspector.get_indexes(name)),
             sorted(str(unique) for unique in inspector.get_unique_constraints(name)),
             sorted(str(check) for check in inspector.get_check_constraints(name)),
         )
         for name in inspector.get_table_names()
     }
+
+
+def _index(index: Any) -> str:
+    """A partial index's condition is an object, and told apart by its text."""
+    options = {name: str(value) for name, value in index.get("dialect_options", {}).items()}
+    return str({**index, "dialect_options": options})
 
 
 def test_the_newest_migration_is_the_one_the_code_expects() -> None:
@@ -364,17 +371,19 @@ def test_the_newest_migration_is_the_one_the_code_expects() -> None:
 
 
 @pytest.fixture
-def second_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Fairway with one more migration, 0002, which adds a table."""
+def next_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Fairway with one more migration than this one, which adds a table."""
+    following = f"{int(schema.HEAD) + 1:04}"
     migrations = tmp_path / "migrations"
     shutil.copytree(migrate._MIGRATIONS, migrations)
-    file = migrations / "versions" / "v0002_next.py"
+    file = migrations / "versions" / f"v{following}_next.py"
     file.write_text(
-        "import sqlalchemy as sa\nfrom alembic import op\nrevision, down_revision = '0002', '0001'\n"
+        "import sqlalchemy as sa\nfrom alembic import op\n"
+        f"revision, down_revision = '{following}', '{schema.HEAD}'\n"
         "def upgrade():\n    op.create_table('fairway_next', sa.Column('id', sa.Integer, primary_key=True))\n"
     )
     monkeypatch.setattr(migrate, "_MIGRATIONS", migrations)
-    monkeypatch.setattr(schema, "HEAD", "0002")
+    monkeypatch.setattr(schema, "HEAD", following)
     return file
 
 
@@ -387,7 +396,7 @@ def test_an_older_registry_is_upgraded_once_and_keeps_its_rows(
         url = request.getfixturevalue("postgres").new_database()
     with _opened(url, timeout=5) as database:
         _write(database)
-    request.getfixturevalue("second_migration")
+    request.getfixturevalue("next_migration")
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda _: _opened_once(url), range(4)))
     with _opened(url, timeout=5) as database, database.reading() as rows:
@@ -403,12 +412,13 @@ def test_a_migration_that_fails_changes_nothing(
     if kind == "postgresql":
         url = request.getfixturevalue("postgres").new_database()
     _opened_once(url)
-    file = request.getfixturevalue("second_migration")
+    head = schema.HEAD
+    file = request.getfixturevalue("next_migration")
     file.write_text(file.read_text() + "    op.execute('SELECT * FROM nowhere')\n")
     with pytest.raises(RegistryUnavailable, match="nowhere"):
         _opened_once(url)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema, "HEAD", "0001")
+        patch.setattr(schema, "HEAD", head)
         with _opened(url, timeout=5) as database:
             assert "fairway_next" not in sa.inspect(database._dialect.engine).get_table_names()
 
