@@ -12,6 +12,7 @@ from fairway.core.bundle import EngineSpec
 from fairway.core.columns import Columns, Outputs
 from fairway.core.contract import Contract
 from fairway.core.errors import MissingExtra, UnknownFormat
+from fairway.core.settings import IsolationSettings
 
 
 class Engine(Protocol):
@@ -19,6 +20,7 @@ class Engine(Protocol):
 
     `predict` takes validated columns with at least one row and returns the contract's outputs by name, rows
     first. It may be called from several threads at once. It raises `ModelFailed` when the model itself fails.
+    An engine that has `may_block = True` may wait for another process, and is never called in an event loop.
     """
 
     def predict(self, columns: Columns) -> Outputs: ...
@@ -36,18 +38,34 @@ ENGINES: dict[str, tuple[str, str]] = {
     "native:lightgbm": ("fairway.runtimes.lightgbm:load", "lightgbm"),
     "native:catboost": ("fairway.runtimes.catboost:load", "catboost"),
     "native:python": ("fairway.runtimes.python:load", ""),
+    "isolated:python": ("fairway.runtimes.isolated.engine:load", ""),
     "pipeline": ("fairway.runtimes.pipeline:load", ""),
 }
 """Engine kind -> (where its loader is, the extra that installs what it needs)."""
+ISOLATED = "isolated:"
+"""Kinds that run in processes of their own begin so."""
 PREPARED = "fairway.runtimes.prepared"
 """Runs the user's preparation before an engine of any kind."""
 
 
-def load(directory: Path, spec: EngineSpec, contract: Contract, *, threads: int = 1) -> Engine:
-    """Loads the engine of an unpacked, verified bundle, behind its preparation where it has one."""
+def load(
+    directory: Path,
+    spec: EngineSpec,
+    contract: Contract,
+    *,
+    threads: int = 1,
+    isolation: IsolationSettings | None = None,
+    name: str = "",
+) -> Engine:
+    """Loads the engine of an unpacked, verified bundle, behind its preparation where it has one.
+
+    `isolation` says where and how models with an environment of their own run; `name` is how their messages and logs
+    call the model.
+    """
     if spec.prepare is not None:
+        inner = partial(load, threads=threads, isolation=isolation, name=name)
         prepared = import_module(PREPARED)  # by name: it needs pandas, and loads its inner engine here
-        return cast(Engine, prepared.load(directory, spec, contract, partial(load, threads=threads)))
+        return cast(Engine, prepared.load(directory, spec, contract, inner))
     if spec.kind not in ENGINES:
         raise UnknownFormat(
             f"engine {spec.kind!r} is not one this Fairway knows ({', '.join(ENGINES)}).",
@@ -57,6 +75,8 @@ def load(directory: Path, spec: EngineSpec, contract: Contract, *, threads: int 
     module, _, attribute = where.partition(":")
     try:
         loader = cast(Loader, getattr(import_module(module), attribute))
+        if spec.kind.startswith(ISOLATED):
+            loader = partial(loader, isolation=isolation or IsolationSettings(), name=name)
         return loader(directory, spec, contract, threads)
     except ModuleNotFoundError as error:
         raise MissingExtra(
