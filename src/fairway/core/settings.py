@@ -128,7 +128,7 @@ class IsolationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     folder: str = ""
     """Where the environments are kept; empty means `<home>/environments`."""
-    count: int = 20
+    environments: int = 20
     """Most environments kept; the least recently used goes first, one in use never."""
     disk_bytes: int = 20 * 1024**3
     """Most bytes of all environments together."""
