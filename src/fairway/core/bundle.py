@@ -45,9 +45,9 @@ class Feed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """How to load and call the model.
 
-    `kind` is "onnx", "native:sklearn", "native:xgboost", "native:lightgbm", "native:catboost" or
-    "native:python" or "isolated:python"; `file` is relative to the bundle. `feeds` and `outputs` (contract output name -> the
-    engine's own) matter to engines that need them. `trusted` lists the type names a skops file may build.
+    `kind` is "onnx", "native:sklearn", "native:xgboost", "native:lightgbm", "native:catboost",
+    "native:python", "isolated:python" or "pipeline"; `file` is relative to the bundle. `feeds` and `outputs` (contract
+    output name -> the engine's own) matter to engines that need them. `trusted` lists the type names a skops file may build.
     `prepare` is "prepare/file.py:function", run on a pandas DataFrame of the validated columns first;
     `prepared_fields` are then the columns the engine sees.
     """

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from fairway.core.bundle import EngineSpec
 from fairway.core.columns import Columns, Outputs
@@ -74,10 +74,10 @@ def load(
     where, extra = ENGINES[spec.kind]
     module, _, attribute = where.partition(":")
     try:
-        loader = cast(Loader, getattr(import_module(module), attribute))
+        loader: Any = getattr(import_module(module), attribute)
         if spec.kind.startswith(ISOLATED):
             loader = partial(loader, isolation=isolation or IsolationSettings(), name=name)
-        return loader(directory, spec, contract, threads)
+        return cast(Engine, loader(directory, spec, contract, threads))
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"engine {spec.kind!r} needs the package {error.name!r}.",
