@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "route": ("fairway.cli.route", "Show or change which versions take the traffic."),
     "rollback": ("fairway.cli.rollback", "Give the traffic back to the version before."),
     "alias": ("fairway.cli.alias", "Point an alias such as champion to a version."),
+    "keys": ("fairway.cli.keys", "Make, list and revoke API keys."),
     "contract": ("fairway.cli.contract", "Show, edit or check a model's data contract."),
     "doctor": ("fairway.cli.doctor", "Check this machine, naming the command that mends each finding."),
 }

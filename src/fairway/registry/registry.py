@@ -314,8 +314,12 @@ class Registry:
 
     def keys(self) -> tuple[AccessKey, ...]:
         """Every API key, the revoked ones too, by time of creation."""
+        return self.keys_at()[1]
+
+    def keys_at(self) -> tuple[int, tuple[AccessKey, ...]]:
+        """The revision, and every key as of then."""
         with self._database.reading() as rows:
-            return rows.access_keys()
+            return rows.revision(), rows.access_keys()
 
     def add_key(self, key: AccessKey, *, who: str, why: str) -> AccessKey:
         """Errors: `AlreadyExists` when a key of that name is in use, `ModelNotFound` for one of its models."""

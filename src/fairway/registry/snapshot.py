@@ -78,6 +78,25 @@ def read_snapshot(home: Path, names: tuple[str, ...] = ()) -> ServingSnapshot | 
     return placed if all(Path(directory).is_dir() for directory in directories) else None
 
 
+def put_keys(home: Path, keys: tuple[AccessKey, ...], revision: int) -> None:
+    """Gives every snapshot of the home, older than `revision`, the keys as they are at `revision`.
+
+    One that was up to date but for the change of a key is up to date again, so the next start stays quick.
+    """
+    folder = snapshot_path(home).parent
+    with disk_errors("write a snapshot", folder):
+        for path in sorted(folder.glob("*.json")):
+            try:
+                snapshot = msgspec.json.decode(path.read_bytes(), type=ServingSnapshot)
+            except (FileNotFoundError, msgspec.MsgspecError):
+                continue
+            if snapshot.format != FORMAT or snapshot.revision >= revision:
+                continue
+            current = revision if snapshot.revision == revision - 1 else snapshot.revision
+            told = msgspec.structs.replace(snapshot, keys=keys, revision=current)
+            write_whole(path, msgspec.json.encode(told), mode=0o600)
+
+
 def _placed(snapshot: ServingSnapshot, home: Path, *, written: bool) -> ServingSnapshot:
     """Folders relative to `home` when written, absolute otherwise: a home may be moved."""
     root = home.absolute()

@@ -15,6 +15,8 @@ from fairway.cli.main import EXIT_CODES, VERBS, exit_code, main
 from fairway.core import errors
 from fairway.core.errors import FairwayError, InvalidInput, Problem
 
+GROUPS = {"contract": ("show", "edit", "check"), "keys": ("create", "list", "revoke", "history")}
+
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as ended:
@@ -35,9 +37,9 @@ def test_help_lists_every_verb_with_an_example(capsys: pytest.CaptureFixture[str
 def test_every_verb_helps_and_shows_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, verb, "--help")
     assert code == 0
-    if verb == "contract":  # a group: its own verbs have the examples
-        for inner in ("show", "edit", "check"):
-            assert f"Example:  fairway contract {inner}" in " ".join(
+    if verb in GROUPS:  # its own verbs have the examples
+        for inner in GROUPS[verb]:
+            assert f"Example:  fairway {verb} {inner}" in " ".join(
                 run(capsys, verb, inner, "--help")[1].split("\n")
             )
         return
