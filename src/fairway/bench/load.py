@@ -124,7 +124,7 @@ class OpenLoop:
         limit = now - self._timeout
         for lane in [lane for lane in self._busy if lane.due <= limit]:
             self._busy.remove(lane)
-            self._recorder.note(lane.due, lane.sent, now, TIMEOUT)
+            self._recorder.note(lane.due, None, now, TIMEOUT)
             lane.cut()
         while self._waiting and self._waiting[0] <= limit:
             self._recorder.note(self._waiting.popleft(), None, now, TIMEOUT)
@@ -195,7 +195,7 @@ class ClosedLoop:
     def expire(self, now: float) -> None:
         for lane in [lane for lane in self._busy if lane.due <= now - self._timeout]:
             self._busy.remove(lane)
-            self._recorder.note(lane.due, lane.sent, now, TIMEOUT)
+            self._recorder.note(lane.due, None, now, TIMEOUT)
             lane.cut()
 
     def finished(self, now: float) -> bool:

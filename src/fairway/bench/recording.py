@@ -30,7 +30,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
 
     latency           from when a request was due (open loop) or sent (closed loop) to its answer: every 2xx, and every
                       timeout at the time it was given up, since leaving those out would make a stall look short
-    service           from when it was sent to its answer, the same requests as far as they were sent
+    service           from when it was sent to its answer, every 2xx
     lag               how late the client itself was to send what was due, though a connection was free
     outcomes          requests by `ok`, status, `timeout` or the reason of a broken connection
     waited            requests that were due when no connection was free
@@ -72,7 +72,8 @@ class Recorder:
         return due >= self._warmup
 
     def note(self, due: float, sent: float | None, ended: float, outcome: str) -> None:
-        """One request's end. Times are seconds from the start; `sent` is None for one that never was."""
+        """One request's end. Times are seconds from the start; `sent` is None for one that never was,
+        or has no answer."""
         if due < self._warmup:
             return
         self._outcomes[outcome] += 1

@@ -50,7 +50,7 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """`latency` counts every 2xx and every timeout, from when it was due (open loop) or sent (closed loop); `service`
-    the same requests from when they were sent; `client_lag` how late the client was to send. Rates are a second;
+    every 2xx from when it was sent; `client_lag` how late the client was to send. Rates are a second;
     `wanted_rate` is None for the closed loop. `errors` are counts by status or reason. `curve` has pairs of a share
     of the requests and the seconds that it did not exceed. `warnings` are sentences."""
 
