@@ -53,6 +53,13 @@ def capture_environment(spec: EngineSpec, *, needs: tuple[str, ...] = ()) -> Env
     )
 
 
+def locked_environment(python: str, packages: dict[str, str]) -> Environment:
+    """The environment of a model that has one of its own. It needs nothing of the server's."""
+    return Environment(
+        python=python, platform=f"{sys.platform}-{platform.machine()}", packages=packages, required=()
+    )
+
+
 def installed(name: str) -> str | None:
     """The installed version of a distribution."""
     try:

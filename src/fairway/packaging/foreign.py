@@ -8,8 +8,8 @@ from fairway.security.skops_file import is_allowed
 
 
 def code_of(bundle: Bundle) -> tuple[str, ...]:
-    """What the bundle would run that no allow-list covers: Python files by path, types by `module.name`."""
-    files = sorted(path for path in bundle.manifest.files if path.endswith(".py"))
+    """What the bundle would run that no allow-list covers: Python files and locks of packages by path, types by `module.name`."""
+    files = sorted(path for path in bundle.manifest.files if path.endswith((".py", ".lock")))
     types = sorted(name for name in bundle.spec.trusted if not is_allowed(name))
     return (*files, *types)
 

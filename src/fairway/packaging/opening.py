@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from fairway.core.errors import (
     ArtifactError,
     CorruptBundle,
     FairwayError,
+    InvalidInput,
     MissingExtra,
     NotFound,
     UnknownFormat,
 )
+from fairway.core.settings import IsolationSettings
 from fairway.packaging.formats import SUPPORTED, detect, unknown
+from fairway.packaging.isolated import open_isolated
 from fairway.packaging.onnx_file import open_onnx
 from fairway.packaging.python_file import load_function, needed_files, source_of, split_entry
 from fairway.packaging.source import SourceModel
@@ -25,15 +29,31 @@ from fairway.security.pickle_file import load_pickle
 from fairway.security.skops_file import load_skops
 
 
+@dataclass(frozen=True)
+class Requirements:
+    """A requirements file, and the Python it is for: "3.12", a path, or None for this one's."""
+
+    file: Path
+    python: str | None
+    settings: IsolationSettings
+
+
 def open_model(
-    model: object | str | Path, *, trust: tuple[str, ...] = (), files: tuple[str | Path, ...] = ()
+    model: object | str | Path,
+    *,
+    trust: tuple[str, ...] = (),
+    files: tuple[str | Path, ...] = (),
+    requirements: Requirements | None = None,
 ) -> SourceModel:
     """Opens a model file, "file.py:function", or a live object.
 
     `trust` are the exact `module.name`s a pickle or skops file may use besides the allow-list; `files` are what
-    a Python function needs besides the modules of its folder that it imports, relative to that folder. Raises
+    a Python function needs besides the modules of its folder that it imports, relative to that folder.
+    `requirements` are packages of a function's own, in an environment of its own: close the source then. Raises
     `UntrustedArtifact`, `UnknownFormat`, `CorruptBundle`, `EnvironmentMismatch`, `MissingExtra` or `NotFound`.
     """
+    if requirements is not None:
+        return _isolated(model, files, requirements)
     if isinstance(model, str):
         entry = split_entry(model)
         if entry is not None and not Path(model).exists():
@@ -100,6 +120,21 @@ def _python(file: Path, function: str, files: tuple[str | Path, ...]) -> SourceM
     model = load_function(file, function)
     needed = needed_files(file, files)
     return SourceModel("python", model, path=file.resolve(), entry=f"{file.name}:{function}", files=needed)
+
+
+def _isolated(model: object, files: tuple[str | Path, ...], requirements: Requirements) -> SourceModel:
+    entry = split_entry(model) if isinstance(model, str) else None
+    if entry is None:
+        raise InvalidInput(
+            "requirements of its own are for a Python function, given as file.py:function.",
+            hint="Write a function that loads the model and answers rows, and give it the model's file (--file).",
+        )
+    file, function = entry
+    needed = needed_files(file, files) if file.is_file() else {}
+    isolated = open_isolated(file, function, requirements.file, requirements.python, requirements.settings)
+    return SourceModel(
+        "python", None, path=file.resolve(), entry=f"{file.name}:{function}", files=needed, isolated=isolated
+    )
 
 
 def _kind(model: Any, source: str) -> str:

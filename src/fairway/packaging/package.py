@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from fairway.core.bundle import EngineSpec, Proof, Timings
@@ -16,9 +18,9 @@ from fairway.packaging.bundle import full_disk_told, require_free, write_bundle,
 from fairway.packaging.card import data_digest, in_sample_metrics, write_card
 from fairway.packaging.contract import sample_columns
 from fairway.packaging.conversion.engine import ConversionOptions
-from fairway.packaging.environment import capture_environment
+from fairway.packaging.environment import capture_environment, locked_environment
 from fairway.packaging.golden import make_golden
-from fairway.packaging.opening import open_model
+from fairway.packaging.opening import Requirements, open_model
 from fairway.packaging.plan import answerable_rows, choose, make_plan
 from fairway.packaging.profile import make_profile
 from fairway.packaging.sample import read_sample
@@ -57,6 +59,7 @@ def package(
     prepare: str | None = None,
     trust: tuple[str, ...] = (),
     files: tuple[str | Path, ...] = (),
+    requirements: Requirements | None = None,
     options: ConversionOptions | None = None,
     contract: Contract | str | None = None,
     out: Path,
@@ -65,14 +68,30 @@ def package(
     """Packages `model` with the contract of `data` as a bundle at `out`, which must not exist.
 
     `target` names the label column (or is the labels). `prepare` is "file.py:function", DataFrame to DataFrame,
-    run before the model. `trust` and `files` as in `open_model`. `contract` replaces the inferred one: a value,
+    run before the model. `trust`, `files` and `requirements` as in `open_model`. `contract` replaces the inferred one: a value,
     or TOML text, whose imputations are then worked out from the data. Raises what its steps raise: see
     `opening`, `sample`, `contract`, `engine` and `bundle`.
     """
     options = options or ConversionOptions()
     require_free(out)  # before the work, not after it
     progress("opening the model", 0.0)
-    source = open_model(model, trust=trust, files=files)
+    if requirements is not None:
+        options = msgspec.structs.replace(options, isolation=requirements.settings)
+        progress("locking the requirements and making their environment", 0.01)
+    with contextlib.closing(open_model(model, trust=trust, files=files, requirements=requirements)) as source:
+        return _package(source, data, target, prepare, options, contract, out, progress)
+
+
+def _package(
+    source: SourceModel,
+    data: Any,
+    target: Any,
+    prepare: str | None,
+    options: ConversionOptions,
+    contract: Contract | str | None,
+    out: Path,
+    progress: Progress,
+) -> Packaged:
     progress("reading the sample", 0.05)
     sample = read_sample(data, target=target)
     progress("inferring the contract", 0.1)
@@ -89,13 +108,18 @@ def package(
         with full_disk_told(Path(scratch)):
             for path, content in parts.items():
                 write_file(Path(scratch) / path, content)
-        served = load(Path(scratch), spec, final, threads=options.threads)
-        golden = make_golden(served, final, columns.take(rows))
-        answers = served.predict(columns.take(asked))
-        served.unload()
+        served = load(Path(scratch), spec, final, threads=options.threads, isolation=options.isolation)
+        try:
+            golden = make_golden(served, final, columns.take(rows))
+            answers = served.predict(columns.take(asked))
+        finally:
+            served.unload()
     progress("profiling", 0.88)
     profile = make_profile(final, columns, answers)
     environment = capture_environment(spec, needs=_needs(spec))
+    if source.isolated is not None:
+        made = source.isolated.lease.made
+        environment = locked_environment(made.python, made.packages)
     card = write_card(
         model_type=_model_type(source),
         source_kind=source.kind,
@@ -126,7 +150,7 @@ def package(
         prepare_files=plan.prepare_files,
     )
     progress("verifying the bundle", 0.95)
-    verify_bundle(out, threads=options.threads)
+    verify_bundle(out, threads=options.threads, isolation=options.isolation)
     progress("packaged", 1.0)
     return Packaged(out, digest, spec.kind, chosen.proof, final, chosen.timings, plan.notes)
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from fairway.core.columns import Array
     from fairway.core.contract import DType
+    from fairway.packaging.isolated import IsolatedFunction
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class SourceModel:
     `kind` is sklearn (any estimator or pipeline with scikit-learn's interface, XGBoost's, LightGBM's and
     CatBoost's wrappers among them), xgboost (a Booster), lightgbm (a Booster), catboost, onnx or python.
     `model` is the live object, the ONNX bytes, or the callable. `path` is the file it came from, if any;
-    `files` are the files a python callable needs, by path relative to its folder.
+    `files` are the files a python callable needs, by path relative to its folder. `isolated` is a python callable
+    that runs in an environment of its own; `model` is None then.
     """
 
     kind: str
@@ -28,6 +30,12 @@ class SourceModel:
     path: Path | None = None
     entry: str | None = None
     files: dict[str, Path] = field(default_factory=dict)
+    isolated: IsolatedFunction | None = None
+
+    def close(self) -> None:
+        """Ends the processes of an isolated function."""
+        if self.isolated is not None:
+            self.isolated.close()
 
 
 @dataclass(frozen=True)

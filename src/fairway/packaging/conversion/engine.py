@@ -6,6 +6,7 @@ every comparison row is kept. What was tried, and why it was not kept, is in `Pr
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from fairway.core.bundle import Attempt, EngineSpec, Proof, Timings
 from fairway.core.columns import Outputs
 from fairway.core.contract import Contract, DType, Output, Task
 from fairway.core.errors import FairwayError, ModelFailed, ProofFailed
+from fairway.core.settings import IsolationSettings
 from fairway.packaging.contract import sample_columns
 from fairway.packaging.conversion.comparison import ComparisonRows, comparison_rows
 from fairway.packaging.conversion.feeding import columns_seen, dtypes_of, feed_block, form_of
@@ -50,7 +52,8 @@ ONNX_FILE = "engine/model.onnx"
 class ConversionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`tolerance` is absolute plus relative to the original's value. `allow_flips` is how many rows may get
     another label. `max_rows` caps the generated rows, and apart from them the sample rows, that are compared.
-    `seed` picks them. `force_native` skips conversion. `threads` is what the engine may use per call here."""
+    `seed` picks them. `force_native` skips conversion. `threads` is what the engine may use per call here.
+    `isolation` says where and how a function with requirements of its own runs."""
 
     tolerance: float = TOLERANCE
     allow_flips: int = 0
@@ -58,6 +61,7 @@ class ConversionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     seed: int = 0
     max_rows: int = 20_000
     threads: int = 1
+    isolation: IsolationSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ class Candidate:
 def original_engine(source: SourceModel, sample: Sample, contract: Contract) -> Engine:
     """The live original as an engine."""
     fields = tuple(field.name for field in contract)
+    if source.isolated is not None:
+        return source.isolated.engine(fields, dtypes_of(sample))
     if source.kind == "python":
         return PythonEngine(source.model, fields, dtypes_of(sample))
     if source.kind == "onnx":
@@ -202,12 +208,19 @@ class _Choice:
     def _native(self, attempts: list[Attempt]) -> ChosenEngine:
         self.progress("packing the native engine", 0.8)
         spec, files = native_files(self.source, self.estimator, self.contract, self.sample)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as loaded:
             for name, data in files.items():
                 path = Path(folder) / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
-            served = load(Path(folder), spec, self._full(self.outputs), threads=self.options.threads)
+            served = load(
+                Path(folder),
+                spec,
+                self._full(self.outputs),
+                threads=self.options.threads,
+                isolation=self.options.isolation,
+            )
+            loaded.callback(served.unload)
             self.progress("comparing with the original (native)", 0.85)
             result = compare(
                 self.rows.expected, served.predict(self.rows.columns), tolerance=self.options.tolerance

@@ -16,6 +16,8 @@ from fairway.packaging.conversion.feeding import dtypes_of, form_of
 from fairway.packaging.skops_file import dump
 from fairway.packaging.source import Sample, SourceModel
 from fairway.runtimes import catboost, lightgbm, xgboost
+from fairway.runtimes.isolated.engine import KIND as ISOLATED
+from fairway.runtimes.isolated.lock import LOCK
 
 
 def as_estimator(model: Any) -> Any:
@@ -91,9 +93,9 @@ def _python(source: SourceModel, dtypes: str) -> tuple[EngineSpec, dict[str, byt
     function = source.entry.rpartition(":")[2]
     files = {f"engine/{source.path.name}": source.path.read_bytes()}
     files |= {f"engine/{name}": path.read_bytes() for name, path in sorted(source.files.items())}
-    spec = EngineSpec(
-        kind="native:python",
-        file=f"engine/{source.path.name}",
-        options={"function": function, "dtypes": dtypes},
-    )
+    kind, options = "native:python", {"function": function, "dtypes": dtypes}
+    if source.isolated is not None:
+        kind, options = ISOLATED, {**options, "lock": LOCK}
+        files[LOCK] = source.isolated.lock.text.encode()
+    spec = EngineSpec(kind=kind, file=f"engine/{source.path.name}", options=options)
     return spec, files
