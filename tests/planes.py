@@ -9,10 +9,11 @@ from fairway.core.bundle import EngineSpec, Environment, GoldenRows, Manifest, P
 from fairway.core.columns import Columns, Outputs
 from fairway.core.contract import Contract, DType, Field, Output
 from fairway.core.route import Arm, Route, everything_to
-from fairway.core.settings import LimitSettings
+from fairway.core.settings import ServingSettings, Settings
 from fairway.inference.live import LiveModel, LiveVersion, Table
+from fairway.inference.merging import Floor
 from fairway.inference.plane import Plane
-from fairway.inference.record import Prediction, Recorder
+from fairway.inference.record import Predictions, Recorder
 from fairway.inference.stats import VersionStats
 from fairway.packaging.bundle import Bundle
 from fairway.stores.counters import Counters
@@ -70,22 +71,31 @@ def live_version(
     model: str = "m",
     contract: Contract = TWO_NUMBERS,
     counters: Counters | None = None,
-    limits: LimitSettings | None = None,
+    settings: Settings | None = None,
+    floor: int | None = None,
 ) -> LiveVersion:
     digest = f"sha256:{number}"
     stats = VersionStats(counters or Counters(), model, number, digest)
     chosen = Adding(shift=100.0 * (number - 1)) if engine is None else engine
-    return LiveVersion(model, number, bundle(contract, digest), chosen, stats, limits or LimitSettings())  # type: ignore[arg-type]
+    return LiveVersion(
+        model,
+        number,
+        bundle(contract, digest),
+        chosen,  # type: ignore[arg-type]
+        stats,
+        settings or Settings(serving=ServingSettings(inline_seconds=10.0)),
+        Floor(floor, ""),
+    )
 
 
 class Kept:
     """A recorder that keeps predictions in memory."""
 
     def __init__(self) -> None:
-        self.predictions: list[Prediction] = []
+        self.predictions: list[Predictions] = []
         self.closed = False
 
-    def record(self, prediction: Prediction) -> None:
+    def record(self, prediction: Predictions) -> None:
         self.predictions.append(prediction)
 
     def close(self) -> None:
@@ -96,13 +106,13 @@ def plane(
     *models: LiveModel,
     recorder: Recorder | Kept | None = None,
     counters: Counters | None = None,
-    inline_seconds: float = 10.0,
+    settings: Settings | None = None,
 ) -> Plane:
     """Serves `m`, version 1 with the alias champion, when no models are given. Calls run inline."""
     counters = counters or Counters()
     if not models:
         models = (LiveModel(everything_to("m", 1), {1: live_version(1, counters=counters)}, {"champion": 1}),)
-    return Plane(Table(models), counters, recorder, inline_seconds)  # type: ignore[arg-type]
+    return Plane(Table(models), counters, recorder, settings or Settings())  # type: ignore[arg-type]
 
 
 def split(model: str, *shares: float, counters: Counters | None = None, salt: str = "") -> LiveModel:

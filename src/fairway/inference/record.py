@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -36,15 +36,18 @@ class Log(Protocol):
     def close(self) -> None: ...
 
 
-class Prediction(msgspec.Struct, frozen=True, gc=False):
-    """One answered request."""
+class Predictions(msgspec.Struct, frozen=True, gc=False):
+    """Requests that one engine call answered, `counts` rows each, one after the other in `columns` and `outputs`.
+
+    `time` is when, in seconds since 1970; `seconds` is how long each request took."""
 
     model: str
     version: int
     digest: str
-    request_id: str
-    time: float  # seconds since 1970
-    seconds: float
+    request_ids: Sequence[str]
+    counts: Sequence[int]
+    time: float
+    seconds: Sequence[float]
     columns: Columns
     outputs: Outputs
 
@@ -56,7 +59,7 @@ class Recorder:
         self._log = log
         self._settings = settings
         self._on_dropped = on_dropped
-        self._queue: deque[Prediction] = deque()
+        self._queue: deque[Predictions] = deque()
         self._queued_rows = 0
         self._queued_bytes = 0
         self._taken_rows = 0
@@ -69,8 +72,8 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="fairway-log", daemon=True)
         self._thread.start()
 
-    def record(self, prediction: Prediction) -> None:
-        """Takes the prediction or counts it as dropped; returns at once."""
+    def record(self, prediction: Predictions) -> None:
+        """Takes the predictions or counts them as dropped; returns at once."""
         rows = prediction.columns.rows
         size = prediction.columns.bytes
         with self._lock:
@@ -110,7 +113,7 @@ class Recorder:
         """Moves the queue into batches per version."""
         with self._lock:
             taken, self._queue = self._queue, deque()
-        groups: dict[tuple[str, int], list[Prediction]] = {}
+        groups: dict[tuple[str, int], list[Predictions]] = {}
         for prediction in taken:
             self._taken_rows += prediction.columns.rows
             self._taken_bytes += prediction.columns.bytes
@@ -142,17 +145,18 @@ class Recorder:
         self._taken_rows = self._taken_bytes = 0
 
 
-def _batch(predictions: list[Prediction]) -> LogBatch:
+def _batch(predictions: list[Predictions]) -> LogBatch:
     first = predictions[0]
-    counts = [prediction.columns.rows for prediction in predictions]
+    counts = [count for prediction in predictions for count in prediction.counts]
     outputs = {
         name: np.concatenate([prediction.outputs[name] for prediction in predictions])
         for name in first.outputs
     }
     single = max(counts) == 1
-    ids = [prediction.request_id.encode("ascii", "replace") for prediction in predictions]
-    times = np.array([prediction.time for prediction in predictions])
-    seconds = np.array([prediction.seconds for prediction in predictions], dtype=np.float32)
+    ids = [name.encode("ascii", "replace") for prediction in predictions for name in prediction.request_ids]
+    calls = [len(prediction.counts) for prediction in predictions]
+    times = np.repeat(np.array([prediction.time for prediction in predictions]), calls)
+    seconds = np.array([s for prediction in predictions for s in prediction.seconds], dtype=np.float32)
     return LogBatch(
         model=first.model,
         version=first.version,

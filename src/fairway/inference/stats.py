@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+import msgspec
 
 from fairway.stores.counters import Counters
 
@@ -25,7 +28,29 @@ BUCKETS = (
     10.0,
 )
 """Upper bounds of the latency histogram, seconds."""
-STAGES = ("parse", "validate", "run", "encode")
+STAGES = ("parse", "validate", "queue", "run", "encode")
+BATCH_ROWS = tuple(2**power for power in range(15))
+"""Upper bounds of the histogram of rows an engine call has."""
+
+
+class Spent(msgspec.Struct, frozen=True, gc=False):
+    """Seconds of requests' time by stage, added up. `queue` is what a request waited for the others."""
+
+    parse: float
+    validate: float
+    queue: float
+    run: float
+    encode: float
+
+
+class _Slots(msgspec.Struct, frozen=True):
+    """Where requests of one protocol are counted."""
+
+    answered: int
+    rows: int
+    buckets: tuple[int, ...]
+    sum: int
+    stages: tuple[int, ...]
 
 
 class VersionStats:
@@ -36,41 +61,55 @@ class VersionStats:
         self._values = counters.values
         self._lock = counters.lock
         self._labels = (("model", model), ("version", str(version)))
-        self._answered: dict[str, int] = {}
+        self._protocols: dict[str, _Slots] = {}
         self._broken: dict[tuple[str, str], int] = {}
-        self._rows = counters.slot("fairway_rows_total", self._labels)
-        self._buckets = [
-            counters.slot("fairway_request_seconds_bucket", (*self._labels, ("le", str(bound))))
-            for bound in BUCKETS
+        bounds = [*map(str, BATCH_ROWS), "+Inf"]
+        self._calls = [
+            counters.slot("fairway_batch_rows_bucket", (*self._labels, ("le", bound))) for bound in bounds
         ]
-        self._buckets.append(counters.slot("fairway_request_seconds_bucket", (*self._labels, ("le", "+Inf"))))
-        self._sum = counters.slot("fairway_request_seconds_sum", self._labels)
-        self._stages = [
-            counters.slot("fairway_stage_seconds_total", (*self._labels, ("stage", stage)))
-            for stage in STAGES
-        ]
+        self._call_rows = counters.slot("fairway_batch_rows_sum", self._labels)
+        self._merged = counters.slot("fairway_merged_requests_total", self._labels)
         counters.values[counters.slot("fairway_model_info", (*self._labels, ("digest", digest)))] = 1.0
 
-    def answered(self, protocol: str, rows: int, stages: tuple[float, float, float, float]) -> None:
-        """One request answered. `stages` are seconds in STAGES order."""
-        slot = self._answered.get(protocol)
-        if slot is None:
-            slot = self._answered[protocol] = self._counters.slot(
-                "fairway_requests_total", (*self._labels, ("protocol", protocol), ("code", "ok"))
-            )
-        parse, validate, run, encode = stages
-        total = parse + validate + run + encode
+    def answered(self, protocol: str, rows: int, spent: Spent, seconds: Sequence[float]) -> None:
+        """Requests answered: `seconds` is how long each took, `rows` and `spent` are those of all together."""
+        slots = self._protocols.get(protocol)
+        if slots is None:
+            slots = self._protocols[protocol] = self._slots(protocol)
         values = self._values
+        parse, validate, queue, run, encode = slots.stages
+        buckets = slots.buckets
         with self._lock:
-            values[slot] += 1.0
-            values[self._rows] += rows
-            values[self._buckets[bisect_left(BUCKETS, total)]] += 1.0
-            values[self._sum] += total
-            first = self._stages[0]  # stages stand in consecutive slots
-            values[first] += parse
-            values[first + 1] += validate
-            values[first + 2] += run
-            values[first + 3] += encode
+            values[slots.answered] += len(seconds)
+            values[slots.rows] += rows
+            for total in seconds:
+                values[buckets[bisect_left(BUCKETS, total)]] += 1.0
+            values[slots.sum] += sum(seconds)
+            values[parse] += spent.parse
+            values[validate] += spent.validate
+            values[queue] += spent.queue
+            values[run] += spent.run
+            values[encode] += spent.encode
+
+    def called(self, rows: int, requests: int) -> None:
+        """One engine call of `rows` rows, merged from so many requests."""
+        with self._lock:
+            self._values[self._calls[(rows - 1).bit_length() if rows <= BATCH_ROWS[-1] else -1]] += 1.0
+            self._values[self._call_rows] += rows
+            if requests > 1:
+                self._values[self._merged] += requests
+
+    def _slots(self, protocol: str) -> _Slots:
+        slot = self._counters.slot
+        labels = (*self._labels, ("protocol", protocol))
+        bounds = [*map(str, BUCKETS), "+Inf"]
+        return _Slots(
+            slot("fairway_requests_total", (*labels, ("code", "ok"))),
+            slot("fairway_rows_total", labels),
+            tuple(slot("fairway_request_seconds_bucket", (*labels, ("le", bound))) for bound in bounds),
+            slot("fairway_request_seconds_sum", labels),
+            tuple(slot("fairway_stage_seconds_total", (*labels, ("stage", stage))) for stage in STAGES),
+        )
 
     def broken(self, field: str, rule: str, rows: int) -> None:
         """`rows` values of `field` broke `rule` and were let through, clipped or imputed."""
@@ -94,3 +133,9 @@ def count_failure(counters: Counters, model: str, version: str, protocol: str, c
 def count_dropped(counters: Counters, model: str, rows: int) -> None:
     """Rows that did not reach the prediction log."""
     counters.add(counters.slot("fairway_log_dropped_rows_total", (("model", model),)), rows)
+
+
+def queue_depth(counters: Counters, model: str, version: int) -> Callable[[int], None]:
+    """Told by how many the calls that wait for a version became more."""
+    slot = counters.slot("fairway_queue_requests", (("model", model), ("version", str(version))))
+    return lambda change: counters.add(slot, float(change))

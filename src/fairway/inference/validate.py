@@ -56,6 +56,27 @@ class Validator:
             return self._check_matrix(packed, broken)
         return self._check_fields(inputs, broken)
 
+    def check_together(self, requests: Sequence[Inputs], broken: Broken) -> tuple[Columns, list[int]] | None:
+        """Several requests judged in one go: their rows one after the other, and how many each has. None when they
+        are not all clean matrices: then each has to be checked for itself."""
+        if self._limits is None:
+            return None
+        matrices: list[Array] = []
+        for inputs in requests:
+            try:
+                matrix = self._as_matrix(inputs)
+            except ContractViolation:
+                return None
+            if matrix is None or matrix.dtype.kind == "O" or not 0 < len(matrix) <= self._max_rows:
+                return None
+            if matrices and matrix.dtype != matrices[0].dtype:
+                return None  # joining them would round numbers that alone would not have been rounded
+            matrices.append(matrix)
+        packed = self._limits.pack(np.concatenate(matrices))
+        if not self._limits.judge(packed, broken):
+            return None
+        return Columns(self._names, len(packed), packed=packed), [len(matrix) for matrix in matrices]
+
     def _as_matrix(self, inputs: Inputs) -> Array | None:
         """The one `[n, fields]` array that stands for the whole numeric table, if that is what was sent."""
         if self._limits is None or len(inputs) != 1:

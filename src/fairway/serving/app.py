@@ -8,22 +8,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+import time
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
-from fairway.core.errors import FairwayError, Overloaded, PayloadTooLarge, RateLimited, Unauthenticated
+from fairway.core.errors import (
+    DeadlineExceeded,
+    FairwayError,
+    Overloaded,
+    PayloadTooLarge,
+    RateLimited,
+    Unauthenticated,
+)
 from fairway.core.settings import Settings
 from fairway.inference.live import LiveVersion
+from fairway.inference.microbatch import Waiting
 from fairway.inference.plane import Plane, Work, now
 from fairway.inference.repository import Repository
+from fairway.inference.stats import STAGES
+from fairway.security.access import Access, presented
 from fairway.serving.answers import heading_from, request_id_from
-from fairway.serving.entrance import Call, Entry, Heading, Match, Reading, Reply, Router, Target, words
+from fairway.serving.entrance import Call, Entry, Headers, Match, Reply, Router, Target, words
 from fairway.serving.entrances import ENTRIES
 from fairway.serving.errors import MethodNotAllowed
+from fairway.stores.limits import Limits
 
 logger = logging.getLogger("fairway.serving")
 
@@ -40,18 +53,6 @@ class _Disconnected(Exception):
     """The caller went away before its request was whole: there is nobody to answer."""
 
 
-class Prepared(msgspec.Struct, frozen=True, gc=False):
-    """A request that the short way has read and validated before it knew that the model takes long."""
-
-    heading: Heading
-    reading: Reading
-    work: Work
-
-
-PREPARED = "fairway.prepared"
-"""Its key in the ASGI scope's state."""
-
-
 class DataApp:
     """ASGI application of the data port, and the `Service` that handlers see."""
 
@@ -60,6 +61,9 @@ class DataApp:
         plane: Plane,
         settings: Settings,
         counters_directory: Path | None = None,
+        *,
+        access: Access | None = None,
+        limits: Limits | None = None,
         entries: tuple[Entry, ...] = ENTRIES,
     ) -> None:
         self.plane = plane
@@ -68,9 +72,12 @@ class DataApp:
         self.safe = settings.serving.errors == "safe"
         self.counters_directory = counters_directory
         self.router = Router(entries)
+        self.access = access or Access(open_admin=settings.access.open_admin)
+        """The keys known now; a new one takes its place when they change."""
+        self.key_limits = limits or Limits()
         self.ready = True
         self.repository: Repository | None = None
-        self._pool = ThreadPoolExecutor(settings.serving.threads, thread_name_prefix="fairway-run")
+        self._pool = ThreadPoolExecutor(settings.serving.threads, thread_name_prefix="fairway-work")
         self._queue = settings.serving.queue
         self._waiting = 0
 
@@ -86,8 +93,8 @@ class DataApp:
             reply = await self._reply(match, scope, headers, request_id, receive)
         except _Disconnected:
             return
-        except Exception as error:  # noqa: BLE001 - every error has an answer; `_error` logs what is not expected
-            reply = self._error(match, error, request_id)
+        except Exception as error:  # noqa: BLE001 - every error has an answer; `error_reply` logs what is not expected
+            reply = self.error_reply(match, error, request_id)
         extra = [*reply.headers, (b"x-request-id", request_id.encode())]
         extra.append((b"content-length", str(len(reply.body)).encode()))
         await send({"type": "http.response.start", "status": reply.status, "headers": extra})
@@ -96,65 +103,124 @@ class DataApp:
     async def _reply(
         self, match: Match, scope: Scope, headers: dict[bytes, bytes], request_id: str, receive: Receive
     ) -> Reply:
-        body = b"" if scope["method"] in ("GET", "HEAD") else await self._body(headers, receive)
         if match.target is not None:
-            prepared = scope.get("state", {}).get(PREPARED)
-            return await self._predict(match.target, request_id, headers, body, prepared)
-        assert match.entry.handler is not None
-        query = scope.get("query_string", b"").decode("latin-1")
-        call = Call(scope["method"], scope["path"], match.names, query, headers, body)
-        return await match.entry.handler(self, call)
+            return await self._predict(match.target, request_id, headers, receive)
+        entry = match.entry
+        with self._admitted(entry.scope, headers, match.names.get("model")) as caller:
+            body = b"" if scope["method"] in ("GET", "HEAD") else await self._body(headers, receive)
+            query = scope.get("query_string", b"").decode("latin-1")
+            call = Call(scope["method"], scope["path"], match.names, query, headers, body, caller)
+            assert entry.handler is not None
+            return await entry.handler(self, call)
+
+    @contextmanager
+    def _admitted(self, scope: str, headers: Headers, model: str | None) -> Iterator[str]:
+        """Who calls, once it is known that they may; their limits count while this is open."""
+        if scope == "open":
+            yield ""
+            return
+        caller = self.access.check(presented(headers), cast(Any, scope), model, time.time())
+        if not caller.limited:
+            yield caller.name
+            return
+        self.key_limits.enter(caller, now())
+        try:
+            yield caller.name
+        finally:
+            self.key_limits.leave(caller)
 
     async def _predict(
-        self,
-        target: Target,
-        request_id: str,
-        headers: dict[bytes, bytes],
-        body: bytes,
-        prepared: Prepared | None,
+        self, target: Target, request_id: str, headers: dict[bytes, bytes], receive: Receive
     ) -> Reply:
-        received = now()
         codec = target.codec
         model = target.model or ""
         try:
             heading = heading_from(target, headers, request_id, self.plane.table)
             model = heading.model
-            live_model = self.plane.table[model]
-            contract = live_model.primary.contract
-            if prepared is not None:
-                reading, work = prepared.reading, prepared.work
-            elif len(body) > _LARGE_BODY or live_model.needs_loading(heading.version):
-                reading = await self.in_thread(codec.read, target, heading, body, headers, contract)
-                work = await self.in_thread(self.plane.prepare, reading.request, received)
-            else:
-                reading = codec.read(target, heading, body, headers, contract)
-                work = self.plane.prepare(reading.request, received)
-            if self.plane.quick(work):
-                outputs = self.plane.run(work)
-            else:
-                outputs = await self.in_thread(self.plane.run, work)
+            with self._admitted("infer", headers, model) as caller:
+                body = await self._body(headers, receive)
+                received = now()
+                heading = msgspec.structs.replace(heading, caller=caller)
+                live_model = self.plane.table[model]
+                contract = live_model.primary.contract
+                if len(body) > _LARGE_BODY or live_model.needs_loading(heading.version):
+                    reading = await self.in_thread(codec.read, target, heading, body, headers, contract)
+                    work = await self.in_thread(self.plane.arrive, reading.request, received)
+                    await self.in_thread(self.plane.validate, work)
+                else:
+                    reading = codec.read(target, heading, body, headers, contract)
+                    work = self.plane.arrive(reading.request, received)
+                    self.plane.validate(work)
+                if self.plane.quick(work):
+                    began, outputs, ended = now(), self.plane.run(work), now()
+                else:
+                    waiting = await self._queued(work, receive)
+                    assert waiting.outputs is not None
+                    began, outputs, ended = waiting.began, waiting.outputs, waiting.ended
+        except _Disconnected:
+            self.plane.failed(model, target.version, codec.protocol, "disconnected")
+            raise
         except Exception as error:
             code = error.code if isinstance(error, FairwayError) else "internal_error"
             self.plane.failed(model, target.version, codec.protocol, code)
             raise
-        ran = now()
         live = work.version
         written = codec.write(reading, outputs, live)
-        self.plane.finish(work, outputs, ran, now())
-        return Reply(
-            200,
-            written.body,
-            [(b"content-type", written.content_type), *written.headers, *version_headers(live)],
-        )
+        encoded = now()
+        self.plane.finish(work, outputs, ended, encoded, began)
+        extra = [(b"content-type", written.content_type), *written.headers, *version_headers(live)]
+        if b"x-fairway-timing" in headers:
+            extra.append(
+                (
+                    b"server-timing",
+                    server_timing(work.received, work.parsed, work.validated, began, ended, encoded),
+                )
+            )
+        return Reply(200, written.body, extra)
 
-    def _error(self, match: Match | None, error: Exception, request_id: str) -> Reply:
+    async def _queued(self, work: Work, receive: Receive) -> Waiting:
+        """Through the queue. What nobody waits for any more, because its time is up or its caller is gone, is taken
+        out of it."""
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not over.done():
+                over.set_result(None)
+
+        def ran(waiting: Waiting) -> None:
+            loop.call_soon_threadsafe(wake)
+
+        waiting = self.plane.begin(work, ran)
+        gone = asyncio.ensure_future(receive())
+        deadline = work.request.deadline
+        try:
+            await asyncio.wait(
+                (over, gone),
+                timeout=None if deadline is None else max(0.0, deadline - now()),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            gone.cancel()
+            if not over.done():
+                waiting.cancel()
+        if not over.done():
+            if gone.done() and not gone.cancelled():
+                raise _Disconnected
+            raise DeadlineExceeded(f"{work.version.model} did not answer before the deadline.")
+        if waiting.error is not None:
+            raise waiting.error
+        return waiting
+
+    def error_reply(self, match: Match | None, error: Exception, request_id: str) -> Reply:
+        """An error in the words of the protocol that was spoken."""
         word = words
         if match is not None:
             word = match.entry.words if match.target is None else match.target.codec.word
         status, written = word(error, request_id, safe=self.safe)
         if not isinstance(error, FairwayError):
             logger.error("request %s failed", request_id, exc_info=error)
-        elif status >= 500:
+        elif status >= 500 and not isinstance(error, Overloaded | DeadlineExceeded):
             logger.error("request %s failed: %s", request_id, error, exc_info=error.__cause__)
         return Reply(
             status,
@@ -199,6 +265,19 @@ def version_headers(live: LiveVersion) -> list[tuple[bytes, bytes]]:
         (b"fairway-version", f"{live.model}:{live.version}".encode()),
         (b"fairway-digest", live.digest.encode()),
     ]
+
+
+def server_timing(
+    received: float, parsed: float, validated: float, began: float, ended: float, encoded: float
+) -> bytes:
+    """The stages of a request in milliseconds, as a Server-Timing header (W3C Server Timing)."""
+    stages = zip(
+        STAGES,
+        (received, parsed, validated, began, ended),
+        (parsed, validated, began, ended, encoded),
+        strict=True,
+    )
+    return ", ".join(f"{name};dur={(after - before) * 1000:.3f}" for name, before, after in stages).encode()
 
 
 def error_headers(error: Exception) -> list[tuple[bytes, bytes]]:

@@ -19,8 +19,17 @@ _HELP = {
     "fairway_log_dropped_rows": "Rows that did not reach the prediction log.",
     "fairway_counters_overflow": "Counts that found no free counter.",
     "fairway_request_seconds": "Time from a request's last byte to its answer's first, seconds.",
+    "fairway_batch_rows": "Rows of an engine call.",
+    "fairway_merged_requests": "Requests that were answered by an engine call made for several.",
+    "fairway_queue_requests": "Requests that wait for a model now.",
+    "fairway_cache_hits": "Requests answered from the response cache.",
+    "fairway_cache_misses": "Requests that the response cache had no answer to.",
+    "fairway_cache_evicted": "Answers the response cache let go to make room.",
+    "fairway_cache_bytes": "Bytes the response cache holds now.",
     "fairway_model_info": "Versions loaded, with their digest.",
 }
+_FLAGS = frozenset(["fairway_model_info"])
+"""Gauges that every worker sets to 1 for the same thing."""
 
 
 def page(counters: Counters, directory: Path | None) -> bytes:
@@ -39,35 +48,39 @@ class _Totals:
         families: dict[str, list[tuple[dict[str, str], float]]] = {}
         for (name, pairs), value in self._totals.items():
             families.setdefault(name, []).append((dict(pairs), value))
-        sums = {_key(labels): value for labels, value in families.pop("fairway_request_seconds_sum", [])}
-        yield _histogram(families.pop("fairway_request_seconds_bucket", []), sums)
+        for name in [name for name in families if name.endswith("_bucket")]:
+            base = name.removesuffix("_bucket")
+            yield _histogram(base, families.pop(name), families.pop(f"{base}_sum", []))
         for name, samples in sorted(families.items()):
             base = name.removesuffix("_total")
             names = sorted({label for labels, _ in samples for label in labels})
             kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
             family = kind(base, _HELP.get(base, base), labels=names)
             for labels, value in samples:
-                amount = min(value, 1.0) if kind is GaugeMetricFamily else value
+                amount = min(value, 1.0) if name in _FLAGS else value
                 family.add_metric([labels.get(label, "") for label in names], amount)
             yield family
 
 
-def _key(labels: Mapping[str, str]) -> tuple[str, str]:
-    return labels["model"], labels["version"]
-
-
 def _histogram(
-    buckets: list[tuple[dict[str, str], float]], sums: Mapping[tuple[str, str], float]
+    name: str,
+    buckets: list[tuple[dict[str, str], float]],
+    sums: list[tuple[dict[str, str], float]],
 ) -> HistogramMetricFamily:
-    name = "fairway_request_seconds"
-    family = HistogramMetricFamily(name, _HELP[name], labels=["model", "version"])
-    groups: dict[tuple[str, str], list[tuple[str, float]]] = {}
+    names = sorted({label for labels, _ in buckets for label in labels if label != "le"})
+    family = HistogramMetricFamily(name, _HELP.get(name, name), labels=names)
+
+    def key(labels: Mapping[str, str]) -> tuple[str, ...]:
+        return tuple(labels[name] for name in names)
+
+    totals = {key(labels): value for labels, value in sums}
+    groups: dict[tuple[str, ...], list[tuple[str, float]]] = {}
     for labels, value in buckets:
-        groups.setdefault(_key(labels), []).append((labels["le"], value))
-    for key, counts in groups.items():
+        groups.setdefault(key(labels), []).append((labels["le"], value))
+    for which, counts in groups.items():
         reached, cumulative = 0.0, []
         for bound, count in sorted(counts, key=lambda pair: float(pair[0])):
             reached += count
             cumulative.append((bound, reached))
-        family.add_metric(list(key), cumulative, sums.get(key, 0.0))
+        family.add_metric(list(which), cumulative, totals.get(which, 0.0))
     return family
