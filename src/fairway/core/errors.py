@@ -34,6 +34,7 @@ FairwayError
 │   ├── Unauthenticated         no key, or one nobody knows, or an expired one
 │   ├── Forbidden               the key does not reach so far
 │   └── RateLimited             more requests than the key may make; `retry_after` seconds
+├── NotSupported                asked for something that this model or server does not do
 ├── CorruptRegistry             the registry's database is damaged; trying again does not help
 ├── MissingExtra                an optional package is needed; the message says which extra
 ├── InsecureBinding             refuses to listen beyond loopback without authentication
@@ -210,6 +211,10 @@ class RateLimited(AccessDenied):
     def __init__(self, message: str, retry_after: float = 1.0, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
+
+
+class NotSupported(FairwayError):
+    code = "not_supported"
 
 
 class CorruptRegistry(FairwayError):

@@ -13,6 +13,7 @@ from fairway.core.errors import (
     FairwayError,
     InvalidInput,
     NotFound,
+    NotSupported,
     OutOfMemory,
     PayloadTooLarge,
     Problem,
@@ -43,6 +44,7 @@ _STATUS: tuple[tuple[type[FairwayError], HTTPStatus], ...] = (
     (Unauthenticated, HTTPStatus.UNAUTHORIZED),
     (RateLimited, HTTPStatus.TOO_MANY_REQUESTS),
     (AccessDenied, HTTPStatus.FORBIDDEN),
+    (NotSupported, HTTPStatus.NOT_IMPLEMENTED),
     (DeadlineExceeded, HTTPStatus.GATEWAY_TIMEOUT),
     (OutOfMemory, HTTPStatus.INSUFFICIENT_STORAGE),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
@@ -58,10 +60,14 @@ _SAFE_TEXT = {
     HTTPStatus.UNAUTHORIZED: "An API key is needed.",
     HTTPStatus.FORBIDDEN: "The API key does not allow this.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many requests.",
+    HTTPStatus.NOT_IMPLEMENTED: "This is not supported here.",
     HTTPStatus.GATEWAY_TIMEOUT: "The deadline has passed.",
     HTTPStatus.INSUFFICIENT_STORAGE: "Not enough memory for the model.",
     HTTPStatus.SERVICE_UNAVAILABLE: "The service is not available now.",
 }
+_UNEXPECTED = "Something went wrong on the server; its log has the request id."
+_TOLD = 5
+"""Most problems that stand in a text."""
 
 
 class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -83,7 +89,24 @@ def error_answer(error: Exception, request_id: str, *, safe: bool) -> tuple[HTTP
     status = status_of(error)
     code = error.code if isinstance(error, FairwayError) else "internal_error"
     if safe or not isinstance(error, FairwayError):
-        text = _SAFE_TEXT.get(status, "Something went wrong on the server; its log has the request id.")
+        text = _SAFE_TEXT.get(status, _UNEXPECTED)
         return status, msgspec.json.encode(ErrorBody(text, code, request_id))
     problems = error.problems if isinstance(error, InvalidInput) else ()
     return status, msgspec.json.encode(ErrorBody(str(error), code, request_id, problems))
+
+
+def error_text(error: Exception, *, safe: bool) -> str:
+    """What went wrong in one text, the first problems included: for protocols whose errors are a text."""
+    if safe or not isinstance(error, FairwayError):
+        return _SAFE_TEXT.get(status_of(error), _UNEXPECTED)
+    problems = error.problems if isinstance(error, InvalidInput) else ()
+    told = [_place(problem) for problem in problems[:_TOLD]]
+    if len(problems) > _TOLD:
+        told.append("...")
+    return " ".join([str(error), "; ".join(told)]) if told else str(error)
+
+
+def _place(problem: Problem) -> str:
+    row = None if problem.row is None else f"row {problem.row}"
+    where = ", ".join(part for part in (problem.field, row) if part is not None)
+    return f"{where}: {problem.reason}" if where else problem.reason
