@@ -75,7 +75,7 @@ def write_bundle(
     *,
     spec: EngineSpec,
     contract: Contract,
-    files: Mapping[str, bytes],
+    files: Mapping[str, bytes | Path],
     golden: GoldenRows,
     profile: msgspec.Struct,
     environment: Environment,
@@ -84,7 +84,8 @@ def write_bundle(
     timings: Timings | None,
     prepare_files: Mapping[str, bytes] | None = None,
 ) -> str:
-    """Writes a bundle at `directory`, which must not exist, and returns its digest.
+    """Writes a bundle at `directory`, which must not exist, and returns its digest. `files` are contents, or files to
+    copy.
 
     The same values give the same digest. The directory appears complete or not at all. Raises AlreadyExists,
     StorageFull on a full disk, and ValueError for a file path that leaves the bundle.
@@ -96,7 +97,7 @@ def write_bundle(
         "environment.json": environment,
         "proof.json": proof,
     }
-    contents = {name: _json(value) for name, value in values.items()}
+    contents: dict[str, bytes | Path] = {name: _json(value) for name, value in values.items()}
     contents |= {"card.md": card.encode(), **files, **(prepare_files or {})}
     for path in contents:
         if not is_safe_path(path):
@@ -116,8 +117,9 @@ def write_bundle(
     return digest_of(sealed)
 
 
-def read_bundle(directory: Path) -> Bundle:
-    """Verifies and reads the bundle at `directory`.
+def read_bundle(directory: Path, *, check_files: bool = True) -> Bundle:
+    """Verifies and reads the bundle at `directory`. Without `check_files` the files that are not read are not looked
+    at either: enough to describe a model, not to load it.
 
     Raises NotFound, CorruptBundle naming the file, or NewerFormat.
     """
@@ -131,9 +133,10 @@ def read_bundle(directory: Path) -> Bundle:
             hint="Upgrade Fairway: pip install --upgrade fairway",
         )
     manifest = _decoded(sealed, Manifest, directory, MANIFEST)
-    _check_listed(directory, manifest)
-    for path, file in manifest.files.items():
-        _check_file(directory, path, file)
+    if check_files:
+        _check_listed(directory, manifest)
+        for path, file in manifest.files.items():
+            _check_file(directory, path, file)
 
     def value(path: str, kind: type[_Value]) -> _Value:
         return _decoded(_read(directory, path, VALUE_BYTES), kind, directory, path)
@@ -209,11 +212,15 @@ def full_disk_told(where: Path) -> Iterator[None]:
         raise
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a new file and waits until the disk has it."""
+def write_file(path: Path, content: bytes | Path) -> None:
+    """Writes a new file, its content given or copied from another, and waits until the disk has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
-        file.write(content)
+        if isinstance(content, Path):
+            with content.open("rb") as original:
+                shutil.copyfileobj(original, file, _CHUNK_BYTES)
+        else:
+            file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
@@ -223,7 +230,10 @@ def _json(value: Any) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=1) + b"\n"
 
 
-def _described(content: bytes) -> File:
+def _described(content: bytes | Path) -> File:
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            return File(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size=content.stat().st_size)
     return File(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
 
 

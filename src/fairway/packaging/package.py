@@ -43,7 +43,7 @@ class Packaged:
     engine: str
     proof: Proof
     contract: Contract
-    timings: Timings
+    timings: Timings | None
     notes: tuple[str, ...] = ()
 
 

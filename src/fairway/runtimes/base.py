@@ -12,6 +12,7 @@ from fairway.core.bundle import EngineSpec
 from fairway.core.columns import Columns, Outputs
 from fairway.core.contract import Contract
 from fairway.core.errors import MissingExtra, UnknownFormat
+from fairway.core.pipeline import KIND as PIPELINE
 from fairway.core.settings import IsolationSettings
 
 
@@ -39,7 +40,7 @@ ENGINES: dict[str, tuple[str, str]] = {
     "native:catboost": ("fairway.runtimes.catboost:load", "catboost"),
     "native:python": ("fairway.runtimes.python:load", ""),
     "isolated:python": ("fairway.runtimes.isolated.engine:load", ""),
-    "pipeline": ("fairway.runtimes.pipeline:load", ""),
+    PIPELINE: ("fairway.runtimes.pipeline:load", ""),
 }
 """Engine kind -> (where its loader is, the extra that installs what it needs)."""
 ISOLATED = "isolated:"
@@ -75,7 +76,7 @@ def load(
     module, _, attribute = where.partition(":")
     try:
         loader: Any = getattr(import_module(module), attribute)
-        if spec.kind.startswith(ISOLATED):
+        if spec.kind.startswith(ISOLATED) or spec.kind == PIPELINE:  # which may hold such models
             loader = partial(loader, isolation=isolation or IsolationSettings(), name=name)
         return cast(Engine, loader(directory, spec, contract, threads))
     except ModuleNotFoundError as error:

@@ -31,6 +31,7 @@ from fairway.core.pipeline import (
     folder,
     unconditional,
 )
+from fairway.core.settings import IsolationSettings
 from fairway.runtimes import base
 from fairway.runtimes.pipeline_rows import branches, largest, mean, most_likely, numpy_dtype, vote
 from fairway.runtimes.python import PythonEngine, read_function
@@ -41,17 +42,43 @@ Timings = Callable[[str, int, float], None]
 """(node, rows, seconds), after each time a node ran; what it waited for others is not in it."""
 
 
-def load(directory: Path, spec: EngineSpec, contract: Contract, threads: int) -> PipelineEngine:
-    """Raises what the engines of its nodes raise, and CorruptBundle for a graph that cannot be read."""
+def load(
+    directory: Path,
+    spec: EngineSpec,
+    contract: Contract,
+    threads: int,
+    *,
+    isolation: IsolationSettings,
+    name: str = "",
+) -> PipelineEngine:
+    """`isolation` and `name` as in `base.load`: for the nodes. Raises what the engines of the nodes raise, and
+    CorruptBundle for a graph that cannot be read."""
     try:
         pipeline = msgspec.json.decode((directory / spec.file).read_bytes(), type=Pipeline)
-        runners = {
-            node.name: _runner(node, directory / folder(node.name), contract, threads)
-            for node in pipeline.nodes
-        }
+    except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+        raise CorruptBundle(f"{directory / spec.file} cannot be read: {error}.") from error
+
+    def engine(node: ModelNode) -> base.Engine:
+        return base.load(
+            directory / folder(node.name),
+            node.spec,
+            node.contract,
+            threads=threads,
+            isolation=isolation,
+            name=f"{name}.{node.name}",
+        )
+
+    runners: dict[str, Runner] = {}
+    try:
+        for node in pipeline.nodes:
+            runners[node.name] = make_runner(node, directory / folder(node.name), contract, engine)
         return PipelineEngine(pipeline, runners)
-    except (OSError, ValueError, KeyError) as error:  # msgspec's errors are ValueErrors
-        raise CorruptBundle(f"{directory / spec.file} cannot be used: {error}.") from error
+    except BaseException as error:
+        for runner in runners.values():  # some hold processes of their own
+            runner.unload()
+        if isinstance(error, OSError | ValueError | KeyError):
+            raise CorruptBundle(f"{directory / spec.file} cannot be used: {error}.") from error
+        raise
 
 
 def _untimed(node: str, rows: int, seconds: float) -> None:
@@ -76,6 +103,12 @@ class PipelineEngine:
         for name in self._order:
             run.need(name, None)
         return {name: run.take(source, None) for name, source in self._outputs}
+
+    def outputs_of(self, node: str, columns: Columns) -> Outputs:
+        """All that one node gives for these columns."""
+        run = Run(self, columns)
+        run.need(node, None)
+        return run.given(node)
 
     def unload(self) -> None:
         for runner in self.runners.values():
@@ -128,6 +161,9 @@ class Run:
             values = values[:, source.element]
         return values if rows is None else values[rows]
 
+    def given(self, node: str) -> Outputs:
+        return self._values[node]
+
     def took(self, node: str, rows: Rows, began: float) -> None:
         self._timings(node, self.rows if rows is None else len(rows), time.perf_counter() - began)
 
@@ -146,11 +182,13 @@ class Runner(Protocol):
     def unload(self) -> None: ...
 
 
-def _runner(node: Node, directory: Path, contract: Contract, threads: int) -> Runner:
+def make_runner(
+    node: Node, directory: Path, contract: Contract, engine: Callable[[ModelNode], base.Engine]
+) -> Runner:
+    """A node ready to run: its files in `directory`, its model's `engine`, in a pipeline with this contract."""
     if isinstance(node, ModelNode):
         _require_inside(node.spec.file, *([node.spec.prepare] if node.spec.prepare else ()))
-        engine = base.load(directory, node.spec, node.contract, threads=threads)
-        return ModelRunner(node, engine, contract)
+        return ModelRunner(node, engine(node), contract)
     if isinstance(node, FunctionNode):
         _require_inside(node.file)
         return FunctionRunner(node, read_function(directory / node.file, node.function))
