@@ -5,7 +5,8 @@ FairwayError
 │   ├── MalformedInput          could not be read at all (syntax, shape, encoding)
 │   ├── ContractViolation       was read, breaks the contract
 │   ├── PayloadTooLarge
-│   └── UnsupportedContent      content type or encoding nobody here reads
+│   ├── UnsupportedContent      content type or encoding nobody here reads
+│   └── NotAcceptable           no form of answer that the caller takes can be written here
 ├── NotFound
 │   ├── ModelNotFound
 │   ├── VersionNotFound
@@ -87,6 +88,10 @@ class PayloadTooLarge(InvalidInput):
 
 class UnsupportedContent(InvalidInput):
     code = "unsupported_content"
+
+
+class NotAcceptable(InvalidInput):
+    code = "not_acceptable"
 
 
 class NotFound(FairwayError):

@@ -18,11 +18,13 @@ from fairway.serving.errors import MethodNotAllowed, error_answer, status_of
 
 EXPECTED = {
     "InvalidInput": 400, "MalformedInput": 400, "ContractViolation": 400, "PayloadTooLarge": 413, "UnsupportedContent": 415,
+    "NotAcceptable": 406,
     "NotFound": 404, "ModelNotFound": 404, "VersionNotFound": 404, "AliasNotFound": 404,
     "KeyNotFound": 404, "NotSupported": 501,
     "Conflict": 409, "AlreadyExists": 409, "RouteConflict": 409, "IncompatibleContract": 409,
     "Unavailable": 503, "RegistryUnavailable": 503, "StorageFull": 503, "Overloaded": 503,
     "OutOfMemory": 507, "DeadlineExceeded": 504,
+    "KeyNotFound": 404, "NotSupported": 501,
     "AccessDenied": 403, "Unauthenticated": 401, "Forbidden": 403, "RateLimited": 429,
 }  # fmt: skip
 EVERY = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, FairwayError)]
