@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Annotated
 
@@ -12,6 +13,7 @@ import typer
 from fairway.app.serve import serving_snapshot
 from fairway.app.settings import read_settings
 from fairway.cli.options import HomeOption, JsonOption
+from fairway.security.tls import open_tls
 from fairway.serving.supervisor import Supervisor, check_binding
 
 app = typer.Typer(add_completion=False)
@@ -37,6 +39,21 @@ def run(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen beyond loopback without authentication.")
     ] = False,
+    certificate: Annotated[
+        str | None,
+        typer.Option("--tls-cert", help="Certificate chain in PEM: HTTPS, and TLS for gRPC.", metavar="FILE"),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--tls-key", help="The certificate's private key in PEM.", metavar="FILE")
+    ] = None,
+    client_ca: Annotated[
+        str | None,
+        typer.Option(
+            "--tls-client-ca",
+            help="Let in only clients with a certificate of these authorities.",
+            metavar="FILE",
+        ),
+    ] = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -45,13 +62,18 @@ def run(
     settings = read_settings(home)
     given = {"host": host, "port": port, "grpc_port": grpc_port, "workers": workers}
     serving = msgspec.structs.replace(settings.serving, **{k: v for k, v in given.items() if v is not None})
-    settings = msgspec.structs.replace(settings, serving=serving)
-    check_binding(serving.host, insecure=insecure)
+    files = {"certificate": certificate, "key": key, "client_ca": client_ca}
+    tls = msgspec.structs.replace(
+        settings.tls, **{k: os.path.abspath(v) for k, v in files.items() if v is not None}
+    )
+    settings = msgspec.structs.replace(settings, serving=serving, tls=tls)
     snapshot = serving_snapshot(settings, tuple(names or ()))
+    secure = open_tls(tls) is not None
+    check_binding(serving.host, insecure=insecure, keys=bool(snapshot.keys), tls=secure)
 
     def ready(bound: int) -> None:
         shown = f"[{serving.host}]" if ":" in serving.host else serving.host
-        address = f"http://{shown}:{bound}"
+        address = f"{'https' if secure else 'http'}://{shown}:{bound}"
         models = [model.route.model for model in snapshot.models]
         if json:
             line = msgspec.json.encode({"ready": True, "address": address, "models": models}).decode()

@@ -42,19 +42,31 @@ class WorkerFailed(FairwayError):
     code = "worker_failed"
 
 
-def check_binding(host: str, *, insecure: bool) -> None:
-    """Refuses to listen beyond loopback while there is no authentication."""
-    if insecure or host == "localhost":
+def check_binding(host: str, *, insecure: bool, keys: bool = False, tls: bool = False) -> None:
+    """Refuses to listen beyond loopback while there are no keys, and so no authentication; warns when keys, or what
+    the models are asked, would travel there in the clear. `insecure` says that something else takes care of it."""
+    if insecure or is_loopback(host):
         return
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not keys:
         raise InsecureBinding(
             f"refusing to listen on {host}: anybody who reaches it could use the models, and no authentication is on.",
-            hint="Listen on 127.0.0.1, or pass --insecure if something in front of Fairway checks who is calling.",
+            hint="Make a key with: fairway keys create NAME. Or listen on 127.0.0.1, or pass --insecure if something "
+            "in front of Fairway checks who is calling.",
         )
+    if not tls:
+        logger.warning(
+            "listening on %s without TLS: API keys can be read on the way. Give --tls-cert and --tls-key, or "
+            "--insecure if something in front of Fairway speaks TLS",
+            host,
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it. A name other than `localhost` may be anything."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Supervisor:

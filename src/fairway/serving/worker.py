@@ -24,6 +24,7 @@ from fairway.core.settings import Settings
 from fairway.inference.opening import open_plane
 from fairway.inference.plane import Plane
 from fairway.registry.snapshot import ServingSnapshot
+from fairway.security.tls import Tls, open_tls
 from fairway.serving.app import DataApp
 from fairway.serving.protocol import protocol_for
 from fairway.stores.counters import Counters
@@ -47,6 +48,7 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=WorkerPlan)
     try:
+        tls = open_tls(plan.settings.tls)
         counters = Counters(Path(plan.counters))
         plane = open_plane(plan.snapshot.models, counters, plan.settings)
     except FairwayError as error:
@@ -58,13 +60,13 @@ def main() -> int:
     gc.set_threshold(50_000, 20, 20)
     np.seterr(all="ignore")
     try:
-        _serve(plan, plane)
+        _serve(plan, plane, tls)
     finally:
         plane.close()
     return 0
 
 
-def _serve(plan: WorkerPlan, plane: Plane) -> None:
+def _serve(plan: WorkerPlan, plane: Plane, tls: Tls | None) -> None:
     settings = plan.settings
     app = DataApp(plane, settings, Path(plan.counters))
     config = uvicorn.Config(
@@ -80,21 +82,27 @@ def _serve(plan: WorkerPlan, plane: Plane) -> None:
         backlog=2048,
     )
     config.server_header = False
+    if tls is not None:
+        config.load()
+        config.ssl = tls.context
     with socket.socket(fileno=plan.listen) as listening:
-        _Server(config, app, plan).run(sockets=[listening])
+        _Server(config, app, plan, tls).run(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server, which reports when it listens and stops when the supervisor is gone."""
 
-    def __init__(self, config: uvicorn.Config, app: DataApp, plan: WorkerPlan) -> None:
+    def __init__(self, config: uvicorn.Config, app: DataApp, plan: WorkerPlan, tls: Tls | None) -> None:
         super().__init__(config)
+        self._tls = tls
         self._app = app
         self._plan = plan
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         asyncio.get_running_loop().add_reader(self._plan.lifeline, self._orphaned)
+        if self._tls is not None:
+            watch_files(self._tls, self._plan.settings.tls.poll_seconds)
         os.write(self._plan.report, b"ready\n")
         os.close(self._plan.report)
 
@@ -110,6 +118,12 @@ class _Server(uvicorn.Server):
     def _orphaned(self) -> None:
         asyncio.get_running_loop().remove_reader(self._plan.lifeline)
         self.should_exit = True
+
+
+def watch_files(tls: Tls, poll_seconds: float) -> None:
+    """Looks at the certificate's files now and again, for as long as the running loop runs."""
+    tls.refresh()
+    asyncio.get_running_loop().call_later(poll_seconds, watch_files, tls, poll_seconds)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,20 @@ def test_loopback_needs_nothing(host: str) -> None:
 def test_anything_else_needs_to_be_told(host: str) -> None:
     with pytest.raises(InsecureBinding, match="--insecure"):
         check_binding(host, insecure=False)
+    with pytest.raises(InsecureBinding, match="fairway keys create"):
+        check_binding(host, insecure=False, tls=True)
     check_binding(host, insecure=True)
+
+
+def test_keys_let_it_listen_anywhere_and_without_tls_it_warns(caplog: pytest.LogCaptureFixture) -> None:
+    check_binding("127.0.0.1", insecure=False, keys=True)
+    check_binding("0.0.0.0", insecure=False, keys=True, tls=True)
+    check_binding("0.0.0.0", insecure=True, keys=True)
+    assert caplog.messages == []
+    check_binding("0.0.0.0", insecure=False, keys=True)
+    [said] = caplog.messages
+    assert "0.0.0.0 without TLS" in said
+    assert "--tls-cert" in said
 
 
 def test_sockets_share_a_port_and_a_taken_one_is_named() -> None:

@@ -1,0 +1,202 @@
+"""TLS of the ports: certificate files made into what HTTP and gRPC servers take, and read again when they change.
+
+A changed file is made into a whole new context first. Only when that worked do new connections get it, with everything
+it says: certificate, key, authorities, session tickets. A connection that stands lives on with what it began with. What
+cannot be used is logged, once, and the old files' content goes on serving.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from fairway.core.errors import SettingsError
+from fairway.core.settings import TlsSettings
+
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+_ATTEMPTS = 5
+
+logger = logging.getLogger("fairway.serving")
+
+Signature = tuple[tuple[int, int, int] | None, ...]
+
+
+class TlsMaterial(msgspec.Struct, frozen=True):
+    """The files' content, PEM, as gRPC's credentials take it. A client must show a certificate of `client_ca` when
+    there is one."""
+
+    certificate: bytes
+    key: bytes
+    client_ca: bytes | None
+
+
+class ReloadingContext(ssl.SSLContext):
+    """A context for servers, each of whose handshakes is another's, the `current` one's."""
+
+    current: ssl.SSLContext
+
+    def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
+        return self.current.wrap_bio(*arguments, **named)
+
+    def wrap_socket(self, *arguments: Any, **named: Any) -> ssl.SSLSocket:
+        return self.current.wrap_socket(*arguments, **named)
+
+
+class Tls:
+    """`context` is for HTTP servers and stays the same object; `material` is for gRPC. Both change with `refresh`."""
+
+    def __init__(self, settings: TlsSettings) -> None:
+        """Reads the files. `SettingsError` names the one that cannot be used and says why."""
+        self._settings = settings
+        self._guard = threading.Lock()
+        self.context = ReloadingContext(ssl.PROTOCOL_TLS_SERVER)
+        self._signature = _signature(settings)
+        for attempt in range(_ATTEMPTS):
+            try:
+                self.context.current, self.material = _read(settings)
+            except SettingsError:
+                if attempt == _ATTEMPTS - 1 or self._signature == _signature(settings):
+                    raise
+            else:
+                if self._signature == _signature(settings):
+                    break
+            self._signature = _signature(settings)  # they are just being replaced
+
+    @property
+    def asks_clients(self) -> bool:
+        """Whether a client must show a certificate."""
+        return bool(self._settings.client_ca)
+
+    def refresh(self) -> bool:
+        """Reads the files again if they changed. True when new connections get something new from now on.
+
+        Safe from any thread, and cheap enough to be asked at every gRPC handshake.
+        """
+        with self._guard:
+            found = _signature(self._settings)
+            if found == self._signature:
+                return False
+            self._signature = found
+            try:
+                context, material = _read(self._settings)
+            except SettingsError as error:
+                if found == _signature(self._settings):  # or they are just being replaced
+                    logger.error("serving on with the TLS files read before: %s", error)
+                return False
+            if found != _signature(self._settings):
+                self._signature = ()  # parts of two states may be in it: look again
+                return False
+            self.context.current, self.material = context, material
+            logger.warning("TLS files changed: new connections get %s", self._settings.certificate)
+            return True
+
+    def client_name(self, certificate: Mapping[str, Any] | None) -> str | None:
+        """As `key_named`, of a verified client certificate as `ssl.SSLObject.getpeercert` gives it."""
+        if not certificate:
+            return None
+        names = [
+            value for part in certificate.get("subject", ()) for field, value in part if field == "commonName"
+        ]
+        return self.key_named(names)
+
+    def key_named(self, common_names: Sequence[str]) -> str | None:
+        """The name of the key that a client certificate with these common names stands for. None where
+        `tls.client_names` does not say so, or when there is not exactly one."""
+        if self._settings.client_names != "key" or len(common_names) != 1:
+            return None
+        return common_names[0]
+
+
+def open_tls(settings: TlsSettings) -> Tls | None:
+    """None when no certificate is set. `SettingsError` when the settings do not go together or a file is no good."""
+    if settings.client_names and not settings.client_ca:
+        raise SettingsError(
+            "tls.client_names has no meaning without tls.client_ca: no client is asked for a certificate."
+        )
+    if not settings.certificate:
+        left = [name for name in ("key", "client_ca") if getattr(settings, name)]
+        if left:
+            raise SettingsError(
+                f"tls.{left[0]} is set, and tls.certificate is not.",
+                hint="Give the certificate too: --tls-cert FILE",
+            )
+        return None
+    return Tls(settings)
+
+
+def _read(settings: TlsSettings) -> tuple[ssl.SSLContext, TlsMaterial]:
+    certificate, key, client_ca = (
+        settings.certificate,
+        settings.key or settings.certificate,
+        settings.client_ca,
+    )
+    material = TlsMaterial(
+        certificate=_content("certificate", certificate),
+        key=_content("key", key),
+        client_ca=_content("client_ca", client_ca) if client_ca else None,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _VERSIONS[settings.minimum_version]
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: _encrypted(key))
+    except (ssl.SSLError, OSError) as error:
+        raise SettingsError(_meaning(certificate, key, error)) from error
+    if client_ca:
+        context.verify_mode = ssl.CERT_REQUIRED
+        try:
+            context.load_verify_locations(client_ca)
+        except (ssl.SSLError, OSError) as error:
+            raise SettingsError(
+                f"{client_ca} (tls.client_ca) holds no certificate in PEM that can be read ({_reason(error)})."
+            ) from error
+    return context, material
+
+
+def _content(field: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"{path} (tls.{field}) cannot be read: {error.strerror or error}.",
+            hint="Check the path and that this user may read it.",
+        ) from error
+
+
+def _encrypted(key: str) -> NoReturn:
+    raise SettingsError(
+        f"{key} (tls.key) is encrypted, and nobody can type its passphrase into a server.",
+        hint=f"Write it without one, readable by this user alone: openssl pkey -in {key} -out plain.key",
+    )
+
+
+def _meaning(certificate: str, key: str, error: OSError) -> str:
+    reason = _reason(error)
+    if "mismatch" in reason:
+        return f"{key} (tls.key) is not the key of the certificate {certificate} (tls.certificate)."
+    return f"{certificate} (tls.certificate) and {key} (tls.key) are not a certificate and its key in PEM ({reason})."
+
+
+def _reason(error: OSError) -> str:
+    reason = getattr(error, "reason", None) or error.strerror or str(error)
+    return str(reason).replace("_", " ").lower()
+
+
+def _signature(settings: TlsSettings) -> Signature:
+    """What tells one state of the files from another, links followed."""
+    return tuple(_stat(path) for path in (settings.certificate, settings.key, settings.client_ca) if path)
+
+
+def _stat(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
