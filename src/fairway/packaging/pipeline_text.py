@@ -129,9 +129,9 @@ def split_source(text: str) -> tuple[str, str | None] | None:
 def refuse(problems: list[Problem], source: str) -> None:
     """Raises InvalidInput naming them all, if there are any."""
     if problems:
-        told = "; ".join(f"{p.field}: {p.reason}" if p.field else p.reason for p in problems)
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise InvalidInput(f"{source} is no pipeline yet, {count}: {told}.", tuple(problems))
+        places = ", ".join(dict.fromkeys(problem.field for problem in problems if problem.field))
+        raise InvalidInput(f"{source} is no pipeline yet: {count} in {places}.", tuple(problems))
 
 
 def _tables(
