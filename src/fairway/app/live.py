@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from fairway.app.environments import make_environment
 from fairway.app.home import Home, current_user
 from fairway.app.serve import keep_snapshot
 from fairway.core.contract import Contract
@@ -30,7 +31,11 @@ class Sealed(Protocol):
 
 
 def register_bundle(home: Home, name: str, bundle: Sealed, *, why: str) -> Registered:
-    """The bundle as a version of `name`: its next one, or the one it already is."""
+    """The bundle as a version of `name`: its next one, or the one it already is.
+
+    The environment that its model needs, if it has one of its own, is made first: never while a request waits for it.
+    """
+    make_environment(home.settings, bundle.directory, bundle.engine)
     return home.registry.register(
         name,
         bundle.directory,

@@ -14,7 +14,27 @@ logger = logging.getLogger("fairway.serving")
 
 
 def serving_snapshot(settings: Settings, names: tuple[str, ...]) -> ServingSnapshot:
-    """The models to serve. The cached snapshot when the registry has not changed since, or cannot be reached."""
+    """The models to serve, their own environments made where they have any. The cached snapshot when the registry has
+    not changed since, or cannot be reached."""
+    snapshot = _current(settings, names)
+    directories = [Path(version.directory) for model in snapshot.models for version in model.versions]
+    if any(_has_environment(directory) for directory in directories):
+        # Needs numpy, which the supervisor of other models is started without.
+        from fairway.app.environments import locks_of, make_ready
+
+        make_ready(settings, locks_of(snapshot))
+    return snapshot
+
+
+def _has_environment(bundle: Path) -> bool:
+    """Whether the bundle's model may have an environment of its own; its manifest is a few KB."""
+    try:
+        return b'"isolated:' in (bundle / "manifest.json").read_bytes()
+    except OSError:
+        return False  # whoever loads it says what is wrong
+
+
+def _current(settings: Settings, names: tuple[str, ...]) -> ServingSnapshot:
     home = Path(settings.home)
     cached = read_snapshot(home, names)
     if cached is not None and not settings.registry.database_url:

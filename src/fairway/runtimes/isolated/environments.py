@@ -185,7 +185,7 @@ class Environments:
         self._sweep(digest)
         interpreter = find_interpreter(lock.python)
         making = self._root / f".making-{digest}-{uuid.uuid4().hex}"
-        logger.warning("making the environment %s: %s", digest[:12], lock.described())
+        logger.info("making the environment %s: %s", digest[:12], lock.described())
         try:
             with (
                 disk_errors("make an environment", self._root),
