@@ -63,6 +63,7 @@ class VersionStats:
         self._labels = (("model", model), ("version", str(version)))
         self._protocols: dict[str, _Slots] = {}
         self._broken: dict[tuple[str, str], int] = {}
+        self._nodes: dict[str, tuple[int, int]] = {}
         bounds = [*map(str, BATCH_ROWS), "+Inf"]
         self._calls = [
             counters.slot("fairway_batch_rows_bucket", (*self._labels, ("le", bound))) for bound in bounds
@@ -110,6 +111,19 @@ class VersionStats:
             slot("fairway_request_seconds_sum", labels),
             tuple(slot("fairway_stage_seconds_total", (*labels, ("stage", stage))) for stage in STAGES),
         )
+
+    def node(self, name: str, rows: int, seconds: float) -> None:
+        """A node of a pipeline ran once, on `rows` rows."""
+        slots = self._nodes.get(name)
+        if slots is None:
+            labels = (*self._labels, ("node", name))
+            slots = self._nodes[name] = (
+                self._counters.slot("fairway_node_seconds_total", labels),
+                self._counters.slot("fairway_node_rows_total", labels),
+            )
+        with self._lock:
+            self._values[slots[0]] += seconds
+            self._values[slots[1]] += rows
 
     def broken(self, field: str, rule: str, rows: int) -> None:
         """`rows` values of `field` broke `rule` and were let through, clipped or imputed."""

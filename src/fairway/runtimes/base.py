@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from fairway.core.bundle import EngineSpec
 from fairway.core.columns import Columns, Outputs
@@ -27,6 +27,14 @@ class Engine(Protocol):
     def predict(self, columns: Columns) -> Outputs: ...
 
     def unload(self) -> None: ...
+
+
+@runtime_checkable
+class Graph(Protocol):
+    """An engine made of nodes. `timings` is told (node, rows, seconds) after each time a node ran, from the thread
+    that called `predict`."""
+
+    timings: Callable[[str, int, float], None]
 
 
 Loader = Callable[[Path, EngineSpec, Contract, int], Engine]
