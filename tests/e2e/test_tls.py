@@ -1,0 +1,167 @@
+"""`fairway serve` over TLS: requests on kept connections, new certificates under load, clients without one."""
+
+import http.client
+import json
+import os
+import shutil
+import ssl
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fairway.cli.main import main
+from tests.certificates import Authority, new_authority
+from tests.e2e.servers import Server, refused, serving, until
+
+pytestmark = pytest.mark.e2e
+
+ROWS = json.dumps(
+    {"inputs": [{"name": n, "shape": [2], "datatype": "FP64", "data": [1.0, 2.0]} for n in "abc"]}
+)
+QUICK = {"FAIRWAY_TLS_POLL_SECONDS": "0.05"}
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return new_authority(tmp_path)
+
+
+def options(files: tuple[Path, Path]) -> list[str]:
+    return ["--tls-cert", str(files[0]), "--tls-key", str(files[1])]
+
+
+def connect(
+    running: Server, authority: Authority, client: tuple[Path, Path] | None = None
+) -> http.client.HTTPSConnection:
+    context = ssl.create_default_context(cafile=authority.file)
+    if client is not None:
+        context.load_cert_chain(*client)
+    return http.client.HTTPSConnection(running.address, timeout=30, context=context)
+
+
+def ask(connection: http.client.HTTPConnection) -> int:
+    connection.request("POST", "/v2/models/line/infer", ROWS, {"content-type": "application/json"})
+    answer = connection.getresponse()
+    body = json.loads(answer.read())
+    assert answer.status != 200 or body["outputs"][0]["shape"][0] == 2
+    return answer.status
+
+
+def turned_away(connection: http.client.HTTPConnection) -> None:
+    with closing(connection), pytest.raises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
+        ask(connection)
+
+
+def served_by(connection: http.client.HTTPSConnection) -> str:
+    """The common name of the certificate that the server showed this connection."""
+    told = connection.sock.getpeercert()
+    (((_, name),),) = told["subject"]
+    return str(name)
+
+
+def test_certificates_change_under_live_connections_and_no_request_fails(
+    home: Path, tmp_path: Path, authority: Authority
+) -> None:
+    files = authority.issue(tmp_path, "first", stem="server")
+    renewed = authority.issue(tmp_path, "second")
+    stop = threading.Event()
+    seen: list[tuple[int, str]] = []
+    problems: list[Exception] = []
+
+    def keep_asking(running: Server, *, anew: bool) -> None:
+        try:
+            connection = connect(running, authority)
+            while not stop.is_set():
+                seen.append((ask(connection), served_by(connection)))
+                if anew:
+                    connection.close()
+            connection.close()
+        except Exception as error:  # noqa: BLE001 - told by the test, not lost in a thread
+            problems.append(error)
+
+    with serving(home, "line", "--workers", "2", *options(files), environ=QUICK) as running:
+        threads = [
+            threading.Thread(target=keep_asking, args=(running,), kwargs={"anew": anew})
+            for anew in (False, False, True)
+        ]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(seen) > 50 or bool(problems))
+        for source, destination in zip(renewed, files, strict=True):
+            beside = tmp_path / "beside"
+            shutil.copy(source, beside)
+            os.replace(beside, destination)
+        until(lambda: any(name == "second" for _, name in seen) or bool(problems))
+
+        def both_workers_changed() -> bool:
+            names = []
+            for _ in range(12):
+                connection = connect(running, authority)
+                ask(connection)
+                names.append(served_by(connection))
+                connection.close()
+            return set(names) == {"second"}
+
+        until(both_workers_changed)
+        mark = len(seen)
+        until(lambda: len(seen) > mark + 50 or bool(problems))
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert problems == []
+    assert {status for status, _ in seen} == {200}
+    assert {name for _, name in seen[mark:]} == {"first", "second"}  # the kept ones live on
+
+
+def test_a_broken_renewal_is_told_and_the_old_certificate_serves_on(
+    home: Path, tmp_path: Path, authority: Authority
+) -> None:
+    files = authority.issue(tmp_path, "server")
+    with serving(home, "line", *options(files), environ=QUICK) as running:
+        files[0].write_text("nonsense")
+        until(lambda: "serving on with the TLS files read before" in running.errors.read_text())
+        connection = connect(running, authority)
+        assert ask(connection) == 200
+        assert served_by(connection) == "server"
+        connection.close()
+
+
+def test_only_clients_with_a_certificate_are_let_in(home: Path, tmp_path: Path, authority: Authority) -> None:
+    clients = new_authority(tmp_path, "clients")
+    files = authority.issue(tmp_path, "server")
+    with serving(home, "line", *options(files), "--tls-client-ca", str(clients.file)) as running:
+        connection = connect(running, authority, clients.issue(tmp_path, "billing", client=True))
+        assert ask(connection) == 200
+        connection.close()
+        for stranger in (None, authority.issue(tmp_path, "stranger", client=True)):
+            turned_away(connect(running, authority, stranger))
+        turned_away(http.client.HTTPConnection(running.address, timeout=30))  # no TLS at all
+        assert running.process.poll() is None
+
+
+def test_files_that_are_no_good_are_told_before_anything_listens(
+    home: Path, tmp_path: Path, authority: Authority
+) -> None:
+    certificate, _ = authority.issue(tmp_path, "server")
+    _, other = authority.issue(tmp_path, "other")
+    code, told = refused(home, "line", *options((certificate, other)))
+    assert (code, told["code"]) == (1, "settings_error")
+    assert "is not the key of the certificate" in told["error"]
+
+
+def test_beyond_loopback_with_keys_and_a_warning_without_tls(
+    home_copy: Path, tmp_path: Path, authority: Authority
+) -> None:
+    code, told = refused(home_copy, "line", "--host", "0.0.0.0")
+    assert (code, told["code"]) == (1, "insecure_binding")
+    assert "fairway keys create" in told["error"]
+    with pytest.raises(SystemExit):
+        main(["keys", "create", "app", "--home", str(home_copy)])
+    with serving(home_copy, "line", "--host", "0.0.0.0") as running:
+        assert "without TLS" in running.errors.read_text()
+    with serving(
+        home_copy, "line", "--host", "0.0.0.0", *options(authority.issue(tmp_path, "server"))
+    ) as running:
+        assert running.errors.read_text() == ""
