@@ -26,6 +26,8 @@ _HELP = {
     "fairway_cache_misses": "Requests that the response cache had no answer to.",
     "fairway_cache_evicted": "Answers the response cache let go to make room.",
     "fairway_cache_bytes": "Bytes the response cache holds now.",
+    "fairway_node_seconds": "Seconds a node of a pipeline took, without the nodes it read.",
+    "fairway_node_rows": "Rows that a node of a pipeline was run for.",
     "fairway_model_info": "Versions loaded, with their digest.",
 }
 _FLAGS = frozenset(["fairway_model_info"])
