@@ -24,10 +24,12 @@ from fairway.core.settings import Settings
 from fairway.inference.opening import open_plane
 from fairway.inference.plane import Plane
 from fairway.registry.snapshot import ServingSnapshot
+from fairway.security.access import Access
 from fairway.security.tls import Tls, open_tls
 from fairway.serving.app import DataApp
 from fairway.serving.protocol import protocol_for
 from fairway.stores.counters import Counters
+from fairway.stores.limits import Limits
 
 logger = logging.getLogger("fairway.serving")
 
@@ -68,7 +70,13 @@ def main() -> int:
 
 def _serve(plan: WorkerPlan, plane: Plane, tls: Tls | None) -> None:
     settings = plan.settings
-    app = DataApp(plane, settings, Path(plan.counters))
+    app = DataApp(
+        plane,
+        settings,
+        Path(plan.counters),
+        access=Access(plan.snapshot.keys, open_admin=settings.access.open_admin),
+        limits=Limits(Path(plan.counters).with_name("limits")),
+    )
     config = uvicorn.Config(
         app,
         http=protocol_for(app),
