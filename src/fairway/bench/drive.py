@@ -38,9 +38,9 @@ async def drive(plan: Plan, share: int, start: Callable[[], float]) -> Tally:
         await lanes.open()
         begin = start()
         busy = await _until_finished(plan, load, moment, begin)
+        return recorder.tally(busy)
     finally:
         await lanes.close()
-    return recorder.tally(busy)
 
 
 def _load(plan: Plan, share: int, recorder: Recorder, moment: Callable[[], float]) -> Load:

@@ -103,12 +103,12 @@ def run(
     try_once(server, plan)
     with progress_bar(quiet=json) as progress:
         report = make_report(plan, drive(plan, progress))
-    if html:
-        _write(html, page(report, _summary(report), _client(report)))
     if json:
         print_json(report)
     else:
-        _show(report, html)
+        _show(report)
+    if html:  # last, so that a full disk does not take the figures with it
+        _write(html, page(report, _summary(report), _client(report)))
     if not report.ok:
         raise typer.Exit(1)
 
@@ -123,7 +123,7 @@ def _headers(given: list[str], key: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _show(report: Report, html: str) -> None:
+def _show(report: Report) -> None:
     print_line(_summary(report))
     print_line()
     wanted = "" if report.wanted_rate is None else f"{report.wanted_rate:,.1f}/s wanted, "
@@ -145,8 +145,6 @@ def _show(report: Report, html: str) -> None:
         print_line(text)
     for text in report.warnings:
         print_line(f"warning: {text}")
-    if html:
-        print_line(f"report: {html}")
 
 
 def _latency_row(name: str, latencies: Latencies) -> tuple[str, ...]:
