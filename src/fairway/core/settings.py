@@ -46,7 +46,17 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Threads inside one engine call (ONNX Runtime intra-op)."""
     default_model: str = ""
     """The model that answers on paths that name none (/invocations); empty means the only one there is."""
+    load: Literal["start", "lazy"] = "start"
+    """`start` loads what takes traffic before the server is ready; `lazy` loads a model when it is first asked for."""
+    memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Most bytes of loaded models in each worker; the least recently used go when more are needed. 0: no limit."""
+    load_seconds: Annotated[float, msgspec.Meta(gt=0)] = 120.0
+    """How long a request without a deadline waits for its model to be loaded."""
     drain_seconds: float = 20.0
+    """How long a stopping server waits for the requests it has begun."""
+    unready_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """How long a stopping server still takes requests while it says that it is not ready, for load balancers that
+    ask. Part of `drain_seconds`."""
     errors: str = "full"
     """`full` names fields and reasons; `safe` gives only code and request id."""
 
@@ -96,6 +106,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """As `serving.queue`."""
     threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Most engine calls of this model at once, in one worker; None: one for each core of the worker."""
+    pinned: bool = False
+    """Loaded at the start and never unloaded to make room."""
 
 
 class AccessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

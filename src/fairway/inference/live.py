@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-import threading
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
+from typing import Protocol
 
 from fairway.core.columns import Columns, Outputs
+from fairway.core.conform import to_columns
 from fairway.core.contract import Contract
-from fairway.core.errors import AliasNotFound, FairwayError, ModelFailed, ModelNotFound, VersionNotFound
+from fairway.core.errors import (
+    AliasNotFound,
+    DeadlineExceeded,
+    FairwayError,
+    ModelFailed,
+    ModelNotFound,
+    Overloaded,
+    VersionNotFound,
+)
 from fairway.core.request import Inputs
 from fairway.core.route import Route
-from fairway.core.settings import LimitSettings
+from fairway.core.settings import ModelSettings, Settings
+from fairway.inference.cost import CostCurve
+from fairway.inference.merging import Floor, find_floor, repeated
 from fairway.inference.route import choose
 from fairway.inference.stats import VersionStats
 from fairway.inference.validate import Validator
 from fairway.packaging.bundle import Bundle, read_bundle
 from fairway.packaging.environment import check_environment
 from fairway.packaging.golden import check_golden
-from fairway.runtimes.base import Engine, load
+from fairway.runtimes.base import Engine, Graph, load
 from fairway.stores.counters import Counters
+
+_NOT_TRIED = Floor(None, "batching is off")
+_PLAIN = ModelSettings()
 
 
 class LiveVersion:
-    """A loaded, checked version of a model."""
+    """A loaded, checked version of a model; or, with `Absent` for its engine, what is known of one not loaded.
+
+    It is in use as long as somebody holds it: when the last request that does has gone, its engine is unloaded."""
 
     def __init__(
         self,
@@ -33,8 +51,11 @@ class LiveVersion:
         bundle: Bundle,
         engine: Engine,
         stats: VersionStats,
-        limits: LimitSettings,
+        settings: Settings,
+        floor: Floor = _NOT_TRIED,
     ) -> None:
+        own = settings.models.get(model, _PLAIN)
+        batching = settings.batching
         self.model = model
         self.version = version
         self.digest = bundle.digest
@@ -42,91 +63,120 @@ class LiveVersion:
         self.contract: Contract = bundle.contract
         self.bundle = bundle
         self.stats = stats
-        self.cost = CostCurve()
+        self.floor = floor
+        mode = own.batching or batching.mode
+        self.merges = mode == "always" or (mode == "auto" and floor.rows is not None)
+        """Whether its calls may be merged."""
+        # An engine that waits for another process may wait long, however quick it was before: never inline.
+        inline = settings.serving.inline_seconds
+        if getattr(engine, "may_block", False) and inline < math.inf:
+            inline = -1.0
+        self.cost = CostCurve(inline_seconds=inline, most_rows=own.batch_rows or batching.rows)
+        if inline < 0:
+            self.cost.inline_rows = 0
+        for rows, seconds in floor.seconds:
+            self.cost.learn(rows, seconds)
+        self._floor = floor.rows or 1
         self._engine = engine
+        self.used = time.perf_counter()
+        """When it last predicted."""
+        self.bytes = 0
+        """Memory it was seen to take when it was loaded."""
+        limits = settings.limits
         self._validator = Validator(bundle.contract, max_rows=limits.rows, max_problems=limits.problems)
+
+    def merge_rows(self) -> int:
+        """Most rows that it pays to run as one call now; 1: none are merged."""
+        return self.cost.pays_rows if self.merges else 1
 
     def validate(self, inputs: Inputs) -> Columns:
         """Typed columns, or ContractViolation with every bad field."""
         return self._validator.check(inputs, self.stats.broken)
 
+    def validate_together(self, requests: Sequence[Inputs]) -> tuple[Columns, list[int]] | None:
+        """The rows of all requests and how many each has, when nothing is wrong with any; None to look at each."""
+        return self._validator.check_together(requests, self.stats.broken)
+
     def run(self, columns: Columns) -> Outputs:
-        """Outputs by name, rows first. Raises ModelFailed; teaches the cost curve."""
-        began = time.perf_counter()
+        """Outputs by name, rows first. Raises ModelFailed; teaches the cost curve.
+
+        Fewer rows than the version's floor are filled up to it, so that they get what they would among others."""
+        rows = columns.rows
+        began = self.used = time.perf_counter()
         try:
-            outputs = self._engine.predict(columns)
+            if rows < self._floor:
+                outputs = self._engine.predict(repeated(columns, self._floor))
+                outputs = {name: values[:rows] for name, values in outputs.items()}
+            else:
+                outputs = self._engine.predict(columns)
         except FairwayError:
             raise
         except Exception as error:
-            raise ModelFailed(
-                f"{self.model}:{self.version} failed on {columns.rows} rows: {error}"
-            ) from error
-        self.cost.learn(columns.rows, time.perf_counter() - began)
+            raise ModelFailed(f"{self.model}:{self.version} failed on {rows} rows: {error}") from error
+        self.cost.learn(rows, time.perf_counter() - began)
         return outputs
 
+    @property
+    def engine(self) -> Engine:
+        """For who unloads it: nobody else may hold it, or it stays in memory."""
+        return self._engine
+
+
+class Absent:
+    """The engine of a version that is not loaded."""
+
+    def predict(self, columns: Columns) -> Outputs:
+        raise Overloaded("this version is not loaded now.", hint="Try again.")
+
     def unload(self) -> None:
-        self._engine.unload()
+        return None
 
 
-class CostCurve:
-    """Seconds per call by rows, learned while serving: a low moving average for each power of two of rows.
+class Loads(Protocol):
+    """Who loads versions that a request asks for."""
 
-    It falls fast and rises slowly, because what makes a call take longer than usual is nearly always the machine
-    and not the model; believing it would send quick calls to threads, where they take longer still.
-    """
+    def load_soon(self, model: str, versions: Collection[int]) -> Future[LiveModel]:
+        """Has them loaded, once however many ask. The result is the model with them; an error is what
+        `load_version` raises, ModelNotFound, VersionNotFound or OutOfMemory."""
 
-    _DOWN = 0.2
-    _UP = 0.01
-
-    def __init__(self) -> None:
-        self._seconds: dict[int, float] = {}
-
-    def learn(self, rows: int, seconds: float) -> None:
-        size = rows.bit_length()
-        known = self._seconds.get(size)
-        if known is None:
-            self._seconds[size] = seconds
-        else:
-            self._seconds[size] = known + (self._UP if seconds > known else self._DOWN) * (seconds - known)
-
-    def expect(self, rows: int) -> float:
-        """Expected seconds; from the nearest smaller size seen, scaled up, where this size is new."""
-        size = rows.bit_length()
-        known = self._seconds.get(size)
-        if known is not None:
-            return known
-        smaller = [s for s in self._seconds if s < size]
-        if smaller:
-            nearest = max(smaller)
-            return float(self._seconds[nearest] * 2 ** (size - nearest))
-        return min(self._seconds.values(), default=0.0)
+    @property
+    def patience_seconds(self) -> float:
+        """How long a request without a deadline waits for that."""
 
 
 class LiveModel:
-    """A model's route and its loaded versions."""
+    """A model's route and its versions, as they are until the table has another in its place."""
 
     def __init__(
         self,
         route: Route,
         versions: Mapping[int, LiveVersion],
         aliases: Mapping[str, int],
-        unloaded: Mapping[int, Callable[[], LiveVersion]] | None = None,
+        unloaded: Collection[int] = (),
+        loads: Loads | None = None,
+        known: LiveVersion | None = None,
     ) -> None:
-        """`unloaded` are versions that nothing routes to: asked for by number, they are loaded then."""
-        missing = [version for version in route.versions if version not in versions]
-        if missing:
-            raise VersionNotFound(f"the route of {route.model} names versions that are not loaded: {missing}")
+        """`unloaded` are versions that `loads` loads when somebody asks for them. `known` describes the model while
+        the version with the most traffic is one of them."""
+        missing = [number for number in route.versions if number not in versions and number not in unloaded]
+        main = max(route.arms, key=lambda arm: arm.weight).version
+        primary = versions.get(main, known)
+        if missing or primary is None:
+            raise VersionNotFound(
+                f"the route of {route.model} names versions that are not loaded: {missing or [main]}"
+            )
         self.route = route
         self.versions = dict(versions)
         self.aliases = dict(aliases)
-        self._unloaded = dict(unloaded or {})
-        self._loading = threading.Lock()
-        self.primary = self.versions[max(route.arms, key=lambda arm: arm.weight).version]
+        self.primary = primary
         """The version with the largest share of traffic: what metadata describes."""
-        self._only = versions[route.arms[0].version] if len(route.arms) == 1 else None
+        self._unloaded = frozenset(unloaded) - versions.keys()
+        self._loads = loads
+        self._cold = any(number in self._unloaded for number in route.versions)
+        self._only = versions.get(route.arms[0].version) if len(route.arms) == 1 else None
 
     def has(self, wanted: str) -> bool:
-        """Whether `pick(wanted, ...)` finds a version."""
+        """Whether `pick(wanted, ...)` finds a version, at once or once it is loaded."""
         number = _number(wanted)
         return wanted in self.aliases or number in self.versions or number in self._unloaded
 
@@ -136,24 +186,52 @@ class LiveModel:
         return sorted({*self.versions, *self._unloaded})
 
     def needs_loading(self, wanted: str | None) -> bool:
-        """Whether this version has to be loaded first; do that with `load`, which takes a while."""
-        return wanted is not None and _number(wanted) in self._unloaded
+        """Whether versions have to be loaded first, by `load` or `load_soon`, which takes a while."""
+        if wanted is None:
+            return self._cold
+        return bool(self._unloaded) and self._meant(wanted) in self._unloaded
 
-    def load(self, wanted: str) -> None:
-        """Loads a version that `needs_loading` named; the errors are those of `load_version`."""
-        with self._loading:
-            number = int(wanted)
-            if number in self._unloaded:
-                self.versions[number] = self._unloaded[number]()
-                del self._unloaded[number]
+    def load_soon(self, wanted: str | None) -> Future[LiveModel]:
+        """The model with what `needs_loading` named, once it is loaded; see `Loads`. For who must not block."""
+        assert self._loads is not None, "a model without Loads has nothing unloaded"
+        meant = self._meant(wanted) if wanted is not None else None
+        asked = self.route.versions if meant is None else (meant,)
+        return self._loads.load_soon(
+            self.route.model, [number for number in asked if number in self._unloaded]
+        )
+
+    def load(self, wanted: str | None, deadline: float | None = None) -> LiveModel:
+        """As `load_soon`, for who can wait. DeadlineExceeded when it takes longer than `deadline`
+        (`time.perf_counter` seconds), Overloaded when it takes longer than anybody should wait."""
+        assert self._loads is not None, "a model without Loads has nothing unloaded"
+        patience = self._loads.patience_seconds
+        wait = patience if deadline is None else min(patience, deadline - time.perf_counter())
+        loading = self.load_soon(wanted)
+        try:
+            return loading.result(max(0.0, wait))
+        except TimeoutError:
+            if loading.done():
+                raise
+            name = self.route.model
+            if deadline is not None and wait < patience:
+                raise DeadlineExceeded(f"the deadline passed while {name} was being loaded.") from None
+            raise Overloaded(
+                f"{name} is still being loaded after {patience:g} s (serving.load_seconds).",
+                hint="Try again in a minute.",
+            ) from None
+        except CancelledError:
+            raise Overloaded(f"the server stops; {self.route.model} is not loaded any more.") from None
+
+    def _meant(self, wanted: str) -> int | None:
+        """The version number that a number or an alias stands for, as `pick` reads it."""
+        number = _number(wanted)
+        return self.aliases.get(wanted) if number is None else number
 
     def pick(self, wanted: str | None, key: str) -> LiveVersion:
         """The version asked for by number or alias, or the arm that `key` falls into."""
         if wanted is None:
             return self._only or self.versions[choose(self.route, key)]
-        number = _number(wanted)
-        if number is None:
-            number = self.aliases.get(wanted)
+        number = self._meant(wanted)
         if number is None:
             raise AliasNotFound(
                 f"{self.route.model} has no alias {wanted!r}; it has {', '.join(sorted(self.aliases)) or 'none'}."
@@ -173,10 +251,13 @@ def _number(wanted: str) -> int | None:
 class Table:
     """Every model being served."""
 
-    def __init__(self, models: Iterable[LiveModel], default: str = "") -> None:
-        """`default` answers on paths that name no model."""
+    def __init__(
+        self, models: Iterable[LiveModel], default: str = "", absent: Mapping[str, str] | None = None
+    ) -> None:
+        """`default` answers on paths that name no model. `absent` says why models that are known are not served."""
         self._models = {model.route.model: model for model in models}
         self._default = default
+        self._absent = dict(absent or {})
 
     def __iter__(self) -> Iterator[LiveModel]:
         return iter(self._models.values())
@@ -200,20 +281,45 @@ class Table:
         try:
             return self._models[name]
         except KeyError:
+            if name in self._absent:
+                raise ModelNotFound(f"model {name!r} is not being served: {self._absent[name]}.") from None
             names = ", ".join(sorted(self._models)) or "no model"
             raise ModelNotFound(f"no model {name!r} is being served; there is {names}.") from None
 
 
 def load_version(
-    model: str, version: int, directory: Path, counters: Counters, limits: LimitSettings, *, threads: int = 1
+    model: str, version: int, directory: Path, counters: Counters, settings: Settings
 ) -> LiveVersion:
     """Verifies, loads and warms a bundle. Nothing is served whose files, environment or golden rows differ.
 
-    Raises CorruptBundle, NewerFormat, EnvironmentMismatch, GoldenMismatch or MissingExtra.
+    Raises NotFound, CorruptBundle, NewerFormat, EnvironmentMismatch, EnvironmentFailed, GoldenMismatch or MissingExtra.
     """
     bundle = read_bundle(directory)
     check_environment(bundle.environment)
-    engine = load(directory, bundle.spec, bundle.contract, threads=threads)
+    engine = load(
+        directory,
+        bundle.spec,
+        bundle.contract,
+        threads=settings.serving.engine_threads,
+        isolation=settings.isolation_at_home(),
+        name=f"{model}:{version}",
+    )
     check_golden(engine, bundle.contract, bundle.golden)  # the first calls also warm the engine up
+    own = settings.models.get(model, _PLAIN)
+    floor = _NOT_TRIED
+    if (own.batching or settings.batching.mode) != "off":
+        floor = find_floor(engine.predict, to_columns(bundle.contract, bundle.golden.inputs))
     stats = VersionStats(counters, model, version, bundle.digest)
-    return LiveVersion(model, version, bundle, engine, stats, limits)
+    if isinstance(engine, Graph):
+        engine.timings = stats.node
+    return LiveVersion(model, version, bundle, engine, stats, settings, floor)
+
+
+def describe_version(
+    model: str, version: int, directory: Path, counters: Counters, settings: Settings
+) -> LiveVersion:
+    """What is known of a version without loading it: its contract and what else its bundle says. Raises NotFound,
+    CorruptBundle or NewerFormat."""
+    bundle = read_bundle(directory, check_files=False)
+    stats = VersionStats(counters, model, version, bundle.digest)
+    return LiveVersion(model, version, bundle, Absent(), stats, settings)

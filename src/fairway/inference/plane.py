@@ -109,7 +109,7 @@ class Plane:
         parsed = now()
         model = self.table[request.model]
         if model.needs_loading(request.version):
-            model.load(str(request.version))
+            model = model.load(request.version, request.deadline)
         return Work(request, model.pick(request.version, request.key or request.request_id), received, parsed)
 
     def validate(self, work: Work) -> None:

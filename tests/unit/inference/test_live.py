@@ -1,8 +1,9 @@
 """Finding the version that answers, and learning what a call costs."""
 
-import threading
+import time
+from collections.abc import Collection
+from concurrent.futures import Future
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,13 +11,15 @@ from hypothesis import strategies as st
 from fairway.core.errors import (
     AliasNotFound,
     Conflict,
+    DeadlineExceeded,
     ModelFailed,
     ModelNotFound,
+    Overloaded,
     StorageFull,
     VersionNotFound,
 )
 from fairway.core.route import Arm, Route, everything_to
-from fairway.inference.live import CostCurve, LiveModel, LiveVersion, Table
+from fairway.inference.live import Absent, LiveModel, Table
 from tests.planes import Adding, live_version, split
 
 
@@ -68,46 +71,96 @@ def test_a_split_gives_each_key_its_arm_and_metadata_the_largest() -> None:
     assert live.pick(None, "k") is live.pick(None, "k")
 
 
-def test_other_versions_are_loaded_once_when_asked_for() -> None:
-    loaded: list[int] = []
-    gate = threading.Barrier(4)
+class Shelf:
+    """Loads what it is asked for when `go` is called."""
 
-    def load() -> LiveVersion:
-        loaded.append(2)
-        return live_version(2)
+    patience_seconds = 0.05
 
-    live = model(unloaded={2: load})
-    assert live.has("2")
-    assert live.needs_loading("2")
+    def __init__(self, *errors: Exception) -> None:
+        self.asked: list[tuple[str, list[int]]] = []
+        self.futures: list[Future[LiveModel]] = []
+
+    def load_soon(self, name: str, versions: Collection[int]) -> Future[LiveModel]:
+        self.asked.append((name, list(versions)))
+        self.futures.append(Future())
+        return self.futures[-1]
+
+
+def cold(shelf: Shelf) -> LiveModel:
+    route = Route(model="m", arms=(Arm(1, 0.3), Arm(2, 0.7)))
+    return LiveModel(
+        route, {1: live_version(1)}, {"old": 1, "new": 2}, [2, 3], shelf, live_version(2, Absent())
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "asked"), [(None, [2]), ("2", [2]), ("02", [2]), ("new", [2]), ("3", [3])]
+)
+def test_what_is_not_loaded_is_asked_for(wanted: str | None, asked: list[int]) -> None:
+    shelf = Shelf()
+    live = cold(shelf)
+    assert wanted is None or live.has(wanted)
+    assert live.needs_loading(wanted)
     assert live.numbers == [1, 2, 3]
-
-    def ask() -> None:
-        gate.wait()
-        live.load("2")
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert loaded == [2]
-    assert not live.needs_loading("2")
-    assert live.pick("2", "").version == 2
+    found = live.load_soon(wanted)
+    assert shelf.asked == [("m", asked)]
+    shelf.futures[0].set_result(live)
+    assert found.result() is live
 
 
-def test_a_version_that_fails_to_load_may_be_asked_for_again() -> None:
-    failures = [StorageFull("no room")]
+@pytest.mark.parametrize("wanted", ["1", "old", "4", "nobody"])
+def test_what_is_loaded_or_unknown_is_not(wanted: str) -> None:
+    assert not cold(Shelf()).needs_loading(wanted)
 
-    def load() -> LiveVersion:
-        if failures:
-            raise failures.pop()
-        return live_version(2)
 
-    live = model(unloaded={2: load})
-    with pytest.raises(StorageFull):
-        live.load("2")
-    live.load("2")
-    assert live.pick("2", "").version == 2
+def test_a_model_that_is_not_loaded_is_described() -> None:
+    live = cold(Shelf())
+    assert live.primary.version == 2
+    with pytest.raises(Overloaded, match="not loaded now"):
+        live.primary.run(live.primary.validate({"a": [1.0], "b": [1.0]}))
+    with pytest.raises(VersionNotFound, match=r"not loaded: \[2\]"):
+        LiveModel(everything_to("m", 2), {}, {}, [2], Shelf())
+
+
+def test_waiting_for_a_load_ends_with_the_deadline_or_with_patience() -> None:
+    live = cold(Shelf())
+    with pytest.raises(DeadlineExceeded, match="while m was being loaded"):
+        live.load("2", deadline=time.perf_counter() + 0.01)
+    with pytest.raises(DeadlineExceeded):
+        live.load("2", deadline=time.perf_counter() - 1)
+    for deadline in (None, time.perf_counter() + 60):
+        with pytest.raises(Overloaded, match=r"still being loaded after 0.05 s \(serving.load_seconds\)"):
+            live.load("2", deadline)
+
+
+def test_what_loading_raises_reaches_who_waits() -> None:
+    class Broken(Shelf):
+        def load_soon(self, name: str, versions: Collection[int]) -> Future[LiveModel]:
+            future = super().load_soon(name, versions)
+            future.set_exception(error)
+            return future
+
+    for error in (StorageFull("no room"), TimeoutError("the model's own")):
+        with pytest.raises(type(error), match=str(error)):
+            cold(Broken()).load(None)
+
+
+def test_loading_that_is_called_off() -> None:
+    class Stopping(Shelf):
+        def load_soon(self, name: str, versions: Collection[int]) -> Future[LiveModel]:
+            future = super().load_soon(name, versions)
+            future.cancel()
+            return future
+
+    with pytest.raises(Overloaded, match="the server stops"):
+        cold(Stopping()).load(None)
+
+
+def test_a_version_knows_when_it_was_used() -> None:
+    version = live_version(1)
+    before = version.used
+    version.run(version.validate({"a": [1.0], "b": [1.0]}))
+    assert version.used > before
 
 
 def test_a_table_of_models() -> None:
@@ -116,6 +169,8 @@ def test_a_table_of_models() -> None:
     assert table.find("x") is None
     with pytest.raises(ModelNotFound, match="no model 'x' is being served; there is m"):
         table["x"]
+    with pytest.raises(ModelNotFound, match="'y' is not being served: it broke"):
+        Table([model()], absent={"y": "it broke"})["y"]
     with pytest.raises(ModelNotFound, match="there is no model"):
         Table([])["x"]
 
@@ -138,28 +193,4 @@ def test_a_version_validates_runs_and_learns() -> None:
     assert version.run(columns)["sum"].tolist() == [2.0, 4.0]
     assert version.cost.expect(2) > 0
     engine = Adding()
-    live_version(1, engine).unload()
-    assert engine.unloaded
-
-
-def test_the_cost_curve() -> None:
-    curve = CostCurve()
-    assert curve.expect(1) == 0.0
-    curve.learn(1, 0.001)
-    assert curve.expect(1) == 0.001
-    assert curve.expect(100) == pytest.approx(0.001 * 2**6)  # not seen yet: scaled up
-    curve.learn(100, 0.002)
-    assert curve.expect(100) == curve.expect(127) == 0.002
-    assert curve.expect(50) > curve.expect(1)
-    curve.learn(1, 0.1)  # one slow call says little
-    assert curve.expect(1) < 0.003
-    for _ in range(1000):
-        curve.learn(1, 0.005)
-    assert curve.expect(1) == pytest.approx(0.005, rel=0.01)
-    for _ in range(30):
-        curve.learn(1, 0.001)
-    assert curve.expect(1) == pytest.approx(0.001, rel=0.05)
-    only_large = CostCurve()
-    only_large.learn(1000, 0.5)
-    assert only_large.expect(1) == 0.5
-    assert np.isfinite(only_large.expect(10**6))
+    assert live_version(1, engine).engine is engine
