@@ -107,11 +107,18 @@ def plane(
     recorder: Recorder | Kept | None = None,
     counters: Counters | None = None,
     settings: Settings | None = None,
+    inline_seconds: float | None = None,
 ) -> Plane:
     """Serves `m`, version 1 with the alias champion, when no models are given. Calls run inline."""
     counters = counters or Counters()
     if not models:
         models = (LiveModel(everything_to("m", 1), {1: live_version(1, counters=counters)}, {"champion": 1}),)
+    for version in (version for model in models for version in model.versions.values()):
+        if inline_seconds is not None:
+            version.cost._inline_seconds = inline_seconds
+            version.cost.inline_rows = 2**62 if inline_seconds > 0 else 0
+            if version.cost.expect(1):
+                version.cost._settle()
     return Plane(Table(models), counters, recorder, settings or Settings())  # type: ignore[arg-type]
 
 

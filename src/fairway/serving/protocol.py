@@ -133,15 +133,15 @@ class PredictProtocol(HttpToolsProtocol):
             self._refuse_head()
 
     def send_400_response(self, msg: str) -> None:
-        self.turn.send()  # what was asked before comes first
+        self.turn.settle()  # what was asked before comes first
         super().send_400_response(msg)
 
     def shutdown(self) -> None:
-        self.turn.send()
+        self.turn.settle()
         super().shutdown()
 
     def _refuse_head(self) -> None:
-        self.turn.send()
+        self.turn.settle()
         self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
         self.transport.close()
         raise ValueError("request head over the limit")  # stops the parser

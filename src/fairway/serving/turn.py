@@ -66,8 +66,12 @@ class Turn:
             asyncio.get_running_loop().call_soon(self.send)
         self._outbox.append((transport, answer, close))
 
+    def settle(self) -> None:
+        """Answers and writes now what is quick: something else is about to be written, or nothing any more."""
+        self._answer()
+
     def send(self) -> None:
-        """Writes the answers now."""
+        """Writes the answers."""
         ready = self._outbox.copy()
         self._outbox.clear()
         for transport, answer, close in ready:

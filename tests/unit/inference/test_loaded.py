@@ -149,7 +149,7 @@ def test_answers_carry_version_and_request_id_and_are_recorded() -> None:
         assert model.contract.inputs[0].name == "a"
     assert (answer.request_id, answer.version) == ("mine", 1)
     assert another.request_id not in ("", "mine")
-    assert [p.request_id for p in kept.predictions] == ["mine", another.request_id]
+    assert [p.request_ids for p in kept.predictions] == [["mine"], [another.request_id]]
     assert kept.closed
 
 

@@ -10,7 +10,7 @@ import pytest
 from fairway.core.columns import Columns
 from fairway.core.errors import StorageFull
 from fairway.core.settings import LogSettings
-from fairway.inference.record import Prediction, Recorder
+from fairway.inference.record import Predictions, Recorder
 from fairway.stores.log_segments import LogBatch
 
 
@@ -43,11 +43,11 @@ class Dropped(Counter[str]):
 
 def prediction(
     rows: int = 1, request_id: str = "r", *, model: str = "m", version: int = 1, width: int = 2
-) -> Prediction:
+) -> Predictions:
     columns = Columns(("a", "b"), rows, packed=np.arange(rows * 2.0).reshape(rows, 2))
     outputs = {"y": np.ones((rows, width), dtype=np.float32)}
-    return Prediction(
-        model, version, f"sha256:{version}", request_id, 1_700_000_000.25, 0.125, columns, outputs
+    return Predictions(
+        model, version, f"sha256:{version}", [request_id], [rows], 1_700_000_000.25, [0.125], columns, outputs
     )
 
 
@@ -84,7 +84,7 @@ def test_columns_that_are_not_a_matrix() -> None:
     recording = recorder(log, Dropped())
     for text in ("x", None):
         columns = Columns(("s",), 1, arrays=[np.array([text], dtype=object)])
-        recording.record(Prediction("m", 1, "d", "r", 0.0, 0.0, columns, {"y": np.ones(1)}))
+        recording.record(Predictions("m", 1, "d", ["r"], [1], 0.0, [0.0], columns, {"y": np.ones(1)}))
     recording.close()
     assert [text for b in log.batches for text in b.inputs["s"].tolist()] == ["x", None]
 

@@ -2,14 +2,14 @@
 
 import json
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from fairway import __version__
-from fairway.core.errors import StorageFull
 from fairway.core.route import everything_to
-from fairway.core.settings import LimitSettings, ServingSettings
+from fairway.core.settings import LimitSettings, ModelSettings, ServingSettings, Settings
 from fairway.inference.live import LiveModel
 from fairway.stores.counters import Counters
 from tests.planes import Adding, Kept, live_version, plane, split
@@ -65,7 +65,7 @@ def test_metadata(port: Port, path: str, version: int) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "no_such_path"),
+        ("GET", "/nothing", 404, "no_such_path"),
         ("GET", "/v2/models", 404, "no_such_path"),
         ("GET", "/v2/models/m/other", 404, "no_such_path"),
         ("GET", "/v2/models/x", 404, "model_not_found"),
@@ -126,8 +126,7 @@ def test_a_model_that_fails_is_a_500_told_by_request_id(
 
 def test_an_unexpected_failure_tells_nothing(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     port = serve(plane())
-    port.app.plane.finish = None  # type: ignore[assignment]
-    port.app.plane.prepare = None  # type: ignore[assignment]
+    port.app.plane.validate = None  # type: ignore[assignment,method-assign]
     status, _, told = port.infer(ROWS)
     assert (status, told["code"]) == (500, "internal_error")
     assert "NoneType" not in told["error"]
@@ -150,7 +149,13 @@ def slow(gate: threading.Event, entered: threading.Semaphore | None = None) -> L
 
 def test_slow_models_leave_the_port_free(serve: Serve) -> None:
     gate, entered = threading.Event(), threading.Semaphore(0)
-    port = serve(plane(slow(gate, entered), inline_seconds=0.01))
+    port = serve(
+        plane(
+            slow(gate, entered),
+            inline_seconds=0.01,
+            settings=Settings(models={"m": ModelSettings(threads=3)}),
+        )
+    )
     answers = []
     threads = [threading.Thread(target=lambda: answers.append(port.infer(ROWS))) for _ in range(3)]
     for thread in threads:
@@ -166,32 +171,25 @@ def test_slow_models_leave_the_port_free(serve: Serve) -> None:
 
 def test_more_than_the_queue_holds_is_a_503_to_try_again(serve: Serve) -> None:
     gate, entered = threading.Event(), threading.Semaphore(0)
-    port = serve(plane(slow(gate, entered), inline_seconds=0.01), serving=ServingSettings(threads=1, queue=1))
-    first = threading.Thread(target=port.infer, args=(ROWS,))
+    port = serve(
+        plane(
+            slow(gate, entered),
+            inline_seconds=0.01,
+            settings=Settings(models={"m": ModelSettings(queue=1, threads=1)}),
+        )
+    )
+    first, second = (threading.Thread(target=port.infer, args=(ROWS,)) for _ in range(2))
     first.start()
     assert entered.acquire(timeout=20)
+    second.start()
+    while b'fairway_queue_requests{model="m",version="1"} 1.0' not in port.ask("GET", "/metrics")[2]:
+        time.sleep(0.01)
     status, headers, told = port.infer(ROWS)
     assert (status, told["code"], headers["retry-after"]) == (503, "overloaded", "1")
     gate.set()
     first.join()
+    second.join()
     assert port.infer(ROWS)[0] == 200
-
-
-def test_a_version_nothing_routes_to_is_loaded_when_asked_for(serve: Serve) -> None:
-    failures = [StorageFull("no room for it")]
-
-    def load() -> object:
-        if failures:
-            raise failures.pop()
-        return live_version(2)
-
-    live = LiveModel(everything_to("m", 1), {1: live_version(1)}, {}, {2: load})  # type: ignore[dict-item]
-    port = serve(plane(live))
-    assert port.infer(ROWS, "/v2/models/m/versions/2/infer")[0] == 503
-    status, headers, told = port.infer(ROWS, "/v2/models/m/versions/2/infer")
-    assert (status, headers["fairway-version"]) == (200, "m:2")
-    assert told["outputs"][0]["data"] == [103.0, 107.0]
-    assert json.loads(port.ask("GET", "/v2/models/m")[2])["versions"] == ["1", "2"]
 
 
 def test_a_large_body_takes_the_long_way_to_the_same_answer(serve: Serve) -> None:
@@ -204,7 +202,7 @@ def test_a_large_body_takes_the_long_way_to_the_same_answer(serve: Serve) -> Non
     }
     status, _, told = port.infer(body, x_request_id="large")
     assert (status, told["id"], told["outputs"][0]["data"][-1]) == (200, "big", 2.5)
-    assert [p.request_id for p in kept.predictions] == ["large"]
+    assert [p.request_ids for p in kept.predictions] == [["large"]]
 
 
 @pytest.mark.parametrize("size", [2_000, 300_000])
