@@ -8,10 +8,12 @@ import numpy as np
 import typer
 
 from fairway.app.home import open_home
+from fairway.cli.graph import graph_rows, read_graph
 from fairway.cli.models import traffic_text
 from fairway.cli.options import HomeOption, JsonOption, ReferenceArgument
 from fairway.cli.output import print_json, print_line, print_table, seconds_text
 from fairway.core.contract import DType, Field
+from fairway.core.pipeline import KIND as PIPELINE
 from fairway.core.version import parse_reference
 from fairway.packaging.bundle import Bundle, read_bundle
 
@@ -36,6 +38,7 @@ def run(
     if card:
         print_line((bundle.directory / "card.md").read_text(encoding="utf-8"))
         return
+    graph = read_graph(bundle.directory / bundle.spec.file) if bundle.engine == PIPELINE else None
     if json:
         print_json(
             {
@@ -46,6 +49,7 @@ def run(
                 "proof": bundle.proof,
                 "timings": bundle.timings,
                 "environment": bundle.environment,
+                **({"pipeline": graph} if graph is not None else {}),
             }
         )
         return
@@ -58,6 +62,9 @@ def run(
     print_line(f"  engine     {version.engine}")
     print_line(f"  traffic    {traffic_text(route)}")
     print_line(f"  versions   {', '.join(str(v.version) for v in versions)}")
+    if graph is not None:
+        print_line()
+        print_table(("node", "what", "reads", "gives"), graph_rows(graph))
     print_line()
     print_table(
         ("input", "type", "nulls", "range or categories"),
