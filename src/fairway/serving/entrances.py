@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from fairway.serving import open_inference, operations
+from fairway.serving import open_inference, operations, tensorflow_models, tensorflow_serving
 from fairway.serving.entrance import Entry
 
-ENTRIES: tuple[Entry, ...] = (*open_inference.ENTRIES, *operations.ENTRIES)
+ENTRIES: tuple[Entry, ...] = (
+    *open_inference.ENTRIES,
+    *tensorflow_serving.ENTRIES,
+    *tensorflow_models.ENTRIES,
+    *operations.ENTRIES,
+)

@@ -9,6 +9,7 @@ import msgspec
 from fairway.core.errors import (
     AccessDenied,
     Conflict,
+    ContractViolation,
     DeadlineExceeded,
     FairwayError,
     InvalidInput,
@@ -87,23 +88,26 @@ def status_of(error: Exception) -> HTTPStatus:
     )
 
 
-def error_answer(error: Exception, request_id: str, *, safe: bool) -> tuple[HTTPStatus, bytes]:
-    """Status and JSON body. In safe mode the body names neither fields, values, models nor limits; what a
-    server does not expect to go wrong is never described to a caller in either mode."""
+def error_answer(
+    error: Exception, request_id: str, *, safe: bool, text: str | None = None
+) -> tuple[HTTPStatus, bytes]:
+    """Status and JSON body, whose `error` is `text` where one is given. In safe mode the body names neither fields,
+    values, models nor limits; what a server does not expect to go wrong is never described to a caller in either
+    mode."""
     status = status_of(error)
     code = error.code if isinstance(error, FairwayError) else "internal_error"
     if safe or not isinstance(error, FairwayError):
         text = _SAFE_TEXT.get(status, _UNEXPECTED)
         return status, msgspec.json.encode(ErrorBody(text, code, request_id))
     problems = error.problems if isinstance(error, InvalidInput) else ()
-    return status, msgspec.json.encode(ErrorBody(str(error), code, request_id, problems))
+    return status, msgspec.json.encode(ErrorBody(text or str(error), code, request_id, problems))
 
 
 def error_text(error: Exception, *, safe: bool) -> str:
-    """What went wrong in one text, the first problems included: for protocols whose errors are a text."""
+    """What went wrong in one text, the first broken rules included: for protocols whose errors are a text."""
     if safe or not isinstance(error, FairwayError):
         return _SAFE_TEXT.get(status_of(error), _UNEXPECTED)
-    problems = error.problems if isinstance(error, InvalidInput) else ()
+    problems = error.problems if isinstance(error, ContractViolation) else ()
     told = [_place(problem) for problem in problems[:_TOLD]]
     if len(problems) > _TOLD:
         told.append("...")
