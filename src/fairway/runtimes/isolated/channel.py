@@ -30,6 +30,7 @@ class Tail:
     """
 
     LINE_CHARACTERS = 500
+    PART_BYTES = 4096
     KEPT_LINES = 20
 
     def __init__(self, per_minute: int = 120) -> None:
@@ -43,7 +44,9 @@ class Tail:
     def lines(self, content: bytes, now: float) -> list[str]:
         """`now` is in seconds of any steady clock."""
         *whole, self._part = (self._part + content).split(b"\n")
-        self._part = self._part[-self.LINE_CHARACTERS :]
+        if len(self._part) > self.PART_BYTES:  # who never ends a line has each part taken for one
+            whole.append(self._part)
+            self._part = b""
         texts = [text for line in whole if (text := self._text(line))]
         self._kept = [*self._kept, *texts][-self.KEPT_LINES :]
         told: list[str] = []

@@ -234,6 +234,12 @@ def to_frame(columns: Mapping[str, Any], dtypes: Mapping[str, str]) -> Any:
 
 
 def _series(pd: Any, array: Any, dtype: str | None) -> Any:
+    if dtype == "object":
+        array = array.copy()
+        array[array == None] = np.nan  # noqa: E711 - elementwise
+        return pd.Series(array, dtype=object)
+    if dtype == "object-none":
+        return pd.Series(array, dtype=object)
     if dtype is None or array.ndim > 1 or array.dtype.name == dtype:
         return array
     if dtype.startswith("category:"):
@@ -251,12 +257,6 @@ def _series(pd: Any, array: Any, dtype: str | None) -> Any:
             return stamps.astype(dtype)
         except (TypeError, ValueError):  # pandas 1 has nanoseconds only
             return stamps
-    if dtype == "object":
-        array = array.copy()
-        array[array == None] = np.nan  # noqa: E711 - elementwise
-        return pd.Series(array, dtype=object)
-    if dtype == "object-none":
-        return pd.Series(array, dtype=object)
     if dtype == "str":
         try:
             return pd.array(array, dtype="str" if int(pd.__version__.split(".")[0]) >= 3 else "string")
