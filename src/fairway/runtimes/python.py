@@ -121,6 +121,14 @@ def named_outputs(answer: Any) -> Outputs:
 
 def _plain(values: Any) -> Array:
     array = np.asarray(values)
-    if array.dtype.kind in "UO" and array.size and isinstance(array.flat[0], str):
-        return array.astype(str).astype(object)
+    if array.dtype.kind == "U":
+        return array.astype(object)
+    if array.dtype.kind == "O" and any(isinstance(value, str) for value in array.flat):
+        texts = np.empty(array.size, dtype=object)
+        texts[:] = [None if _is_null(value) else str(value) for value in array.flat]
+        return texts.reshape(array.shape)
     return array
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)  # noqa: PLR0124 - NaN, as pandas has it
