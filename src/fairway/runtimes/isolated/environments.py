@@ -37,6 +37,7 @@ MARK = "environment.json"
 _POLL_SECONDS = 0.05
 _DIGEST_CHARACTERS = 64
 _LOOK_SECONDS = 60
+_HEAD_BYTES = 2048
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,14 +261,15 @@ def lock_of(made: Made) -> Lock:
 
 
 def _readdress(folder: Path, final: Path) -> None:
-    """Scripts begin with the path of their interpreter, which is about to move."""
-    before, after = f"#!{folder}/".encode(), f"#!{final}/".encode()
+    """Scripts begin with the path of their interpreter, which is about to move: in their first line, or in the third
+    where that would be too long."""
+    before, after = f"{folder}/bin/".encode(), f"{final}/bin/".encode()
     for script in (folder / "bin").iterdir():
         if script.is_symlink() or not script.is_file():
             continue
         content = script.read_bytes()
-        if content.startswith(before):
-            script.write_bytes(after + content[len(before) :])
+        if content.startswith(b"#!"):
+            script.write_bytes(content[:_HEAD_BYTES].replace(before, after) + content[_HEAD_BYTES:])
 
 
 def _size(folder: Path) -> int:
