@@ -11,12 +11,19 @@ import msgspec
 
 from fairway.app.home import open_home
 from fairway.app.live import make_live, register_bundle
+from fairway.app.settings import read_settings
 from fairway.core.bundle import Proof, Timings
 from fairway.core.contract import Contract
-from fairway.core.version import check_model_name
+from fairway.core.errors import InvalidInput
+from fairway.core.version import check_model_name, parse_reference
+from fairway.packaging.bundle import read_bundle
 from fairway.packaging.conversion.engine import ConversionOptions
+from fairway.packaging.opening import Requirements
 from fairway.packaging.package import Packaged
 from fairway.packaging.package import package as package_model
+from fairway.packaging.pipeline import package_pipeline
+from fairway.packaging.pipeline_check import NodeModel
+from fairway.packaging.pipeline_text import is_pipeline
 
 Progress = Callable[[str, float], None]
 
@@ -42,24 +49,61 @@ def _silent(stage: str, fraction: float) -> None:
 
 def package(
     model: object,
-    data: object,
+    data: object = None,
     *,
     out: str | os.PathLike[str],
     target: str | None = None,
+    home: str | os.PathLike[str] | None = None,
     prepare: str | None = None,
     trust: tuple[str, ...] = (),
+    files: tuple[str | Path, ...] = (),
+    requirements: str | os.PathLike[str] | None = None,
+    python: str | None = None,
     options: ConversionOptions | None = None,
     contract: Contract | str | None = None,
     progress: Progress = _silent,
 ) -> Packaged:
     """Makes a bundle in `out` from a model (a file's path or a live object) and a sample of its data (a file's
-    path, a DataFrame, an array). See `fairway.packaging.package`."""
+    path, a DataFrame, an array). See `fairway.packaging.package`.
+
+    `files` go with a Python function, relative to its folder. `requirements` is a requirements file of packages that
+    the function alone gets, in an environment of its own below `home`, for the Python `python` ("3.12" or a path).
+
+    A model may be a pipeline, a path ending in .toml: its nodes name models of `home`, and `data` may be left out.
+    See `fairway.packaging.pipeline`.
+    """
+    if is_pipeline(model):
+        refused = {
+            "prepare": prepare is not None,
+            "trust": bool(trust),
+            "files": bool(files),
+            "requirements": requirements is not None or python is not None,
+            "contract": contract is not None,
+            "tolerance, allow_flips or native": options not in (None, ConversionOptions()),
+        }
+        _refuse_options([name for name, given in refused.items() if given])
+        return _package_pipeline(Path(str(model)), data, Path(out), target, home, progress)
+    if data is None:
+        raise InvalidInput(
+            "Without sample data there is no contract and no proof.",
+            hint="Give training data, or rows like it: --data FILE.",
+        )
+    own = None
+    if requirements is not None:
+        settings = read_settings(home)
+        own = Requirements(Path(requirements), python, settings.isolation_at_home())
+    elif python is not None:
+        raise InvalidInput(
+            "python chooses the interpreter of a model's own environment: give requirements too."
+        )
     return package_model(
         model,
         data,
         target=target,
         prepare=prepare,
         trust=trust,
+        files=files,
+        requirements=own,
         options=options or ConversionOptions(),
         contract=contract,
         out=Path(out),
@@ -67,21 +111,57 @@ def package(
     )
 
 
+def _refuse_options(names: list[str]) -> None:
+    if names:
+        raise InvalidInput(
+            f"A pipeline takes no {', '.join(names)}: its models were packaged with theirs.",
+            hint="Fields that models disagree about are settled in its [inputs].",
+        )
+
+
+def _package_pipeline(
+    path: Path,
+    data: object,
+    out: Path,
+    target: str | None,
+    home: str | os.PathLike[str] | None,
+    progress: Progress,
+) -> Packaged:
+    with open_home(home) as place:
+
+        def find(reference: str) -> NodeModel:
+            version = place.registry.resolve(parse_reference(reference))
+            return NodeModel(version.model, version.version, read_bundle(place.registry.fetch(version)))
+
+        return package_pipeline(
+            path,
+            find=find,
+            data=data,
+            target=target,
+            out=out,
+            isolation=place.settings.isolation_at_home(),
+            progress=progress,
+        )
+
+
 def deploy(
     model: object,
-    data: object,
+    data: object = None,
     *,
     name: str,
     target: str | None = None,
     home: str | os.PathLike[str] | None = None,
     prepare: str | None = None,
     trust: tuple[str, ...] = (),
+    files: tuple[str | Path, ...] = (),
+    requirements: str | os.PathLike[str] | None = None,
+    python: str | None = None,
     options: ConversionOptions | None = None,
     contract: Contract | str | None = None,
     why: str = "deploy",
     progress: Progress = _silent,
 ) -> Deployment:
-    """Packages a model, registers it and gives it all the traffic of `name`.
+    """Packages a model (see `package`), registers it and gives it all the traffic of `name`.
 
     The same model and data deployed again is the version it already was.
     """
@@ -94,6 +174,9 @@ def deploy(
             target=target,
             prepare=prepare,
             trust=trust,
+            files=files,
+            requirements=requirements,
+            python=python,
             options=options,
             contract=contract,
             progress=progress,

@@ -9,15 +9,18 @@ from typing import Annotated
 import typer
 
 from fairway.app.library import package
-from fairway.cli.options import JsonOption
+from fairway.cli.options import HomeOption, JsonOption
 from fairway.cli.output import print_json, print_line
 from fairway.cli.packing import (
     ContractOption,
     DataOption,
+    FileOption,
     FlipsOption,
     ModelArgument,
     NativeOption,
     PrepareOption,
+    PythonOption,
+    RequirementsOption,
     TargetOption,
     ToleranceOption,
     TrustOption,
@@ -35,17 +38,21 @@ app = typer.Typer(add_completion=False)
 )
 def run(
     model: ModelArgument,
-    data: DataOption,
     out: Annotated[
         str, typer.Option("--out", help="Folder to make; or a file ending in .fairway.", metavar="PATH")
     ],
+    data: DataOption = None,
     target: TargetOption = None,
     prepare: PrepareOption = None,
     trust: TrustOption = None,
+    file: FileOption = None,
+    requirements: RequirementsOption = None,
+    python: PythonOption = None,
     contract: ContractOption = None,
     tolerance: ToleranceOption = None,
     allow_flips: FlipsOption = 0,
     native: NativeOption = False,
+    home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Make a bundle from a model and sample data, without registering it."""
@@ -59,6 +66,9 @@ def run(
             target=target,
             prepare=prepare,
             trust=tuple(trust or ()),
+            files=tuple(file or ()),
+            requirements=requirements,
+            python=python,
             options=conversion_options(tolerance, allow_flips, native),
             contract=read_contract(contract),
             progress=progress,

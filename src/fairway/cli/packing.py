@@ -14,13 +14,16 @@ ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A model file (.joblib, .pkl, .skops, .json, .ubj, .txt, .cbm, .onnx) or file.py:function.",
+        help="A model file (.joblib, .pkl, .skops, .json, .ubj, .txt, .cbm, .onnx), file.py:function, or a "
+        "pipeline of registered models (.toml).",
     ),
 ]
 DataOption = Annotated[
-    str,
+    str | None,
     typer.Option(
-        "--data", help="Training data or rows like it: CSV, Parquet, Arrow, JSON Lines.", metavar="FILE"
+        "--data",
+        help="Training data or rows like it: CSV, Parquet, Arrow, JSON Lines. A pipeline can do without.",
+        metavar="FILE",
     ),
 ]
 TargetOption = Annotated[
@@ -47,6 +50,27 @@ ToleranceOption = Annotated[
 FlipsOption = Annotated[int, typer.Option("--allow-flips", help="Label flips allowed in the proof.")]
 NativeOption = Annotated[
     bool, typer.Option("--native", help="Do not convert: serve with the model's own library.")
+]
+
+FileOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--file",
+        help="A file or folder that the Python function reads, beside it; repeat for more.",
+        metavar="FILE",
+    ),
+]
+RequirementsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--requirements",
+        help="Packages of the Python function's own: it then runs in an environment and a process of its own.",
+        metavar="FILE",
+    ),
+]
+PythonOption = Annotated[
+    str | None,
+    typer.Option("--python", help="Python of that environment: 3.12, or a path.  [default: this one's]"),
 ]
 
 
