@@ -18,12 +18,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import msgspec
 
 from fairway.core.columns import Columns, Outputs
-from fairway.core.errors import DeadlineExceeded, FairwayError, InvalidInput
+from fairway.core.errors import DeadlineExceeded, FairwayError, InvalidInput, Overloaded
 from fairway.core.request import Answer, Request
 from fairway.core.settings import ModelSettings, Settings
 from fairway.inference.cache import ResponseCache, cache_of
@@ -299,10 +299,11 @@ class Plane:
                     self._threads = ThreadPoolExecutor(
                         self.settings.serving.threads, thread_name_prefix="fairway-run"
                     )
+                queued = _Queued(version, self._call)
                 queue = self._queues[version] = MergingQueue(
                     f"{version.model}:{version.version}",
-                    partial(self._call, version, 1),
-                    version,
+                    queued.run,
+                    queued,
                     limit=own.queue or self.settings.serving.queue,
                     runners=own.threads or _runners(self.settings),
                     submit=self._threads.submit,
@@ -358,6 +359,25 @@ class Plane:
                     outputs,
                 )
             )
+
+
+class _Queued:
+    """A version as its queue sees it. Who waits holds the version, the queue does not: when nobody waits and nothing
+    routes to it any more, it goes."""
+
+    def __init__(self, version: LiveVersion, call: Callable[[LiveVersion, int, Columns], Outputs]) -> None:
+        self._version = ref(version)
+        self._call = call
+
+    def run(self, columns: Columns) -> Outputs:
+        version = self._version()
+        if version is None:
+            raise Overloaded("this version is not loaded any more.", hint="Try again.")
+        return self._call(version, 1, columns)
+
+    def merge_rows(self) -> int:
+        version = self._version()
+        return 1 if version is None else version.merge_rows()
 
 
 def _groups(works: Sequence[Work], most_rows: int) -> list[list[Work]]:

@@ -45,6 +45,11 @@ class UnpackedBundles:
                 shutil.rmtree(unpacked, ignore_errors=True)
         return directory
 
+    def find(self, digest: str) -> Path | None:
+        """The folder of the bundle, if it is there and whole."""
+        directory = self._root / hexadecimal(digest)
+        return directory if is_complete(directory, digest) else None
+
     def sweep(self, *, older_than_seconds: float) -> int:
         """Removes folders that a killed process left half unpacked. Returns how many."""
         limit = time.time() - older_than_seconds

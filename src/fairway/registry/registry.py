@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -64,6 +64,21 @@ log = logging.getLogger("fairway.registry")
 
 
 RECENT = 5
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A model to serve, its versions ascending."""
+
+    route: Route
+    versions: tuple[ModelVersion, ...]
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be served at one revision. `keys` are all API keys, the revoked ones too."""
+
+    revision: int
+    models: tuple[Listed, ...]
+    keys: tuple[AccessKey, ...]
 
 
 class Anything(enum.Enum):
@@ -351,35 +366,44 @@ class Registry:
         return self._database.revision()
 
     def snapshot(self, names: tuple[str, ...] = ()) -> ServingSnapshot:
-        """What a server of `names` needs (of all routed models when empty), its bundles unpacked.
+        """What a server of `names` needs (of all routed models when empty), its bundles unpacked; see `listing`.
+        `ModelNotFound`, and as `fetch`."""
+        listing = self.listing(names)
+        models = tuple(
+            ServedModel(
+                route=listed.route,
+                versions=tuple(served(version, self.fetch(version)) for version in listed.versions),
+            )
+            for listed in listing.models
+        )
+        return ServingSnapshot(
+            revision=listing.revision, models=models, keys=listing.keys, names=names, registry=self.where
+        )
+
+    def listing(self, names: tuple[str, ...] = (), also: Collection[str] = ()) -> Listing:
+        """What a server of `names` serves (all routed models when empty), and of `also` those that there are.
 
         That is every version that the route or an alias names, and the `RECENT` newest, so that a caller can ask
-        for the one before by number. A named model without a route is served by its latest version. `ModelNotFound`, and as `fetch`.
+        for the one before by number. A named model without a route is served by its latest version. `ModelNotFound`.
         """
-        needed: list[tuple[Route, list[ModelVersion]]] = []
+        models: list[Listed] = []
         with self._database.reading() as rows:
             revision = rows.revision()
             keys = rows.access_keys()
             routes = rows.routes()
-            for name in dict.fromkeys(names) or sorted(routes):
+            known = [name for name in sorted(also) if rows.latest(name)]
+            for name in dict.fromkeys([*(names or sorted(routes)), *known]):
                 latest = latest_version(rows, name)
                 route = routes.get(name) or everything_to(name, latest)
                 numbers = {*route.versions, *rows.aliases(name).get(name, {}).values()}
                 numbers.update(range(max(1, latest - RECENT + 1), latest + 1))
-                needed.append((route, [known_version(rows, name, number) for number in sorted(numbers)]))
-        models = tuple(
-            ServedModel(route=route, versions=tuple(self._served(version) for version in versions))
-            for route, versions in needed
-        )
-        return ServingSnapshot(revision=revision, models=models, keys=keys, names=names, registry=self.where)
+                versions = tuple(known_version(rows, name, number) for number in sorted(numbers))
+                models.append(Listed(route=route, versions=versions))
+        return Listing(revision=revision, models=tuple(models), keys=keys)
 
-    def _served(self, version: ModelVersion) -> ServedVersion:
-        return ServedVersion(
-            version=version.version,
-            digest=version.digest,
-            aliases=version.aliases,
-            directory=str(self.fetch(version)),
-        )
+    def unpacked(self, version: ModelVersion) -> Path | None:
+        """The folder of the version's bundle if it is unpacked."""
+        return self._bundles.find(version.digest)
 
     # Files
 
@@ -445,3 +469,10 @@ def _put_route(
 
 def _number(version: object) -> str:
     return "not set" if version is None else f"version {version}"
+
+
+def served(version: ModelVersion, directory: Path) -> ServedVersion:
+    """The version as a server needs it."""
+    return ServedVersion(
+        version=version.version, digest=version.digest, aliases=version.aliases, directory=str(directory)
+    )
