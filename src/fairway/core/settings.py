@@ -164,6 +164,25 @@ class IsolationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Address space of a process (RLIMIT_AS); 0 sets no limit."""
 
 
+class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    log_format: Literal["text", "json"] = "text"
+    """`json` writes one JSON object a line."""
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    """`info` also logs requests that were the caller's own mistake."""
+    log_values: bool = False
+    """Lets logs of failed requests quote what was sent: values, and a model's own error messages."""
+    otlp_endpoint: str = ""
+    """OTLP over HTTP, such as `http://127.0.0.1:4318`; empty means no traces. Needs the extra `otel`."""
+    otlp_headers: dict[str, str] = {}
+    """Sent with every export, such as a collector's key."""
+    trace_rate: float = 0.0
+    """Share of the requests without a `traceparent` that is traced, 0 to 1; with one, its flag decides."""
+    trace_queue: int = 2048
+    """Most requests whose traces wait to be exported; more are dropped and counted."""
+    service_name: str = "fairway"
+    """`service.name` of the traces."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     home: str = ""
     registry: RegistrySettings = RegistrySettings()
@@ -183,3 +202,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.isolation.folder:
             return self.isolation
         return msgspec.structs.replace(self.isolation, folder=f"{self.home}/environments")
+    telemetry: TelemetrySettings = TelemetrySettings()
