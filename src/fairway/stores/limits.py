@@ -15,8 +15,6 @@ import fcntl
 import mmap
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from fairway.core.errors import Overloaded, RateLimited
@@ -57,7 +55,8 @@ class Limits:
                 self._bytes = mmap.mmap(self._table, size)
                 self._cell, self._mine = _free_cell(directory)
         self._values = memoryview(self._bytes).cast("d")
-        with self._alone():
+        self._alone = _Alone(self._guard, self._table)
+        with self._alone:
             values = self._values
             values[_CELLS_USED] = max(values[_CELLS_USED], self._cell + 1.0)
             for row in range(int(values[_ROWS_USED])):
@@ -70,7 +69,7 @@ class Limits:
         """
         if not caller.limited:
             return
-        with self._alone():
+        with self._alone:
             base = _base(self._row(caller.id, now))
             values = self._values
             if caller.concurrency is not None and self._in_flight(base) >= caller.concurrency:
@@ -98,15 +97,15 @@ class Limits:
         """Counts a request out that `enter` counted in."""
         if not caller.limited:
             return
-        with (
-            self._guard
-        ):  # the cell is this process's own, and a row with something in flight stays whose it is
+        # No file lock: the cell is this process's own, and a row with something in flight stays whose it is.
+        with self._guard:
             if not self._closed:
-                self._values[_base(self._rows[caller.id]) + _CELLS + self._cell] -= 1.0
+                at = _base(self._rows[caller.id]) + _CELLS + self._cell
+                self._values[at] = max(0.0, self._values[at] - 1.0)
 
     def in_flight(self, caller: Caller) -> int:
         """Of one key, over all workers."""
-        with self._alone():
+        with self._alone:
             row = self._find(caller.id)
             return 0 if row is None else int(self._in_flight(_base(row)))
 
@@ -121,19 +120,6 @@ class Limits:
             for handle in (self._table, self._mine):
                 if handle >= 0:
                     os.close(handle)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One thread of one process at a time."""
-        with self._guard:
-            if self._directory is None:
-                yield
-                return
-            fcntl.flock(self._table, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                fcntl.flock(self._table, fcntl.LOCK_UN)
 
     def _in_flight(self, base: int) -> float:
         first = base + _CELLS
@@ -185,10 +171,34 @@ class Limits:
         self._swept = now
         for cell in range(int(self._values[_CELLS_USED])):
             if cell != self._cell and self._values[base + _CELLS + cell]:
-                lock = _take_cell(self._directory, cell)
+                lock = _take_cell(self._directory, cell, make=False)
                 if lock is not None:
                     self._values[base + _CELLS + cell] = 0.0
                     os.close(lock)
+
+
+class _Alone:
+    """One thread of one process at a time; without a file, of this process."""
+
+    def __init__(self, guard: threading.Lock, file: int) -> None:
+        self._guard = guard
+        self._file = file
+
+    def __enter__(self) -> None:
+        self._guard.acquire()
+        if self._file >= 0:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+            except BaseException:
+                self._guard.release()
+                raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._file >= 0:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+        finally:
+            self._guard.release()
 
 
 def _base(row: int) -> int:
@@ -208,8 +218,14 @@ def _free_cell(directory: Path) -> tuple[int, int]:
     raise Overloaded(f"More than {WORKERS} processes count requests in {directory}.")
 
 
-def _take_cell(directory: Path, cell: int) -> int | None:
-    lock = os.open(directory / f"worker-{cell}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _take_cell(directory: Path, cell: int, *, make: bool = True) -> int | None:
+    """The lock of a cell, an open file; None when a living worker has it, or nobody can tell."""
+    try:
+        lock = os.open(
+            directory / f"worker-{cell}", os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o600
+        )
+    except FileNotFoundError:  # somebody tidied the folder for temporary files
+        return None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

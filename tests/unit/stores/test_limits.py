@@ -153,6 +153,21 @@ def test_living_workers_are_not_swept(tmp_path: Path) -> None:
     second.close()
 
 
+def test_a_folder_that_somebody_tidied_locks_nobody_out_and_lets_nobody_in(tmp_path: Path) -> None:
+    first, second = Limits(tmp_path), Limits(tmp_path)
+    app = caller(concurrency=1)
+    first.enter(app, 1.0)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(RateLimited):
+        second.enter(app, 1.0)
+    first.leave(app)
+    second.enter(app, 2.0)
+    assert first.in_flight(app) == 1
+    first.close()
+    second.close()
+
+
 def test_threads_lose_nothing(limits: Limits) -> None:
     app = caller(concurrency=1000)
 
