@@ -196,10 +196,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     models: dict[str, ModelSettings] = {}
     """By model name."""
     isolation: IsolationSettings = IsolationSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     def isolation_at_home(self) -> IsolationSettings:
         """`isolation` with its folder, below the home where none is set."""
         if self.isolation.folder:
             return self.isolation
         return msgspec.structs.replace(self.isolation, folder=f"{self.home}/environments")
-    telemetry: TelemetrySettings = TelemetrySettings()

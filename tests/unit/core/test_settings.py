@@ -43,6 +43,8 @@ def test_numbers_of_something_other_than_things_say_their_unit() -> None:
         "queue_rows",
         "environments",
         "processes",
+        "trace_queue",
+        "trace_rate",
     }
     source = Path(inspect.getfile(settings)).read_text()
     for name in re.findall(r"^    (\w+): (?:int|float) =", source, re.MULTILINE):
