@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from fairway.core.bundle import Manifest
-from fairway.core.errors import FairwayError
+from fairway.core.errors import FairwayError, Unavailable
 from fairway.core.settings import Settings
 from fairway.registry.snapshot import ServingSnapshot
 from fairway.runtimes.base import ISOLATED
@@ -44,6 +44,38 @@ def locks_of(snapshot: ServingSnapshot) -> Iterator[tuple[str, Lock]]:
             lock = lock_at(Path(version.directory))
             if lock is not None:
                 yield f"{model.route.model}:{version.version}", lock
+
+
+class Need(msgspec.Struct, frozen=True):
+    """An environment, and the versions ("legacy:1") that run in it."""
+
+    lock: Lock
+    models: tuple[str, ...]
+
+
+def needed(snapshot: ServingSnapshot) -> list[Need]:
+    """The environments of everything that takes traffic or has an alias."""
+    needs: dict[str, Need] = {}
+    for name, lock in locks_of(snapshot):
+        known = needs.get(lock.digest, Need(lock, ()))
+        needs[lock.digest] = Need(lock, (*known.models, name))
+    return list(needs.values())
+
+
+def mend(environments: Environments, needs: Iterable[Need]) -> Iterator[Need]:
+    """Makes those that are missing, and broken ones again; gives each that was made. Raises EnvironmentFailed, and
+    Unavailable for a broken one that is in use."""
+    for need in needs:
+        digest = need.lock.digest
+        if not environments.complaint(digest):
+            continue
+        if not environments.remove(digest):
+            raise Unavailable(
+                f"the environment {digest[:12]} of {', '.join(need.models)} is broken and in use.",
+                hint="Stop the servers that use it, and mend it again.",
+            )
+        environments.use(need.lock).close()
+        yield need
 
 
 def make_ready(settings: Settings, locks: Iterable[tuple[str, Lock]]) -> None:

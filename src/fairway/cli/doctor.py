@@ -10,14 +10,16 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from fairway.app.environments import needed
 from fairway.app.home import Home
 from fairway.app.settings import home_folder, read_settings
 from fairway.cli.options import HomeOption, JsonOption
 from fairway.cli.output import print_json
-from fairway.core.errors import SettingsError
+from fairway.core.errors import FairwayError, SettingsError
 from fairway.core.settings import Settings
 from fairway.doctor.facts import look
 from fairway.doctor.findings import Finding, Status, diagnose, healthy
+from fairway.runtimes.isolated.environments import Environments
 
 _MARKS = {
     Status.ok: ("ok     ", "green"),
@@ -62,8 +64,25 @@ def examine(home: str | None) -> tuple[Finding, ...]:
             registry=_registry_name(settings),
             open_registry=lambda: place.registry.models(),  # noqa: PLW0108 - the registry is opened inside
             settings_error=settings_error,
+            environments=lambda: _environments(place),
         )
     return diagnose(facts)
+
+
+def _environments(place: Home) -> dict[str, str]:
+    """What is wrong with each environment that a served model runs in."""
+    try:
+        needs = needed(place.registry.snapshot())
+    except FairwayError as error:
+        return {"the environments of models": str(error)}
+    environments = Environments(place.settings.isolation_at_home()) if needs else None
+    return {
+        f"the environment {need.lock.digest[:12]} of {', '.join(need.models)}": environments.complaint(
+            need.lock.digest
+        )
+        for need in needs
+        if environments is not None
+    }
 
 
 def _registry_name(settings: Settings) -> str:

@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "alias": ("fairway.cli.alias", "Point an alias such as champion to a version."),
     "keys": ("fairway.cli.keys", "Make, list and revoke API keys."),
     "contract": ("fairway.cli.contract", "Show, edit or check a model's data contract."),
+    "environments": ("fairway.cli.environments", "List and mend the environments that Python models run in."),
     "doctor": ("fairway.cli.doctor", "Check this machine, naming the command that mends each finding."),
 }
 

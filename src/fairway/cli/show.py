@@ -16,6 +16,8 @@ from fairway.core.contract import DType, Field
 from fairway.core.pipeline import KIND as PIPELINE
 from fairway.core.version import parse_reference
 from fairway.packaging.bundle import Bundle, read_bundle
+from fairway.runtimes.base import ISOLATED
+from fairway.runtimes.isolated.engine import bundle_lock
 
 app = typer.Typer(add_completion=False)
 
@@ -60,6 +62,10 @@ def run(
     print_line(f"  made       {version.created} by {version.created_by}")
     print_line(f"  aliases    {', '.join(version.aliases) or '-'}")
     print_line(f"  engine     {version.engine}")
+    if version.engine.startswith(ISOLATED):
+        print_line(
+            f"  runs in    an environment of its own: {bundle_lock(bundle.directory, bundle.spec).described()}"
+        )
     print_line(f"  traffic    {traffic_text(route)}")
     print_line(f"  versions   {', '.join(str(v.version) for v in versions)}")
     if graph is not None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -30,12 +30,15 @@ def look(
     registry: str,
     open_registry: Callable[[], object],
     settings_error: str | None = None,
+    environments: Callable[[], Mapping[str, str]] = dict,
     libraries: Sequence[str] = WITH_SYSTEM_LIBRARIES,
 ) -> Facts:
-    """Gathers the facts. `open_registry` raises a FairwayError when the registry named `registry` is away."""
+    """Gathers the facts. `open_registry` raises a FairwayError when the registry named `registry` is away.
+    `environments` says what is wrong with each environment of a model, as `Facts.environments`."""
     installed: dict[str, str] = {
         canonicalize_name(d.name): d.version for d in metadata.distributions() if d.name
     }
+    registry_error = _registry_error(open_registry)
     return Facts(
         python=platform.python_version(),
         requirements=tuple(metadata.requires(PACKAGE) or ()),
@@ -45,8 +48,9 @@ def look(
         free_bytes=_free_bytes(home),
         ports={port: _port_error(host, port) for port in ports},
         registry=registry,
-        registry_error=_registry_error(open_registry),
+        registry_error=registry_error,
         settings_error=settings_error,
+        environments=environments() if registry_error is None else {},
         broken_imports=_import_errors([name for name in libraries if name in installed]),
     )
 

@@ -40,7 +40,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     `requirements` are the lines of Fairway's own metadata, extras as markers; `installed` maps canonical
     distribution names to versions. `home_error`, `registry_error` and `settings_error` are what was said when
     asked to write there, to open it or to read them (None: it worked). `ports` maps port -> the system's complaint or None.
-    `broken_imports` maps a distribution to the error its import gave, for those with parts outside Python.
+    `environments` maps what models run in, such as "the environment 0123456789ab of legacy:1", to what is wrong with it
+    ("": nothing). `broken_imports` maps a distribution to the error its import gave, for those with parts outside Python.
     """
 
     python: str
@@ -54,6 +55,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     registry_error: str | None
     settings_error: str | None = None
     broken_imports: Mapping[str, str] = {}
+    environments: Mapping[str, str] = {}
 
 
 class BadCombination(msgspec.Struct, frozen=True):
@@ -96,6 +98,7 @@ def diagnose(facts: Facts) -> tuple[Finding, ...]:
             _settings(facts),
             _ports(facts.ports),
             [_registry(facts)],
+            _environments(facts.environments, facts.home),
         )
     )
 
@@ -241,6 +244,19 @@ def _registry(facts: Facts) -> Finding:
         f"registry {facts.registry} cannot be opened: {facts.registry_error}",
         f"${{EDITOR:-vi}} {facts.home}/fairway.toml  # [registry] database_url, blobs_url",
     )
+
+
+def _environments(environments: Mapping[str, str], home: str) -> Iterator[Finding]:
+    for name, complaint in environments.items():
+        if complaint:
+            yield Finding(
+                "environments",
+                Status.problem,
+                f"{name} cannot be used: {complaint}.",
+                f"fairway environments --mend --home {home}",
+            )
+        else:
+            yield Finding("environments", Status.ok, f"{name} works")
 
 
 def _applies(requirement: Requirement, extra: str, python: str) -> bool:
