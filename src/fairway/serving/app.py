@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,14 +27,14 @@ from fairway.core.errors import (
     Unauthenticated,
 )
 from fairway.core.settings import Settings
-from fairway.inference.live import LiveVersion
+from fairway.inference.live import LiveModel, LiveVersion
 from fairway.inference.microbatch import Waiting
 from fairway.inference.plane import Plane, Work, now
 from fairway.inference.repository import Repository
 from fairway.inference.stats import STAGES
 from fairway.security.access import Access, presented
 from fairway.serving.answers import heading_from, request_id_from
-from fairway.serving.entrance import Call, Entry, Headers, Match, Reply, Router, Target, words
+from fairway.serving.entrance import Call, Entry, Heading, Headers, Match, Reply, Router, Target, words
 from fairway.serving.entrances import ENTRIES
 from fairway.serving.errors import MethodNotAllowed
 from fairway.stores.limits import Limits
@@ -47,6 +48,10 @@ Send = Callable[[Message], Awaitable[None]]
 
 _LARGE_BODY = 256 * 1024
 """Bodies from here on are parsed in a thread: a long parse would hold up everybody else."""
+
+
+CLIENT = "fairway.client"
+"""Where the ASGI scope's state has the name in the connection's client certificate."""
 
 
 class _Disconnected(Exception):
@@ -74,6 +79,8 @@ class DataApp:
         self.router = Router(entries)
         self.access = access or Access(open_admin=settings.access.open_admin)
         """The keys known now; a new one takes its place when they change."""
+        self.client_name: Callable[[Mapping[str, Any]], str | None] | None = None
+        """The name in a verified client certificate, where one stands for a key."""
         self.key_limits = limits or Limits()
         self.ready = True
         self.repository: Repository | None = None
@@ -103,10 +110,11 @@ class DataApp:
     async def _reply(
         self, match: Match, scope: Scope, headers: dict[bytes, bytes], request_id: str, receive: Receive
     ) -> Reply:
+        client = scope.get("state", {}).get(CLIENT)
         if match.target is not None:
-            return await self._predict(match.target, request_id, headers, receive)
+            return await self._predict(match.target, request_id, headers, client, receive)
         entry = match.entry
-        with self._admitted(entry.scope, headers, match.names.get("model")) as caller:
+        with self._admitted(entry.scope, headers, match.names.get("model"), client) as caller:
             body = b"" if scope["method"] in ("GET", "HEAD") else await self._body(headers, receive)
             query = scope.get("query_string", b"").decode("latin-1")
             call = Call(scope["method"], scope["path"], match.names, query, headers, body, caller)
@@ -114,12 +122,12 @@ class DataApp:
             return await entry.handler(self, call)
 
     @contextmanager
-    def _admitted(self, scope: str, headers: Headers, model: str | None) -> Iterator[str]:
+    def _admitted(self, scope: str, headers: Headers, model: str | None, client: str | None) -> Iterator[str]:
         """Who calls, once it is known that they may; their limits count while this is open."""
         if scope == "open":
             yield ""
             return
-        caller = self.access.check(presented(headers), cast(Any, scope), model, time.time())
+        caller = self.access.check(presented(headers), cast(Any, scope), model, time.time(), client)
         if not caller.limited:
             yield caller.name
             return
@@ -130,20 +138,27 @@ class DataApp:
             self.key_limits.leave(caller)
 
     async def _predict(
-        self, target: Target, request_id: str, headers: dict[bytes, bytes], receive: Receive
+        self,
+        target: Target,
+        request_id: str,
+        headers: dict[bytes, bytes],
+        client: str | None,
+        receive: Receive,
     ) -> Reply:
         codec = target.codec
         model = target.model or ""
         try:
             heading = heading_from(target, headers, request_id, self.plane.table)
             model = heading.model
-            with self._admitted("infer", headers, model) as caller:
+            with self._admitted("infer", headers, model, client) as caller:
                 body = await self._body(headers, receive)
                 received = now()
                 heading = msgspec.structs.replace(heading, caller=caller)
                 live_model = self.plane.table[model]
+                if live_model.needs_loading(heading.version):
+                    live_model = await self._loaded(live_model, heading)
                 contract = live_model.primary.contract
-                if len(body) > _LARGE_BODY or live_model.needs_loading(heading.version):
+                if len(body) > _LARGE_BODY:
                     reading = await self.in_thread(codec.read, target, heading, body, headers, contract)
                     work = await self.in_thread(self.plane.arrive, reading.request, received)
                     await self.in_thread(self.plane.validate, work)
@@ -177,6 +192,24 @@ class DataApp:
                 )
             )
         return Reply(200, written.body, extra)
+
+    async def _loaded(self, model: LiveModel, heading: Heading) -> LiveModel:
+        """The model with the version asked for in memory."""
+        wait = self.settings.serving.load_seconds
+        left = math.inf if heading.deadline is None else heading.deadline - now()
+        loading = asyncio.wrap_future(model.load_soon(heading.version))
+        try:
+            # Shielded: the load is everybody's who asked for it.
+            return await asyncio.wait_for(asyncio.shield(loading), max(0.0, min(wait, left)))
+        except TimeoutError:
+            if left < wait:
+                raise DeadlineExceeded(
+                    f"the deadline passed while {heading.model} was being loaded."
+                ) from None
+            raise Overloaded(
+                f"{heading.model} is still being loaded after {wait:g} s (serving.load_seconds).",
+                hint="Try again in a minute.",
+            ) from None
 
     async def _queued(self, work: Work, receive: Receive) -> Waiting:
         """Through the queue. What nobody waits for any more, because its time is up or its caller is gone, is taken

@@ -23,7 +23,7 @@ from fairway.inference.microbatch import Waiting
 from fairway.inference.plane import now
 from fairway.security.access import presented
 from fairway.serving.answers import heading_from, request_id_from
-from fairway.serving.app import DataApp
+from fairway.serving.app import CLIENT, DataApp
 from fairway.serving.entrance import Match, Reply
 from fairway.serving.turn import Ticket, Turn
 
@@ -61,6 +61,9 @@ class PredictProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._match: Match | None = None
         self._answering = _Answering()
+        named = self.data_app.client_name
+        certificate = None if named is None else transport.get_extra_info("peercert")
+        self._client = None if named is None or not certificate else named(certificate)
         self._parts: list[bytes] = []
         self._size = 0
         self._head_size = 0
@@ -211,6 +214,8 @@ class PredictProtocol(HttpToolsProtocol):
         url, headers, expect = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expect
+        if self._client is not None:
+            self.scope["state"] = {CLIENT: self._client}
         self.headers += headers
         parts, self._parts, self._match = self._parts, [], None
         super().on_headers_complete()
@@ -231,7 +236,7 @@ class PredictProtocol(HttpToolsProtocol):
         try:
             caller = ""
             if app.access.required:
-                who = app.access.check(presented(headers), "infer", target.model, time.time())
+                who = app.access.check(presented(headers), "infer", target.model, time.time(), self._client)
                 if who.limited or (target.model is None and who.models is not None):
                     return False
                 caller = who.name

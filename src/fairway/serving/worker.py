@@ -77,6 +77,8 @@ def _serve(plan: WorkerPlan, plane: Plane, tls: Tls | None) -> None:
         access=Access(plan.snapshot.keys, open_admin=settings.access.open_admin),
         limits=Limits(Path(plan.counters).with_name("limits")),
     )
+    if tls is not None and settings.tls.client_names:
+        app.client_name = tls.client_name
     config = uvicorn.Config(
         app,
         http=protocol_for(app),

@@ -1,0 +1,207 @@
+"""The law of one turn: any mix of requests gets exactly its unbatched answers."""
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairway.core.columns import Columns, Outputs
+from fairway.core.contract import Action, Contract, DType, Field, Output, Rules
+from fairway.core.errors import FairwayError
+from fairway.core.request import Request
+from fairway.core.route import everything_to
+from fairway.core.settings import ModelSettings, Settings
+from fairway.inference.live import LiveModel
+from fairway.inference.plane import Plane, Ran, Work
+from fairway.stores.counters import Counters
+from tests.planes import TWO_NUMBERS, Adding, Kept, live_version, plane
+
+CLIPPING = Contract(
+    inputs=(
+        Field(name="a", dtype=DType.float64, nullable=True),
+        Field(name="b", dtype=DType.float64, minimum=0.0, maximum=10.0, rules=Rules(on_range=Action.clip)),
+    ),
+    outputs=TWO_NUMBERS.outputs,
+)
+TEXT = Contract(
+    inputs=(Field(name="a", dtype=DType.string), Field(name="b", dtype=DType.float64)),
+    outputs=(Output(name="said", dtype=DType.string),),
+)
+
+
+class Saying:
+    def predict(self, columns: Columns) -> Outputs:
+        said = [f"{a}{b}" for a, b in zip(columns["a"], columns["b"], strict=True)]
+        return {"said": np.array(said, dtype=object)}
+
+    def unload(self) -> None:
+        """Nothing to let go."""
+
+
+def serving(contract: Contract = TWO_NUMBERS, engine: Any = None, **options: Any) -> Plane:
+    counters = Counters()
+    version = live_version(1, engine, contract=contract, counters=counters, floor=1)
+    return plane(LiveModel(everything_to("m", 1), {1: version}, {}), counters=counters, **options)
+
+
+def together(on: Plane, requests: list[Request]) -> dict[str, Any]:
+    """Each request's outcome by its id, as lists of numbers or the error's code."""
+    works = [on.arrive(request, time.perf_counter()) for request in requests]
+    found: dict[str, Any] = {}
+    for outcome in on.answer_together(works):
+        if isinstance(outcome, Ran):
+            begin = 0
+            for work, count in zip(outcome.works, outcome.counts, strict=True):
+                share = {name: values[begin : begin + count] for name, values in outcome.outputs.items()}
+                found[work.request.request_id] = plain(share)
+                begin += count
+            assert begin == outcome.columns.rows
+            on.finish_together(outcome, time.perf_counter())
+        elif isinstance(outcome, Work):
+            found[outcome.request.request_id] = plain(on.run(outcome))
+        else:
+            work, error = outcome
+            found[work.request.request_id] = (error.code, str(error))
+    return found
+
+
+def alone(on: Plane, request: Request) -> Any:
+    try:
+        return plain(on.infer(request).outputs)
+    except FairwayError as error:
+        return error.code, str(error)
+
+
+def plain(outputs: Outputs) -> dict[str, Any]:
+    return {
+        name: values.tolist()
+        if values.dtype.kind == "O"
+        else (values.dtype.str, values.shape, values.tobytes())
+        for name, values in outputs.items()
+    }
+
+
+VALUE = st.one_of(
+    st.floats(-20, 20, width=32), st.integers(-5, 20), st.none(), st.just("x"), st.just(float("inf"))
+)
+CLEAN = st.floats(0, 10, width=32)
+
+
+@st.composite
+def inputs(draw: st.DrawFn) -> Any:
+    rows = draw(st.integers(0, 4))
+    kind = draw(st.sampled_from(["matrix", "matrix", "matrix", "columns", "records", "wrong width"]))
+    if kind == "matrix":
+        dtype = draw(st.sampled_from(["<f4", "<f8", "<i8"]))
+        values = draw(
+            st.lists(CLEAN if dtype != "<i8" else st.integers(-3, 12), min_size=2 * rows, max_size=2 * rows)
+        )
+        return {"x": np.array(values, dtype=dtype).reshape(rows, 2)}
+    if kind == "wrong width":
+        return {"x": np.zeros((rows, 3))}
+    return {name: draw(st.lists(VALUE, min_size=rows, max_size=rows)) for name in ("a", "b")}
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(st.tuples(inputs(), st.booleans()), min_size=1, max_size=12),
+    st.sampled_from([TWO_NUMBERS, CLIPPING, TEXT]),
+    st.sampled_from([{}, {"cache_bytes": 10**6, "cache_seconds": 60.0}]),
+)
+def test_law_any_mix_gets_its_unbatched_answers(
+    asked: list[tuple[Any, bool]], contract: Contract, cached: dict[str, Any]
+) -> None:
+    engine = Saying() if contract is TEXT else None
+    merged = serving(contract, engine, settings=Settings(models={"m": ModelSettings(**cached)}))
+    single = serving(contract, engine)
+    requests = [
+        Request(
+            model="m",
+            inputs=values,
+            request_id=str(i),
+            deadline=time.perf_counter() + (-1 if late else 60) if late else None,
+        )
+        for i, (values, late) in enumerate(asked)
+    ]
+    found = together(merged, requests)
+    assert found == {request.request_id: alone(single, request) for request in requests}
+    counted = [
+        {
+            key: value
+            for key, value in on.counters.totals().items()
+            if key[0] == "fairway_field_violations_total"
+        }
+        for on in (merged, single)
+    ]
+    assert counted[0] == counted[1]
+
+
+def matrices(count: int, rows: int = 1) -> list[Request]:
+    return [
+        Request(model="m", inputs={"x": np.full((rows, 2), float(i % 10))}, request_id=str(i))
+        for i in range(count)
+    ]
+
+
+def test_one_engine_call_one_record_and_each_its_own_count() -> None:
+    engine, kept = Adding(), Kept()
+    on = serving(engine=engine, recorder=kept)
+    found = together(on, matrices(8, 2))
+    assert engine.calls == 1
+    assert len(found) == 8
+    [recorded] = kept.predictions
+    assert (recorded.request_ids, recorded.counts) == ([str(i) for i in range(8)], [2] * 8)
+    assert recorded.outputs["sum"].tolist() == [2.0 * i for i in range(8) for _ in range(2)]
+    totals = {
+        name: sum(value for (key, _), value in on.counters.totals().items() if key == name)
+        for name in ("fairway_requests_total", "fairway_rows_total", "fairway_merged_requests_total")
+    }
+    assert totals == {
+        "fairway_requests_total": 8,
+        "fairway_rows_total": 16,
+        "fairway_merged_requests_total": 8,
+    }
+
+
+@pytest.mark.parametrize(("pays", "inline", "calls"), [(1, 100, 8), (4, 100, 2), (100, 2, 4), (100, 100, 1)])
+def test_merging_stops_where_it_does_not_pay_or_takes_too_long(pays: int, inline: int, calls: int) -> None:
+    engine = Adding()
+    on = serving(engine=engine)
+    cost = on.table["m"].primary.cost
+    cost.pays_rows, cost.inline_rows = pays, inline
+    cost._calls = -1000  # as told, for this test
+    cost.learn = lambda rows, seconds: None  # type: ignore[method-assign]
+    together(on, matrices(8))
+    assert engine.calls == calls
+
+
+def test_a_version_that_cannot_be_merged_is_not() -> None:
+    engine = Adding()
+    version = live_version(1, engine, floor=None)
+    on = plane(LiveModel(everything_to("m", 1), {1: version}, {}))
+    together(on, matrices(5))
+    assert engine.calls == 5
+
+
+def test_what_takes_too_long_for_a_loop_is_handed_back() -> None:
+    on = serving()
+    cost = on.table["m"].primary.cost
+    cost.inline_rows = 2
+    works = [on.arrive(request, 0.0) for request in [*matrices(1, 5), *matrices(2, 1)]]
+    outcomes = on.answer_together(works)
+    assert [work for outcome in outcomes if isinstance(outcome, Work) for work in [outcome]] == [works[0]]
+    assert sum(len(outcome.works) for outcome in outcomes if isinstance(outcome, Ran)) == 2
+
+
+def test_the_cache_answers_without_the_engine() -> None:
+    engine = Adding()
+    on = serving(engine=engine, settings=Settings(models={"m": ModelSettings(cache_bytes=10**6)}))
+    first = together(on, matrices(4))
+    calls = engine.calls
+    assert together(on, matrices(4)) == first
+    assert engine.calls == calls
+    assert alone(on, matrices(1)[0]) == first["0"]
+    assert engine.calls == calls
