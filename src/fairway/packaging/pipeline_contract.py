@@ -1,8 +1,8 @@
 """What a pipeline takes: one field from all the nodes that read it, refusing what any of them refuses.
 
 A value that passes must mean to each node what it would have meant to its model alone. So the strictest action
-wins, with the limits of those that ask for it; and where two nodes would change a value in different ways
-(one clips, one fills in), there is no answer, and the conflict is told.
+wins, with the limits of those that ask for it; and where one node would change a value (clip it, fill one in) that
+another wants as it is, or otherwise, there is no answer, and the conflict is told.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from fairway.core.contract import Action, DType, Field, Output, Rules
 Reader = tuple[str, Field]
 """(node, the field as that node's contract has it)."""
 _LIMITS = {"on_range": ("minimum", "maximum"), "on_outlier": ("fence",), "on_category": ("categories",)}
+_WHOLE = ("on_null", "on_infinite")
+"""Rules that judge every value of a kind alike: what one refuses, nobody gets."""
 _NUMBERS = [
     *(DType.bool, DType.int8, DType.uint8, DType.int16, DType.uint16, DType.int32, DType.uint32),
     *(DType.int64, DType.uint64, DType.float16, DType.float32, DType.float64),
@@ -41,24 +43,15 @@ def merged(name: str, readers: Sequence[Reader]) -> tuple[Field | None, list[str
         "missing_rate": max(reader.missing_rate for _, reader in readers),
     }
     actions: dict[str, Action] = {}
-    fills: list[Reader] = []
     for rule in Rules.__struct_fields__:
         strict, problem = _strictest(rule, readers)
         conflicts += problem
-        action = getattr(strict[0][1].rules, rule)
-        actions[rule] = action
-        fills += strict if action is Action.impute else []
+        filler = strict[0][1]
+        actions[rule] = getattr(filler.rules, rule)
+        if actions[rule] is Action.impute:
+            changes |= {"impute_with": filler.impute_with, "imputed_by": filler.imputed_by}
         for limit in _LIMITS.get(rule, ()):
-            values = [getattr(reader, limit) for _, reader in strict]
-            if action is Action.clip and len(set(values)) > 1:  # each would see another value
-                conflicts.append(f"is clipped to different limits ({_each(strict, limit)})")
-            changes[limit] = _narrowest(limit, values)
-    if actions["on_infinite"] is Action.clip and len({(f.minimum, f.maximum) for _, f in readers}) > 1:
-        conflicts.append(f"has infinities clipped to different limits ({_each(readers, 'maximum')})")
-    if len({(type(reader.impute_with), reader.impute_with) for _, reader in fills}) > 1:
-        conflicts.append(f"is filled in with different values ({_each(fills, 'impute_with')})")
-    if fills:
-        changes |= {"impute_with": fills[0][1].impute_with, "imputed_by": fills[0][1].imputed_by}
+            changes[limit] = _narrowest(limit, [getattr(reader, limit) for _, reader in strict])
     conflicts += _emptied(changes, readers)
     if conflicts:
         return None, conflicts
@@ -85,16 +78,31 @@ def _dtype(dtypes: list[DType]) -> DType | None:
 
 def _strictest(rule: str, readers: Sequence[Reader]) -> tuple[list[Reader], list[str]]:
     """The readers whose action holds, and what stands against it. A rule without limits asks for nothing."""
-    bound = [r for r in readers if _has_limits(rule, r[1])]
-    readers = bound or readers
-    asked = {action: [r for r in readers if getattr(r[1].rules, rule) is action] for action in Action}
-    if asked[Action.reject]:
+    bound = [reader for reader in readers if _has_limits(rule, reader[1])] or readers
+    asked = {action: [r for r in bound if getattr(r[1].rules, rule) is action] for action in Action}
+    if asked[Action.reject] and rule in _WHOLE:
         return asked[Action.reject], []
-    active = [(action, found) for action, found in asked.items() if found]
-    if len(active) == 1:
-        return active[0][1], []
-    told = ", ".join(f"{found[0][0]} {action.value}s" for action, found in active)
-    return active[0][1], [f"{rule}: {told}"]
+    changing = asked[Action.clip] + asked[Action.impute]
+    if changing and len({_change(rule, reader) for _, reader in readers}) > 1:
+        told = ", ".join(f"{node} {_change_told(rule, reader)}" for node, reader in readers)
+        return changing, [f"{rule}: {told}"]
+    return next(found for found in (asked[Action.reject], changing, asked[Action.warn]) if found), []
+
+
+def _change(rule: str, field: Field) -> tuple[Any, ...]:
+    """All that decides what a rule makes of a value."""
+    limits = ("minimum", "maximum") if rule == "on_infinite" else _LIMITS.get(rule, ())
+    fill = repr(field.impute_with) if getattr(field.rules, rule) is Action.impute else None
+    return (getattr(field.rules, rule), field.dtype, fill, *(getattr(field, limit) for limit in limits))
+
+
+def _change_told(rule: str, field: Field) -> str:
+    if not _has_limits(rule, field):
+        return "takes all"
+    action: Action = getattr(field.rules, rule)
+    fill = f" {field.impute_with!r}" if action is Action.impute else ""
+    limits = [f"{limit} {_shown(getattr(field, limit))}" for limit in _LIMITS.get(rule, ())[:2]]
+    return f"{action.value}s{fill}{f' ({chr(32).join(limits)})' if limits and rule != 'on_category' else ''}"
 
 
 def _has_limits(rule: str, field: Field) -> bool:
