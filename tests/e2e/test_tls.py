@@ -5,15 +5,18 @@ import json
 import os
 import shutil
 import ssl
+import subprocess
 import threading
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from fairway.app.home import open_home
+from fairway.app.keys import create_key
 from fairway.cli.main import main
 from tests.certificates import Authority, new_authority
-from tests.e2e.servers import Server, refused, serving, until
+from tests.e2e.servers import FAIRWAY, Server, refused, serving, until
 
 pytestmark = pytest.mark.e2e
 
@@ -113,6 +116,38 @@ def test_certificates_change_under_live_connections_and_no_request_fails(
     assert problems == []
     assert {status for status, _ in seen} == {200}
     assert {name for _, name in seen[mark:]} == {"first", "second"}  # the kept ones live on
+
+
+def test_fairway_predict_with_a_key_over_tls(home_copy: Path, tmp_path: Path, authority: Authority) -> None:
+    def predict(*more: str, **environ: str) -> tuple[int, str]:
+        command = [
+            FAIRWAY,
+            "predict",
+            "line",
+            str(tmp_path / "rows.csv"),
+            "--url",
+            f"https://{running.address}",
+            *more,
+        ]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environ}
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    (tmp_path / "rows.csv").write_text("a,b,c\n1,2,3\n")
+    trusted = ["--ca-file", str(authority.file)]
+    with open_home(home_copy) as place:
+        _, secret = create_key(place, "app", scopes=("infer",), why="test")
+        _, scraper = create_key(place, "scraper", scopes=("metrics",), why="test")
+    with serving(home_copy, "line", *options(authority.issue(tmp_path, "server"))) as running:
+        assert predict(*trusted, "--key", secret)[0] == 0
+        assert predict(*trusted, FAIRWAY_KEY=secret)[0] == 0
+        assert "asks for an API key" in predict(*trusted)[1]
+        assert "has not the scope" in predict(*trusted, "--key", scraper)[1]
+        code, told = predict("--key", secret)
+        assert code == 7
+        assert "--ca-file" in told
+        assert predict("--ca-file", str(tmp_path / "nowhere"))[0] == 3
 
 
 def test_a_broken_renewal_is_told_and_the_old_certificate_serves_on(

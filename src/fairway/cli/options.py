@@ -12,6 +12,12 @@ HomeOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 WhyOption = Annotated[str, typer.Option("--why", help="The reason, for the history.")]
+KeyOption = Annotated[
+    str, typer.Option("--key", help="API key for --url.", envvar="FAIRWAY_KEY", show_envvar=True)
+]
+CaFileOption = Annotated[
+    str, typer.Option("--ca-file", metavar="FILE", help="Certificates that verify the server at --url.")
+]
 ReferenceArgument = Annotated[
     str, typer.Argument(metavar="NAME[@ALIAS|:VERSION]", help="A model or one version of it.")
 ]

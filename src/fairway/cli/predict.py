@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json as jsonlib
+import ssl
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,10 +18,20 @@ import numpy as np
 import typer
 
 from fairway.app.load import load
-from fairway.cli.options import HomeOption, JsonOption, ReferenceArgument
+from fairway.cli.options import CaFileOption, HomeOption, JsonOption, KeyOption, ReferenceArgument
 from fairway.cli.output import print_json
 from fairway.core.columns import Outputs
-from fairway.core.errors import ContractViolation, InvalidInput, NotFound, Problem, Unavailable
+from fairway.core.errors import (
+    ContractViolation,
+    FairwayError,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    Problem,
+    RateLimited,
+    Unauthenticated,
+    Unavailable,
+)
 from fairway.core.version import Reference, parse_reference
 from fairway.inference.loaded import LoadedModel
 from fairway.inference.rows import from_csv
@@ -29,6 +41,12 @@ app = typer.Typer(add_completion=False)
 _CHUNK_ROWS = 10_000
 _ALL_ROWS = 2**62
 _TIMEOUT_SECONDS = 60
+_MEANINGS: dict[int, type[FairwayError]] = {
+    401: Unauthenticated,
+    403: Forbidden,
+    404: NotFound,
+    429: RateLimited,
+}
 
 
 @app.command(epilog="Example:  fairway predict payments rows.csv --url http://127.0.0.1:8080")
@@ -40,12 +58,17 @@ def run(
     url: Annotated[
         str | None, typer.Option("--url", help="A running server; without it the model runs here.")
     ] = None,
+    key: KeyOption = "",
+    ca_file: CaFileOption = "",
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Predict the rows of a file, here or on a running server. Prints CSV, or JSON with --json."""
     reference = parse_reference(model)
-    outputs = _remote(url, reference, rows) if url is not None else _local(model, rows, home)
+    if url is None:
+        outputs = _local(model, rows, home)
+    else:
+        outputs = _remote(_Server(url, key, _trust(ca_file)), reference, rows)
     if json:
         print_json({name: values.tolist() for name, values in outputs.items()})
         return
@@ -89,11 +112,27 @@ def _joined(parts: list[Outputs]) -> Outputs:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _remote(url: str, reference: Reference, rows: str) -> Outputs:
+@dataclass(frozen=True)
+class _Server:
+    """A running one, and how it is talked to."""
+
+    url: str
+    key: str
+    trust: ssl.SSLContext
+
+
+def _trust(ca_file: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        raise NotFound(f"{ca_file} holds no certificates that can be read: {error}.") from error
+
+
+def _remote(server: _Server, reference: Reference, rows: str) -> Outputs:
     """Sends the rows a chunk at a time; nothing about the model is known here."""
     wanted = reference.alias or reference.version
     version = "" if wanted is None else f"/versions/{wanted}"
-    address = f"{url.rstrip('/')}/v2/models/{reference.model}{version}/infer"
+    address = f"{server.url.rstrip('/')}/v2/models/{reference.model}{version}/infer"
     if rows == "-" or rows.endswith(".csv"):
         bodies = [(_read(rows), "text/csv")]
     else:
@@ -107,17 +146,19 @@ def _remote(url: str, reference: Reference, rows: str) -> Outputs:
             )
             for start in range(0, max(len(frame), 1), _CHUNK_ROWS)
         ]
-    return _joined([_post(address, body, kind) for body, kind in bodies])
+    return _joined([_post(server, address, body, kind) for body, kind in bodies])
 
 
-def _post(address: str, body: bytes, kind: str) -> Outputs:
+def _post(server: _Server, address: str, body: bytes, kind: str) -> Outputs:
     if kind == "split":
         body, kind = b'{"dataframe_split":' + body + b"}", "application/json"
     if not address.startswith(("http://", "https://")):
         raise InvalidInput(f"{address!r} is not an http address.")
     request = urllib.request.Request(address, data=body, headers={"content-type": kind}, method="POST")  # noqa: S310
+    if server.key:  # not sent on to where a redirect leads
+        request.add_unredirected_header("Authorization", f"Bearer {server.key}")
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS, context=server.trust) as answer:  # noqa: S310
             decoded = jsonlib.load(answer)
             return {
                 output["name"]: np.array(output["data"]).reshape(output["shape"])
@@ -126,20 +167,26 @@ def _post(address: str, body: bytes, kind: str) -> Outputs:
     except urllib.error.HTTPError as error:
         raise _as_error(error) from None
     except (OSError, http.client.HTTPException) as error:
-        raise Unavailable(f"{address} does not answer: {error}.", hint="Is the server running?") from error
+        distrusted = isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError)
+        hint = (
+            "Give the certificate of its authority: --ca-file FILE"
+            if distrusted
+            else "Is the server running?"
+        )
+        raise Unavailable(f"{address} does not answer: {error}.", hint=hint) from error
     except (ValueError, KeyError, TypeError) as error:
         raise Unavailable(f"what answers at {address} is not a Fairway server.") from error
 
 
-def _as_error(error: urllib.error.HTTPError) -> InvalidInput | NotFound | Unavailable:
+def _as_error(error: urllib.error.HTTPError) -> FairwayError:
     try:
         body = msgspec.json.decode(error.read(), type=dict[str, Any])
         problems = msgspec.convert(body.get("problems", []), tuple[Problem, ...])
         message = str(body["error"])
     except (msgspec.MsgspecError, KeyError):
         message, problems = f"the server answered {error.code}", ()
-    if error.code == 404:
-        return NotFound(message)
+    if error.code in _MEANINGS:
+        return _MEANINGS[error.code](message)
     return InvalidInput(message, problems) if error.code < 500 else Unavailable(message)
 
 
