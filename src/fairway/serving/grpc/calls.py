@@ -1,0 +1,88 @@
+"""A prediction on its way: what its turn tells, whatever kind of call it came in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fairway.core.errors import FairwayError
+from fairway.inference.live import LiveVersion
+from fairway.inference.microbatch import Waiting
+from fairway.inference.plane import Work
+from fairway.security.access import Caller
+from fairway.serving.entrance import Reading
+from fairway.serving.grpc.method import Predict
+from fairway.serving.grpc.status import OPENING, failure, success
+from fairway.serving.grpc.stream import Call, Stream
+
+if TYPE_CHECKING:
+    from fairway.serving.grpc.connection import Connection
+    from fairway.serving.grpc.service import GrpcService
+
+
+class Ticket(Call):
+    """One prediction of a unary call. `work` and `reading` are there once it was read; `gone`: nobody waits any more,
+    or it was answered."""
+
+    __slots__ = (
+        "connection",
+        "gone",
+        "limited",
+        "model",
+        "predict",
+        "reading",
+        "request_id",
+        "service",
+        "stream",
+        "waiting",
+        "work",
+    )
+
+    work: Work
+
+    def __init__(
+        self, service: GrpcService, connection: Connection, stream: Stream, predict: Predict, request_id: str
+    ) -> None:
+        self.service = service
+        self.connection = connection
+        self.stream = stream
+        self.predict = predict
+        self.request_id = request_id
+        self.waiting: Waiting | None = None
+        self.limited: Caller | None = None
+        self.model = ""
+        self.reading: Reading | None = None
+        self.gone = False
+
+    def cancelled(self) -> None:
+        if not self.gone:
+            self.leave()
+            self.service.count_failure(self, "cancelled")
+
+    def leave(self) -> None:
+        """Nothing is to be answered any more: a queued call is not run, the key's limits are told."""
+        self.gone = True
+        if self.waiting is not None:
+            self.waiting.cancel()
+        if self.limited is not None:
+            self.service.host.key_limits.leave(self.limited)
+            self.limited = None
+
+    def answered(self, message: bytes, live: LiveVersion) -> None:
+        self.leave()
+        self.connection.reply(self.stream, OPENING, message, success(live, self.request_id))
+
+    def failed(self, error: Exception) -> None:
+        """Answers, counts and, where it is not the caller's fault, logs an error."""
+        self.leave()
+        self.service.count_failure(self, error.code if isinstance(error, FairwayError) else "internal_error")
+        self.service.log(error, self.request_id)
+        self.tell(error)
+
+    def tell(self, error: Exception) -> None:
+        fail(self.connection, self.stream, error, self.request_id, safe=self.service.host.safe)
+
+
+def fail(connection: Connection, stream: Stream, error: Exception, request_id: str, *, safe: bool) -> None:
+    """Ends a call with an error."""
+    block = failure(error, request_id, safe=safe)
+    connection.close(stream, block if stream.opened else OPENING + block)

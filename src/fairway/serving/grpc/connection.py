@@ -1,0 +1,609 @@
+"""HTTP/2 on one socket, as far as gRPC needs it (RFC 9113; no push, no priorities).
+
+Frames of one call that have arrived whole are answered in the same turn of the loop, without a task, an event or a
+queue. Answers of all connections leave together at the end of the turn: see `serving/protocol.py` for what that saves.
+
+What bounds a caller: the size of a message, of a header block, the number of streams, how many bytes of unfinished
+messages and unread answers one connection may hold, and how often it may reset streams or have frames acknowledged
+that carry nothing. A peer that does not read what it is sent is not read from either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import Protocol
+
+import msgspec
+
+from fairway.serving.grpc import frames
+from fairway.serving.grpc.frames import FRAME_HEAD, ConnectionFault, Reason, Setting
+from fairway.serving.grpc.head import Head, HeadReader
+from fairway.serving.grpc.stream import Stream
+
+logger = logging.getLogger("fairway.serving")
+
+_unpack_head = FRAME_HEAD.unpack_from
+_pack_head = FRAME_HEAD.pack
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """Sizes are bytes."""
+
+    message: int = 64 * 1024 * 1024
+    header_block: int = 64 * 1024
+    streams: int = 1024
+    stream_window: int = 1024 * 1024
+    connection_window: int = 8 * 1024 * 1024
+    idle_control: int = 2000
+    """Frames that ask for nothing, or take back what they asked for, more than there were answers."""
+
+
+class Service(Protocol):
+    """Who answers. Every call made here must return at once; answers come by `Connection.reply` and its like."""
+
+    def find(self, path: str) -> object:
+        """What answers this path; None for a path nobody knows. The result stays with the headers."""
+
+    def unary(self, connection: Connection, stream: Stream, message: bytes, compressed: bool) -> None:
+        """A whole unary call."""
+
+    def streaming(self, connection: Connection, stream: Stream) -> None:
+        """A streaming call begins: give the stream a `call`."""
+
+    def is_streaming(self, method: object) -> bool:
+        """Whether calls of this method may carry many messages."""
+
+    def may_begin(self, connection: Connection, stream: Stream) -> bool:
+        """Whether the caller may send a message that comes in parts; if not, it was refused."""
+
+    def refuse(self, connection: Connection, stream: Stream, status: int, message: str) -> None:
+        """A call that never became a message: answer it with a gRPC status."""
+
+
+class Outbox:
+    """Connections with bytes to send at the end of this turn of the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: list[Connection] = []
+
+    def add(self, connection: Connection) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self._send)
+        self._waiting.append(connection)
+
+    def _send(self) -> None:
+        ready, self._waiting = self._waiting, []
+        for connection in ready:
+            connection.flush()
+
+
+class Connection(asyncio.Protocol):
+    """One peer. Streams that are open are in `streams`, by number."""
+
+    def __init__(self, service: Service, bounds: Bounds, outbox: Outbox, everybody: set[Connection]) -> None:
+        self._service = service
+        self._bounds = bounds
+        self._outbox = outbox
+        self._everybody = everybody
+        self._heads = HeadReader(service.find, bounds.header_block)
+        self.streams: dict[int, Stream] = {}
+        self.transport: asyncio.Transport
+        self._rest = b""
+        self._out: list[bytes] = []
+        self._greeted = False
+        self._block: tuple[int, int, bytearray] | None = None
+        self._last_stream = 0
+        self._send_window = frames.DEFAULT_WINDOW
+        self._peer_stream_window = frames.DEFAULT_WINDOW
+        self._peer_frame = frames.DEFAULT_FRAME
+        self._receive_window = bounds.connection_window
+        self._consumed = 0
+        self._held: deque[Stream] = deque()
+        self._unfinished = 0
+        self._unread = 0
+        self._idle_control = 0
+        self._refuse_after: int | None = None
+        self._closing = False
+
+    # -- the socket
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.transport = transport
+        self._everybody.add(self)
+        bounds = self._bounds
+        self._send(
+            frames.settings(
+                {
+                    Setting.max_concurrent_streams: bounds.streams,
+                    Setting.initial_window_size: bounds.stream_window,
+                    Setting.max_header_list_size: bounds.header_block,
+                }
+            )
+            + frames.window_update(0, bounds.connection_window - frames.DEFAULT_WINDOW)
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self._everybody.discard(self)
+        streams, self.streams = self.streams, {}
+        for stream in streams.values():
+            if stream.call is not None:
+                stream.call.cancelled()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if not self._closing:
+            self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._frames(data)
+        except ConnectionFault as fault:
+            self._end(fault.reason, str(fault))
+        except Exception:
+            logger.exception("a gRPC connection failed")
+            self._end(Reason.internal_error, "")
+
+    def _frames(self, data: bytes) -> None:
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        position, end = 0, len(data)
+        if not self._greeted:
+            preface = frames.PREFACE
+            if not data.startswith(preface[:end]):
+                raise ConnectionFault(
+                    Reason.protocol_error, "this port speaks gRPC: HTTP/2 without an upgrade"
+                )
+            if end < len(preface):
+                self._rest = data
+                return
+            self._greeted = True
+            position = len(preface)
+        while end - position >= 9:
+            high, low, kind, flags, number = _unpack_head(data, position)
+            size = high << 16 | low
+            if size > frames.DEFAULT_FRAME:
+                raise ConnectionFault(Reason.frame_size_error, f"a frame of {size} bytes")
+            stop = position + 9 + size
+            if stop > end:
+                break
+            payload = data[position + 9 : stop]
+            position = stop
+            number &= 0x7FFFFFFF
+            if self._block is not None and kind != frames.CONTINUATION:
+                raise ConnectionFault(Reason.protocol_error, "a header block was not continued")
+            if kind == frames.DATA:
+                self._on_data(flags, number, payload, size)
+            elif kind == frames.HEADERS:
+                self._on_headers(flags, number, payload)
+            else:
+                self._on_other(kind, flags, number, payload)
+            if self._closing:
+                return
+        self._rest = data[position:]
+
+    # -- what arrives
+
+    def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
+        if flags & (frames.PADDED | frames.PRIORITISED):
+            payload = frames.unpadded(flags, payload)
+            if flags & frames.PRIORITISED:
+                if len(payload) < 5:
+                    raise ConnectionFault(Reason.frame_size_error, "HEADERS without its priority")
+                if int.from_bytes(payload[:4], "big") & 0x7FFFFFFF == number:
+                    raise ConnectionFault(Reason.protocol_error, "a stream that depends on itself")
+                payload = payload[5:]
+        if flags & frames.END_HEADERS:
+            self._on_block(number, flags, payload)
+        else:
+            self._block = (number, flags, bytearray(payload))
+
+    def _on_block(self, number: int, flags: int, block: bytes) -> None:
+        if not number & 1 or not block:
+            raise ConnectionFault(Reason.protocol_error, "HEADERS on a stream no client opens, or empty")
+        head = self._heads.read(block)
+        ended = flags & frames.END_STREAM
+        stream = self.streams.get(number)
+        if stream is not None:
+            if stream.ended or not ended:
+                self._fail(stream, Reason.protocol_error)
+            else:
+                self._on_end(stream)
+            return
+        if number <= self._last_stream:
+            return  # of a stream answered or reset already, whose peer has not heard of it yet
+        self._last_stream = number
+        if self._refuse_after is not None and number > self._refuse_after:
+            return
+        if len(self.streams) >= self._bounds.streams or self._unread > 4 * self._bounds.message:
+            self._take_back()
+            self._send(frames.reset(number, Reason.refused_stream))
+            return
+        if head.malformed is not None:
+            self._take_back()
+            self._send(frames.reset(number, Reason.protocol_error))
+            return
+        stream = self.streams[number] = Stream(
+            number, head, self._peer_stream_window, self._bounds.stream_window
+        )
+        if head.status:
+            self._plain(stream, head.status)
+        elif head.method is None:
+            self._service.refuse(self, stream, 12, f"there is no method {head.path[:200]}")
+        elif self._service.is_streaming(head.method):
+            self._service.streaming(self, stream)
+        if ended and number in self.streams:
+            self._on_end(stream)
+
+    def _on_data(self, flags: int, number: int, payload: bytes, size: int) -> None:
+        self._receive_window -= size
+        if self._receive_window < 0:
+            raise ConnectionFault(Reason.flow_control_error, "more was sent than the window takes")
+        self._consumed += size
+        if self._consumed >= self._bounds.connection_window >> 1:
+            self._send(frames.window_update(0, self._consumed))
+            self._receive_window += self._consumed
+            self._consumed = 0
+        if flags & frames.PADDED:
+            payload = frames.unpadded(flags, payload)
+        stream = self.streams.get(number)
+        if stream is None:
+            if number > self._last_stream or not number:
+                raise ConnectionFault(Reason.protocol_error, "DATA on a stream that was not opened")
+            return
+        stream.receive_window -= size
+        if stream.ended or stream.receive_window < 0:
+            reason = Reason.stream_closed if stream.ended else Reason.flow_control_error
+            self._fail(stream, reason)
+            return
+        if (
+            flags & frames.END_STREAM
+            and stream.buffer is None
+            and stream.call is None
+            and len(payload) >= 5
+            and payload[0] <= 1
+            and int.from_bytes(payload[1:5], "big") == len(payload) - 5
+        ):
+            stream.ended = True
+            self._service.unary(self, stream, payload[5:], payload[0] == 1)
+            return
+        if not payload and not flags & frames.END_STREAM:
+            self._take_back()
+        stream.consumed += size
+        if (
+            stream.buffer is None
+            and stream.call is None
+            and not self._service.may_begin(self, stream)
+        ):
+            return
+        self._gather(stream, payload)
+        if number in self.streams:
+            if flags & frames.END_STREAM:
+                self._on_end(stream)
+            elif stream.consumed >= self._bounds.stream_window >> 1 and not (
+                stream.call is not None and stream.call.full
+            ):
+                self.take_more(stream)
+
+    def _gather(self, stream: Stream, payload: bytes) -> None:
+        """Adds to the message that is arriving; hands on those that are whole when the call takes many."""
+        buffer = stream.buffer
+        if buffer is None:
+            buffer = stream.buffer = bytearray()
+        buffer += payload
+        self._unfinished += len(payload)
+        streaming = stream.call is not None
+        while len(buffer) >= 5:
+            if not stream.need:
+                size = int.from_bytes(buffer[1:5], "big")
+                stream.need = 5 + size
+                if size > self._bounds.message:
+                    self._service.refuse(
+                        self,
+                        stream,
+                        8,
+                        f"The message has {size} bytes; the limit is {self._bounds.message} (limits.body_bytes). "
+                        "Send fewer rows a request.",
+                    )
+                    return
+                if buffer[0] > 1:
+                    self._service.refuse(self, stream, 13, "the message's first byte is neither 0 nor 1")
+                    return
+            if len(buffer) < stream.need or not streaming:
+                break
+            message = bytes(buffer[5 : stream.need])
+            compressed = buffer[0] == 1
+            del buffer[: stream.need]
+            self._unfinished -= stream.need
+            stream.need = 0
+            assert stream.call is not None
+            stream.call.received(message, compressed)
+            if stream.number not in self.streams:
+                return
+        if stream.need and len(buffer) > stream.need and not streaming:
+            self._service.refuse(self, stream, 12, "a unary call takes one message")
+        elif self._unfinished > 2 * self._bounds.message:
+            self._service.refuse(self, stream, 8, "this connection has too many unfinished messages")
+
+    def _on_end(self, stream: Stream) -> None:
+        stream.ended = True
+        buffer = stream.buffer
+        if stream.call is not None:
+            if buffer:
+                self._service.refuse(self, stream, 13, "the last message was cut short")
+            else:
+                stream.call.ended()
+            return
+        if not buffer or not stream.need or len(buffer) != stream.need:
+            what = "the message was cut short" if buffer else "a unary call needs a message"
+            self._service.refuse(self, stream, 13, what)
+            return
+        self._release(stream)
+        self._service.unary(self, stream, bytes(memoryview(buffer)[5:]), buffer[0] == 1)
+
+    def _release(self, stream: Stream) -> None:
+        if stream.buffer is not None:
+            self._unfinished -= len(stream.buffer)
+            stream.buffer = None
+
+    def take_more(self, stream: Stream) -> None:
+        """Lets the peer send more on this stream."""
+        if stream.consumed and not stream.ended and stream.number in self.streams:
+            self._send(frames.window_update(stream.number, stream.consumed))
+            stream.receive_window += stream.consumed
+            stream.consumed = 0
+
+    def _on_other(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        size = len(payload)
+        if kind == frames.WINDOW_UPDATE:
+            self._on_window(number, payload)
+        elif kind == frames.PING:
+            if size != 8 or number:
+                raise ConnectionFault(Reason.frame_size_error, "PING has eight bytes and no stream")
+            if not flags & frames.ACK:
+                self._take_back()
+                self._send(frames.frame(frames.PING, frames.ACK, 0, payload))
+        elif kind == frames.SETTINGS:
+            self._on_settings(flags, number, payload)
+        elif kind == frames.RST_STREAM:
+            if size != 4 or not number or number > self._last_stream:
+                raise ConnectionFault(Reason.protocol_error, "RST_STREAM of a stream that was not opened")
+            self._take_back()
+            stream = self.streams.get(number)
+            if stream is not None:
+                self._drop(stream)
+        elif kind == frames.CONTINUATION:
+            if self._block is None or self._block[0] != number:
+                raise ConnectionFault(Reason.protocol_error, "CONTINUATION without its HEADERS")
+            block = self._block[2]
+            block += payload
+            if not payload:
+                self._take_back()
+            if len(block) > self._bounds.header_block:
+                raise ConnectionFault(Reason.enhance_your_calm, "the header block is over the limit")
+            if flags & frames.END_HEADERS:
+                opened, self._block = self._block, None
+                self._on_block(number, opened[1], bytes(block))
+        elif kind == frames.PUSH_PROMISE:
+            raise ConnectionFault(Reason.protocol_error, "clients do not push")
+        elif kind == frames.PRIORITY and (size != 5 or not number):
+            raise ConnectionFault(Reason.frame_size_error, "PRIORITY has five bytes and a stream")
+        else:
+            self._take_back()  # GOAWAY asks for nothing more; unknown frames are ignored
+
+    def _take_back(self) -> None:
+        self._idle_control += 1
+        if self._idle_control > self._bounds.idle_control:
+            raise ConnectionFault(Reason.enhance_your_calm, "too many frames that ask for nothing")
+
+    def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
+        if number:
+            raise ConnectionFault(Reason.protocol_error, "SETTINGS of a stream")
+        if flags & frames.ACK:
+            return
+        self._take_back()
+        for name, value in frames.read_settings(payload):
+            if name == Setting.initial_window_size:
+                if value > frames.LARGEST_WINDOW:
+                    raise ConnectionFault(Reason.flow_control_error, "a window of over 2**31 bytes")
+                change = value - self._peer_stream_window
+                self._peer_stream_window = value
+                for stream in self.streams.values():
+                    stream.send_window += change
+            elif name == Setting.max_frame_size:
+                if not frames.DEFAULT_FRAME <= value <= frames.LARGEST_FRAME:
+                    raise ConnectionFault(Reason.protocol_error, "a frame size outside the allowed")
+                self._peer_frame = min(value, 1024 * 1024)
+        self._send(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        self._pump()
+
+    def _on_window(self, number: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(Reason.frame_size_error, "WINDOW_UPDATE has four bytes")
+        more = int.from_bytes(payload, "big") & 0x7FFFFFFF
+        if not number:
+            self._send_window += more
+            if not more or self._send_window > frames.LARGEST_WINDOW:
+                raise ConnectionFault(Reason.flow_control_error, "a window of 0 or over 2**31 bytes")
+        else:
+            stream = self.streams.get(number)
+            if stream is None:
+                if number > self._last_stream:
+                    raise ConnectionFault(
+                        Reason.protocol_error, "WINDOW_UPDATE of a stream that was not opened"
+                    )
+                return
+            stream.send_window += more
+            if not more or stream.send_window > frames.LARGEST_WINDOW:
+                self._fail(stream, Reason.flow_control_error)
+                return
+        if self._held:
+            self._pump()
+
+    # -- what leaves
+
+    def reply(self, stream: Stream, opening: bytes, message: bytes, closing: bytes) -> None:
+        """A whole unary answer: header block, message, trailer block."""
+        size = len(message) + 5
+        number = stream.number
+        if size > self._send_window or size > stream.send_window or size > self._peer_frame or stream.opened:
+            self.open(stream, opening)
+            self.send(stream, message)
+            self.close(stream, closing)
+            return
+        if self.streams.pop(number, None) is None:
+            return
+        self._send_window -= size
+        self._idle_control = 0
+        told = number.to_bytes(4, "big")
+        self._send(
+            b"".join(
+                (
+                    len(opening).to_bytes(3, "big"),
+                    b"\x01\x04",
+                    told,
+                    opening,
+                    size.to_bytes(3, "big"),
+                    b"\x00\x00",
+                    told,
+                    b"\x00",
+                    (size - 5).to_bytes(4, "big"),
+                    message,
+                    len(closing).to_bytes(3, "big"),
+                    b"\x01\x05",
+                    told,
+                    closing,
+                )
+            )
+        )
+
+    def open(self, stream: Stream, block: bytes) -> None:
+        """The answer's headers."""
+        if stream.number in self.streams and not stream.opened:
+            stream.opened = True
+            self._send(frames.frame(frames.HEADERS, frames.END_HEADERS, stream.number, block))
+
+    def send(self, stream: Stream, message: bytes) -> None:
+        """One message, as far as the windows allow; the rest follows when they do."""
+        if stream.number not in self.streams:
+            return
+        if stream.queued is None:
+            stream.queued = deque()
+        whole = b"\x00" + len(message).to_bytes(4, "big") + message
+        stream.queued.append(memoryview(whole))
+        self._unread += len(whole)
+        if stream not in self._held:
+            self._held.append(stream)
+        self._pump()
+
+    def close(self, stream: Stream, block: bytes) -> None:
+        """The trailers; nothing is sent on the stream after them."""
+        if stream.number not in self.streams:
+            return
+        self._idle_control = 0
+        stream.tail = frames.frame(
+            frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream.number, block
+        )
+        if not stream.queued:
+            self._finish(stream)
+
+    def _finish(self, stream: Stream) -> None:
+        assert stream.tail is not None
+        self._release(stream)
+        self._send(stream.tail)
+        if not stream.ended:  # what the peer still sends is not wanted
+            self._send(frames.reset(stream.number, Reason.no_error))
+        del self.streams[stream.number]
+
+    def _pump(self) -> None:
+        """Sends what windows held back, one frame of each stream in turn."""
+        held = self._held
+        stuck = 0
+        while held and self._send_window > 0 and stuck < len(held):
+            stream = held.popleft()
+            if stream.number not in self.streams or not stream.queued:
+                continue
+            size = min(self._send_window, stream.send_window, self._peer_frame, len(stream.queued[0]))
+            if size <= 0:
+                held.append(stream)
+                stuck += 1
+                continue
+            stuck = 0
+            part = stream.queued[0]
+            self._send(frames.frame(frames.DATA, 0, stream.number, bytes(part[:size])))
+            self._send_window -= size
+            stream.send_window -= size
+            self._unread -= size
+            if size == len(part):
+                stream.queued.popleft()
+            else:
+                stream.queued[0] = part[size:]
+            if stream.queued:
+                held.append(stream)
+            elif stream.tail is not None:
+                self._finish(stream)
+            elif stream.call is not None:
+                stream.call.drained()
+
+    def _plain(self, stream: Stream, status: int) -> None:
+        """An HTTP answer for what is not gRPC."""
+        allow = frames.literal(b"allow", b"POST") if status == 405 else b""
+        self.close(stream, frames.literal(b":status", str(status).encode()) + allow)
+
+    def _fail(self, stream: Stream, reason: Reason) -> None:
+        """Ends one stream that broke the rules."""
+        self._take_back()
+        self._send(frames.reset(stream.number, reason))
+        self._drop(stream)
+
+    def _drop(self, stream: Stream) -> None:
+        del self.streams[stream.number]
+        self._release(stream)
+        if stream.queued:
+            self._unread -= sum(len(part) for part in stream.queued)
+            stream.queued = None
+        if stream.call is not None:
+            stream.call.cancelled()
+
+    def _send(self, data: bytes) -> None:
+        if not self._out:
+            self._outbox.add(self)
+        self._out.append(data)
+
+    def flush(self) -> None:
+        out, self._out = self._out, []
+        if out and not self.transport.is_closing():
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+        if self._refuse_after is not None and not self.streams:
+            self._closing = True
+            self.transport.close()
+
+    # -- the end
+
+    def drain(self, *, last: bool) -> None:
+        """Asks the peer for no new calls; with `last`, those that come anyway are left to be tried elsewhere."""
+        if self._closing:
+            return
+        if not last:
+            self._send(frames.goaway(frames.LARGEST_WINDOW, Reason.no_error, "shutting down"))
+            return
+        self._refuse_after = self._last_stream
+        self._send(frames.goaway(self._last_stream, Reason.no_error, "shutting down"))
+
+    def _end(self, reason: Reason, why: str) -> None:
+        self._send(frames.goaway(self._last_stream, reason, why))
+        self._closing = True
+        self.flush()
+        self.transport.close()
+
+
+__all__ = ["Bounds", "Connection", "Head", "Outbox", "Service", "Stream"]

@@ -1,0 +1,130 @@
+"""The predictions that one turn of the event loop brought over gRPC, answered together.
+
+`serving/turn.py` does the same for HTTP and says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from fairway.core.columns import Outputs
+from fairway.core.errors import DeadlineExceeded, FairwayError
+from fairway.inference.live import LiveVersion
+from fairway.inference.merging import shares
+from fairway.inference.microbatch import Waiting
+from fairway.inference.plane import Plane, Ran, Work, now
+from fairway.serving.grpc.calls import Ticket
+
+logger = logging.getLogger("fairway.serving")
+
+
+class Turn:
+    """The requests to answer, of all connections of a worker."""
+
+    def __init__(self, plane: Plane, loop: asyncio.AbstractEventLoop) -> None:
+        self._plane = plane
+        self._loop = loop
+        self._tickets: list[Ticket] = []
+
+    def add(self, ticket: Ticket) -> None:
+        """Takes a request that was read; it is answered when the loop has read all that came with it."""
+        if not self._tickets:
+            self._loop.call_soon(self._answer)
+        self._tickets.append(ticket)
+
+    def settle(self, ticket: Ticket) -> None:
+        """Answers a request that was also validated, apart from the others: its body was large."""
+        if ticket.gone:
+            return
+        work = ticket.work
+        if not self._plane.quick(work):
+            self._begin(ticket)
+            return
+        began = now()
+        try:
+            outputs = self._plane.run(work)
+        except Exception as error:  # noqa: BLE001 - `failed` logs it
+            ticket.failed(error)
+            return
+        self._write_one(ticket, outputs, began, now())
+
+    def _answer(self) -> None:
+        tickets, self._tickets = self._tickets, []
+        groups: dict[tuple[LiveVersion, str], list[Work]] = {}
+        for ticket in tickets:
+            if not ticket.gone:
+                work = ticket.work
+                work.origin = ticket
+                groups.setdefault((work.version, work.request.protocol), []).append(work)
+        for works in groups.values():
+            try:
+                outcomes = self._plane.answer_together(works)
+            except Exception as error:  # noqa: BLE001 - `failed` logs it
+                for work in works:
+                    work.origin.failed(error)
+                continue
+            for outcome in outcomes:
+                if isinstance(outcome, Ran):
+                    self._write(outcome)
+                elif isinstance(outcome, Work):
+                    self._begin(outcome.origin)
+                else:
+                    outcome[0].origin.failed(outcome[1])
+
+    def _write(self, ran: Ran) -> None:
+        """The answers to the requests of one engine call."""
+        works = ran.works
+        outputs: Sequence[Any] = (ran.outputs,) if len(works) == 1 else shares(ran.outputs, ran.counts)
+        for work, share in zip(works, outputs, strict=True):
+            self._encode(work.origin, share)
+        self._plane.finish_together(ran, now())
+
+    def _encode(self, ticket: Ticket, outputs: Outputs) -> bool:
+        version = ticket.work.version
+        assert ticket.reading is not None
+        try:
+            message = ticket.predict.write(ticket.reading, outputs, version)
+        except Exception as error:  # noqa: BLE001 - `failed` logs it; the other answers of this turn go on
+            ticket.failed(error)
+            return False
+        ticket.answered(message, version)
+        return True
+
+    def _write_one(self, ticket: Ticket, outputs: Outputs, began: float, ended: float) -> None:
+        if self._encode(ticket, outputs):
+            self._plane.finish(ticket.work, outputs, ended, now(), began)
+
+    def _begin(self, ticket: Ticket) -> None:
+        """Queues a request whose model takes long."""
+        work = ticket.work
+        try:
+            ticket.waiting = waiting = self._plane.begin(work, partial(self._from_thread, ticket))
+        except FairwayError as error:
+            ticket.failed(error)
+            return
+        deadline = work.request.deadline
+        if deadline is not None:
+            self._loop.call_later(max(0.0, deadline - now()), self._expire, ticket, waiting)
+
+    def _from_thread(self, ticket: Ticket, waiting: Waiting) -> None:
+        self._loop.call_soon_threadsafe(self._finish, ticket, waiting)
+
+    def _finish(self, ticket: Ticket, waiting: Waiting) -> None:
+        """An answer has come back from a thread."""
+        if ticket.gone or waiting.cancelled:
+            return
+        if waiting.error is not None:
+            ticket.failed(waiting.error)
+            return
+        assert waiting.outputs is not None
+        self._write_one(ticket, waiting.outputs, waiting.began, waiting.ended)
+
+    def _expire(self, ticket: Ticket, waiting: Waiting) -> None:
+        if not ticket.gone and not waiting.cancelled:
+            waiting.cancel()
+            name = ticket.work.version.model
+            ticket.failed(DeadlineExceeded(f"{name} did not answer before the deadline."))
