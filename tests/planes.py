@@ -84,7 +84,7 @@ def live_version(
         chosen,  # type: ignore[arg-type]
         stats,
         settings or Settings(serving=ServingSettings(inline_seconds=10.0)),
-        Floor(floor, ""),
+        Floor(floor, "", ((1, 1e-5), (8, 1e-5), (64, 1e-5)) if floor else ()),
     )
 
 

@@ -14,6 +14,7 @@ import uvicorn
 
 from fairway.core.settings import LimitSettings, ServingSettings, Settings
 from fairway.inference.plane import Plane
+from fairway.security.access import Access
 from fairway.serving.app import DataApp
 from fairway.serving.protocol import protocol_for
 
@@ -64,9 +65,13 @@ def serve() -> Iterator[Serve]:
 
 @contextmanager
 def _served(
-    plane: Plane, serving: ServingSettings | None = None, limits: LimitSettings | None = None
+    plane: Plane,
+    serving: ServingSettings | None = None,
+    limits: LimitSettings | None = None,
+    access: Access | None = None,
 ) -> Iterator[Port]:
-    app = DataApp(plane, Settings(serving=serving or ServingSettings(), limits=limits or LimitSettings()))
+    settings = Settings(serving=serving or ServingSettings(), limits=limits or LimitSettings())
+    app = DataApp(plane, settings, access=access)
     config = uvicorn.Config(
         app,
         http=protocol_for(app),
