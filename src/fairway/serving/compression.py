@@ -16,6 +16,7 @@ from fairway.serving.entrance import Headers
 
 SMALLEST = 1024
 """Answers below this many bytes are sent as they are."""
+_VARY = (b"vary", b"accept-encoding")
 _CODINGS = "gzip, deflate and zstd"
 _MOST_CODINGS = 3
 _GZIP, _ZLIB = 31, 15  # zlib's window bits: what wraps the stream
@@ -47,19 +48,23 @@ def decompressed(body: bytes, headers: Headers, limit: int) -> bytes:
     return body
 
 
-def compressed(body: bytes, headers: Headers) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
+Pairs = tuple[tuple[bytes, bytes], ...]
+
+
+def compressed(body: bytes, headers: Headers) -> tuple[bytes, Pairs]:
     """The body in the coding that `Accept-Encoding` likes best, and the headers that say so: none when it is small
-    or goes out as it is because nothing else is wanted."""
-    accepted = headers.get(b"accept-encoding")
+    or nobody asked."""
+    return compressed_for(headers.get(b"accept-encoding"), body)
+
+
+def compressed_for(accepted: bytes | None, body: bytes) -> tuple[bytes, Pairs]:
+    """As `compressed`, by the header's value."""
     if accepted is None or len(body) < SMALLEST:
         return body, ()
-    coding = _preferred(accepted)
+    coding = _preferred(accepted[:512])
     if coding is None:
-        return body, ((b"vary", b"accept-encoding"),)
-    return _WAYS_OUT[coding](body), (
-        (b"content-encoding", coding.encode()),
-        (b"vary", b"accept-encoding"),
-    )
+        return body, (_VARY,)
+    return _WAYS_OUT[coding](body), ((b"content-encoding", coding.encode()), _VARY)
 
 
 def _undo(coding: str, body: bytes, limit: int) -> bytes:

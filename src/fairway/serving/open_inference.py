@@ -10,7 +10,6 @@ from fairway.core.columns import Outputs
 from fairway.core.contract import Contract
 from fairway.inference.live import LiveVersion
 from fairway.serving import v2
-from fairway.serving.answers import read_request
 from fairway.serving.entrance import (
     JSON,
     Call,
@@ -25,10 +24,16 @@ from fairway.serving.entrance import (
     json_reply,
     words,
 )
+from fairway.serving.formats import JSON as JSON_FORM
+from fairway.serving.formats import content_type, write_outputs
+from fairway.serving.v2_answer import plan
+from fairway.serving.v2_request import read_request
+
+_RAW = b"application/octet-stream"
 
 
 class V2Codec:
-    """V2's JSON, and rows in the other forms that the infer path takes."""
+    """V2's JSON and raw tensors, and rows in the other forms that the infer path takes."""
 
     protocol = "rest"
 
@@ -38,16 +43,16 @@ class V2Codec:
         return Reading(*read_request(heading, contract, body, headers))
 
     def write(self, reading: Reading, outputs: Outputs, live: LiveVersion) -> Written:
-        return Written(
-            v2.encode_answer(
-                outputs,
-                live.contract,
-                reading.request.model,
-                str(live.version),
-                reading.request.wanted,
-                reading.notes,
-            )
-        )
+        request, form = reading.request, reading.notes
+        contract = live.contract
+        if form.kind != JSON_FORM:
+            body = write_outputs(form.kind, outputs, contract, request.wanted)
+            return Written(body, content_type(form.kind))
+        way = plan(contract, live.digest, request.model, live.version, request.wanted, form)
+        body, json_bytes = way.write(outputs, form.id)
+        if json_bytes is None:
+            return Written(body)
+        return Written(body, _RAW, ((b"inference-header-content-length", b"%d" % json_bytes),))
 
     def word(self, error: Exception, request_id: str, *, safe: bool) -> tuple[int, Written]:
         return words(error, request_id, safe=safe)
@@ -62,14 +67,14 @@ async def live(service: Service, call: Call) -> Reply:
 
 
 async def ready(service: Service, call: Call) -> Reply:
-    return json_reply({"ready": service.ready}, 200 if service.ready else 503)
+    return json_reply(service.health(), 200 if service.ready else 503)
 
 
 async def metadata(service: Service, call: Call) -> Reply:
     name, version = call.names["model"], call.names.get("version")
     model = service.plane.table[name]
-    if model.needs_loading(version):
-        await service.in_thread(model.load, version)
+    if version is not None and model.needs_loading(version):
+        model = await service.in_thread(model.load, version)
     chosen = model.primary if version is None else model.pick(version, "")
     versions = [str(number) for number in model.numbers]
     body = v2.metadata(name, versions, f"fairway_{chosen.bundle.spec.kind}", chosen.contract)

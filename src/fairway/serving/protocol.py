@@ -258,7 +258,8 @@ class PredictProtocol(HttpToolsProtocol):
         answering = self._answering
         answering.response_complete = False
         self.cycle = answering  # type: ignore[assignment]
-        self.turn.add(Ticket(self, match, reading, work, b"x-fairway-timing" in headers))
+        timed = b"x-fairway-timing" in headers
+        self.turn.add(Ticket(self, match, reading, work, timed, headers.get(b"accept-encoding")))
         return True
 
     def waits(self, waiting: Waiting) -> None:

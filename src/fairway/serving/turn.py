@@ -26,6 +26,7 @@ from fairway.inference.merging import shares
 from fairway.inference.microbatch import Waiting
 from fairway.inference.plane import Ran, Work, now
 from fairway.serving.app import DataApp, server_timing, version_headers
+from fairway.serving.compression import SMALLEST, compressed_for
 from fairway.serving.entrance import Match, Reading, Reply, Written
 
 if TYPE_CHECKING:
@@ -35,13 +36,15 @@ logger = logging.getLogger("fairway.serving")
 
 
 class Ticket(msgspec.Struct, frozen=True, gc=False):
-    """A request that was read, and the connection that waits for its answer. `timed`: it asked for its timing."""
+    """A request that was read, and the connection that waits for its answer. `timed`: it asked for its timing;
+    `accepts` is its Accept-Encoding."""
 
     connection: PredictProtocol
     match: Match
     reading: Reading
     work: Work
     timed: bool
+    accepts: bytes | None = None
 
 
 class Turn:
@@ -132,12 +135,16 @@ class Turn:
     def _reply(self, ticket: Ticket, written: Written, block: bytes) -> None:
         if written.headers:
             block += b"".join([b"%b: %b\r\n" % pair for pair in written.headers])
+        body = written.body
+        if ticket.accepts is not None and len(body) >= SMALLEST:
+            body, extra = compressed_for(ticket.accepts, body)
+            block += b"".join([b"%b: %b\r\n" % pair for pair in extra])
         connection = ticket.connection
         connection.write_block(
             200,
             ticket.work.request.request_id,
             b"content-type: %b\r\n%b" % (written.content_type, block),
-            written.body,
+            body,
         )
         connection.answered()
 

@@ -1,6 +1,7 @@
-"""Open Inference Protocol V2, REST and JSON: bodies in, bodies out.
+"""Open Inference Protocol V2 over HTTP: request bodies, JSON with or without raw tensors behind it, and metadata.
 
-Source: kserve/open-inference-protocol, specification/protocol/inference_rest.md.
+Answers are written by `v2_answer.py`. Sources: kserve/open-inference-protocol,
+specification/protocol/inference_rest.md; Triton, docs/protocol/extension_binary_data.md.
 """
 
 from __future__ import annotations
@@ -15,29 +16,13 @@ import msgspec
 import numpy as np
 import simdjson
 
-from fairway.core.columns import Array, Outputs
+from fairway.core.columns import Array
 from fairway.core.conform import Values
-from fairway.core.contract import Contract, DType, Field, Output
+from fairway.core.contract import Contract, Field, Output
 from fairway.core.errors import MalformedInput, Problem
 from fairway.core.request import Inputs
+from fairway.serving.v2_raw import DATATYPES, NUMPY, count_of, in_shape, read_raw, reshaped
 
-DATATYPES: dict[DType, str] = {
-    DType.bool: "BOOL",
-    DType.int8: "INT8",
-    DType.int16: "INT16",
-    DType.int32: "INT32",
-    DType.int64: "INT64",
-    DType.uint8: "UINT8",
-    DType.uint16: "UINT16",
-    DType.uint32: "UINT32",
-    DType.uint64: "UINT64",
-    DType.float16: "FP16",
-    DType.float32: "FP32",
-    DType.float64: "FP64",
-    DType.string: "BYTES",
-    DType.timestamp: "BYTES",  # ISO 8601 text
-}
-_NUMPY = {datatype: np.dtype(dtype.value) for dtype, datatype in DATATYPES.items() if dtype.is_numeric}
 _OPEN = ord("[")
 _FEW_LISTS = 16
 _LARGE_BODY = 2048  # from here on pysimdjson's flat buffer beats a list of Python numbers
@@ -47,17 +32,28 @@ _integers = msgspec.json.Decoder(list[int])
 _texts = msgspec.json.Decoder(list[str])
 
 
+class TensorParameters(msgspec.Struct, gc=False):
+    binary_data_size: int | None = None
+    shared_memory_region: str | None = None
+
+
+class OutputParameters(msgspec.Struct, gc=False):
+    binary_data: bool | None = None
+    classification: int = 0
+    shared_memory_region: str | None = None
+
+
 class Tensor(msgspec.Struct, gc=False):
     name: str
     shape: list[int]
     datatype: str
     data: msgspec.Raw = msgspec.Raw()
-    parameters: dict[str, Any] | None = None
+    parameters: TensorParameters | None = None
 
 
 class Wanted(msgspec.Struct, gc=False):
     name: str
-    parameters: dict[str, Any] | None = None
+    parameters: OutputParameters | None = None
 
 
 class InferBody(msgspec.Struct, gc=False):
@@ -79,22 +75,8 @@ class DecodedBody(msgspec.Struct, gc=False):
     inputs: Inputs | None
     id: str | None
     rows: InferBody | None = None
-    wanted: tuple[str, ...] | None = None
-    key: str | None = None
-
-
-class OutputTensor(msgspec.Struct, gc=False):
-    name: str
-    datatype: str
-    shape: list[int]
-    data: list[Any]
-
-
-class InferAnswer(msgspec.Struct, omit_defaults=True, gc=False):
-    model_name: str
-    model_version: str
-    outputs: list[OutputTensor]
-    id: str | None = None
+    outputs: list[Wanted] | None = None
+    parameters: dict[str, Any] | None = None
 
 
 class TensorMetadata(msgspec.Struct):
@@ -115,74 +97,70 @@ _body = msgspec.json.Decoder(InferBody)
 _encode = msgspec.json.Encoder().encode
 
 
-def decode_body(body: bytes) -> DecodedBody:
-    """Raises MalformedInput saying where the JSON stops making sense, or every tensor that cannot be read."""
-    if len(body) >= _LARGE_BODY:
+def decode_body(body: bytes, header: int | None = None) -> DecodedBody:
+    """The first `header` bytes are JSON and raw tensors follow, in the order of those that say so; without it, all is
+    JSON. Raises MalformedInput saying where the JSON stops making sense, or every tensor that cannot be read."""
+    if header is None and len(body) >= _LARGE_BODY:
         fast = _decode_large(body)
         if fast is not None:
             return fast
     try:
-        read = _body.decode(body)
+        read = _body.decode(body if header is None else body[:header])
     except msgspec.DecodeError as error:
-        hint = " JSON has no NaN or Infinity: send null for a missing number." if _has_nan_token(body) else ""
+        sent = body[:header]
+        hint = " JSON has no NaN or Infinity: send null for a missing number." if _has_nan_token(sent) else ""
         raise MalformedInput(f"The body is not a valid request: {error}.{hint}") from None
     except UnicodeDecodeError:
         raise MalformedInput("The body is not valid UTF-8.") from None
     except RecursionError:
         raise MalformedInput("The body is nested too deeply.") from None
-    wanted = None if read.outputs is None else tuple(output.name for output in read.outputs)
-    key = None if read.parameters is None else read.parameters.get("key")
-    inputs = None if read.inputs is None else _read_tensors(read.inputs)
+    inputs = None if read.inputs is None else _read_tensors(read.inputs, body, header)
+    if inputs is None and header is not None and header != len(body):
+        raise MalformedInput("Raw tensors follow the JSON, which has no inputs that they could be.")
     rows = (
         read if inputs is None or read.dataframe_split or read.dataframe_records or read.instances else None
     )
-    return DecodedBody(inputs, read.id, rows, wanted, None if key is None else str(key))
+    return DecodedBody(inputs, read.id, rows, read.outputs, read.parameters)
 
 
-def _read_tensors(inputs: list[Tensor]) -> Inputs:
+def _read_tensors(inputs: list[Tensor], body: bytes, header: int | None) -> Inputs:
     """Each tensor as an array, or as a list where it holds text or nulls."""
     values: dict[str, Values] = {}
     problems: list[Problem] = []
+    at = len(body) if header is None else header
     for tensor in inputs:
-        if tensor.name in values:
-            problems.append(Problem("stands in inputs more than once", tensor.name))
+        name, options = tensor.name, tensor.parameters
+        size = None if options is None else options.binary_data_size
+        if name in values:
+            problems.append(Problem("stands in inputs more than once", name))
             continue
         try:
-            values[tensor.name] = _values(tensor)
+            if options is not None and options.shared_memory_region is not None:
+                raise MalformedInput("is in shared memory, which this server does not do: send its data")
+            if size is None:
+                values[name] = _values(tensor)
+                continue
+            if header is None:
+                raise MalformedInput(
+                    "has a binary_data_size, but the request has no header Inference-Header-Content-Length"
+                )
+            if tensor.data:
+                raise MalformedInput("has both data and a binary_data_size")
+            if not 0 <= size <= len(body) - at:
+                raise MalformedInput(
+                    f"binary_data_size is {size}, but {len(body) - at} bytes are left in the body"
+                )
+            begin, at = at, at + size
+            values[name] = read_raw(tensor.datatype, tensor.shape, body, begin, at)
         except MalformedInput as error:
-            problems.append(Problem(str(error), tensor.name))
+            problems.append(Problem(str(error), name))
     if problems:
         raise MalformedInput("Some inputs cannot be read.", tuple(problems))
     if not inputs:
         raise MalformedInput("inputs is empty.")
+    if at != len(body):
+        raise MalformedInput(f"{len(body) - at} bytes are left over after the last tensor.")
     return values
-
-
-def encode_answer(
-    outputs: Outputs,
-    contract: Contract,
-    model: str,
-    version: str,
-    wanted: tuple[str, ...] | None,
-    request_id: str | None,
-) -> bytes:
-    """The V2 JSON body; NaN and infinity become null, which JSON can carry."""
-    chosen = [output for output in contract.outputs if wanted is None or output.name in wanted]
-    return _encode(
-        InferAnswer(model, version, [_output(output, outputs[output.name]) for output in chosen], request_id)
-    )
-
-
-def check_wanted(wanted: tuple[str, ...] | None, contract: Contract) -> None:
-    if wanted is None:
-        return
-    known = [output.name for output in contract.outputs]
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
-        raise MalformedInput(
-            f"This model's outputs are {', '.join(known)}.",
-            tuple(Problem("is not an output", name) for name in unknown),
-        )
 
 
 def metadata(name: str, versions: list[str], platform: str, contract: Contract) -> bytes:
@@ -201,45 +179,20 @@ def _described(field: Field | Output) -> TensorMetadata:
     return TensorMetadata(field.name, DATATYPES[field.dtype], [-1, *field.shape])
 
 
-def _output(output: Output, values: Array) -> OutputTensor:
-    flat = values if values.ndim == 1 else values.reshape(-1)
-    if output.dtype is DType.timestamp:
-        data: list[Any] = [f"{moment}Z" for moment in flat.astype("datetime64[us]").astype(str)]
-    else:
-        data = flat.tolist()
-    return OutputTensor(output.name, DATATYPES[output.dtype], list(values.shape), data)
-
-
 def _has_nan_token(body: bytes) -> bool:
     return b"NaN" in body or b"Infinity" in body
 
 
 def _values(tensor: Tensor) -> Values:
     shape = tensor.shape
-    if len(shape) == 2 and shape[0] >= 0 <= shape[1]:
-        count = shape[0] * shape[1]
-    elif not shape or any(size < 0 for size in shape):
-        raise MalformedInput(f"shape {shape} is not a list of sizes from 0, rows first")
-    else:
-        count = math.prod(shape)
+    count = count_of(shape)
     data = _flat(tensor)
     if len(data) != count:
         needed = count if count < 2**63 else "far more"  # Python does not write out thousands of digits
         raise MalformedInput(f"shape {str(shape)[:60]} needs {needed} values, data has {len(data)}")
     if isinstance(data, np.ndarray):
-        return data if len(shape) == 1 else _reshaped(data, shape)
-    if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
-        return data
-    array = np.empty(count, dtype=object)
-    array[:] = data
-    return _reshaped(array, shape)
-
-
-def _reshaped(data: Array, shape: list[int]) -> Array:
-    try:
-        return data.reshape(shape)
-    except ValueError:
-        raise MalformedInput(f"shape {str(shape)[:60]} is not one an array can have") from None
+        return data if len(shape) == 1 else reshaped(data, shape)
+    return in_shape(data, shape)
 
 
 def _flat(tensor: Tensor) -> Array | list[Any]:
@@ -256,9 +209,11 @@ def _flat(tensor: Tensor) -> Array | list[Any]:
             return _texts.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         pass  # nested, or holds something else: the careful way
-    if datatype not in _NUMPY and datatype != "BYTES":
-        known = ", ".join(sorted({*_NUMPY, "BYTES"}))
-        raise MalformedInput(f"datatype {datatype!r} is not one of {known}")
+    if datatype == "BF16":
+        raise MalformedInput("BF16 has no form in JSON: send it as binary data, or as FP32")
+    if datatype not in NUMPY and datatype != "BYTES":
+        known = ", ".join(sorted({*NUMPY, "BYTES"}))
+        raise MalformedInput(f"datatype {datatype[:40]!r} is not one of {known}")
     if not raw:
         raise MalformedInput("has no data")
     try:
@@ -312,7 +267,7 @@ def _typed_list(flat: list[Any], datatype: str) -> Array | list[Any]:
 
 
 def _integer_array(values: list[int], datatype: str) -> Array | list[Any]:
-    dtype = _NUMPY.get(datatype, np.dtype(np.int64))
+    dtype = NUMPY.get(datatype, np.dtype(np.int64))
     try:
         return np.array(values, dtype=dtype)
     except OverflowError:
@@ -323,9 +278,11 @@ def _integer_array(values: list[int], datatype: str) -> Array | list[Any]:
 
 def _typed(values: Array, datatype: str) -> Array:
     """Numbers as the datatype they were declared to be: an FP32 of 0.1 is float32's 0.1."""
-    wanted = _NUMPY.get(datatype)
+    wanted = NUMPY.get(datatype)
     if wanted is None:
-        raise MalformedInput(f"datatype {datatype!r} is not one of {', '.join(sorted({*_NUMPY, 'BYTES'}))}")
+        raise MalformedInput(
+            f"datatype {datatype[:40]!r} is not one of {', '.join(sorted({*NUMPY, 'BYTES'}))}"
+        )
     if values.dtype == wanted:
         return values
     with np.errstate(over="ignore"):  # too large becomes infinite, which validation names
@@ -358,7 +315,7 @@ def _decode_large(body: bytes) -> DecodedBody | None:
                 values: Array = np.frombuffer(data.as_buffer(of_type="d"), dtype=np.float64)
             else:
                 values = np.frombuffer(data.as_buffer(of_type="i"), dtype=np.int64)
-                limits = np.iinfo(_NUMPY[datatype])
+                limits = np.iinfo(NUMPY[datatype])
                 if len(values) and not limits.min <= values.min() <= values.max() <= limits.max:
                     return None
             if len(values) != math.prod(shape):
@@ -389,7 +346,7 @@ def _opens(body: bytes, lists: int) -> bool:
 
 def _numeric_and_regular(data: Any, datatype: str, shape: Any) -> bool:
     """True for a number datatype whose data is flat, or nested exactly two deep as `shape` says."""
-    if datatype not in _NUMPY or datatype in ("BOOL", "UINT64"):
+    if datatype not in NUMPY or datatype in ("BOOL", "UINT64"):
         return False
     if not isinstance(shape, list) or not shape or not all(type(size) is int and size >= 0 for size in shape):
         return False

@@ -1,0 +1,197 @@
+"""A predict body of V2's infer path, in any of its forms, as a request, and how its answer is to be written."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from fairway.core.contract import Contract
+from fairway.core.errors import MalformedInput, Problem
+from fairway.core.request import Inputs, Request
+from fairway.inference.rows import SplitFrame, from_instances, from_records, from_split
+from fairway.serving import formats
+from fairway.serving.entrance import Headers, Heading
+from fairway.serving.v2 import DecodedBody, Wanted, decode_body
+from fairway.serving.v2_answer import PLAIN, Form
+from fairway.serving.v2_raw import DATATYPES, read_raw
+
+_HEADER_LENGTH = b"inference-header-content-length"
+_SEQUENCES = ("sequence_id", "sequence_start", "sequence_end")
+_RAW_ANSWER = Form(all_raw=True)
+
+
+def read_request(heading: Heading, contract: Contract, body: bytes, headers: Headers) -> tuple[Request, Form]:
+    """JSON: V2's `inputs` (with or without raw tensors behind), or exactly one of `dataframe_split`,
+    `dataframe_records`, `instances`; else rows in one of `formats.TYPES`.
+
+    Raises MalformedInput, ContractViolation, UnsupportedContent or NotAcceptable.
+    """
+    accept = headers.get(b"accept")
+    answer = formats.JSON if accept is None or accept == b"*/*" else formats.negotiate(accept)
+    length = headers.get(_HEADER_LENGTH)
+    kind = headers.get(b"content-type")
+    if length is None and kind != b"application/json":
+        form = formats.kind_of(kind)
+        if form != formats.JSON:
+            inputs = formats.read_rows(form, body, contract)
+            return _request(heading, inputs), PLAIN if answer == formats.JSON else Form(kind=answer)
+    size = None if length is None else _header_size(length, body)
+    if size == 0:
+        return _request(heading, _bare(body, contract)), _RAW_ANSWER
+    decoded = decode_body(body, size)
+    inputs = _one_form(decoded, contract)
+    if decoded.outputs is None and decoded.parameters is None:
+        plain = decoded.id is None and answer == formats.JSON
+        return _request(heading, inputs), PLAIN if plain else Form(decoded.id, answer)
+    wanted = None
+    raw: tuple[tuple[str, bool], ...] = ()
+    classes: tuple[tuple[str, int], ...] = ()
+    if decoded.outputs:
+        wanted = tuple(output.name for output in decoded.outputs)
+        raw, classes = _ways(decoded.outputs, contract)
+    parameters = decoded.parameters or {}
+    return (
+        _with_parameters(heading, inputs, wanted, parameters),
+        Form(decoded.id, answer, parameters.get("binary_data_output") is True, raw, classes),
+    )
+
+
+def _request(heading: Heading, inputs: Inputs) -> Request:
+    return Request(
+        model=heading.model,
+        version=heading.version,
+        inputs=inputs,
+        request_id=heading.request_id,
+        key=heading.key,
+        protocol="rest",
+        deadline=heading.deadline,
+        caller=heading.caller,
+    )
+
+
+def _with_parameters(
+    heading: Heading, inputs: Inputs, wanted: tuple[str, ...] | None, parameters: dict[str, Any]
+) -> Request:
+    """V2's parameters: `key` decides the arm of a split; Triton's `timeout` is a deadline, in microseconds. What
+    nobody here knows is passed over, as the protocol says."""
+    used = [name for name in _SEQUENCES if parameters.get(name)]
+    if used:
+        raise MalformedInput(
+            f"{used[0]} makes this part of a sequence, and no model here keeps state between requests.",
+            (Problem("is not supported", used[0]),),
+        )
+    key, timeout, deadline = parameters.get("key"), parameters.get("timeout"), heading.deadline
+    if timeout:
+        if type(timeout) is not int or timeout < 0:
+            raise MalformedInput("The parameter timeout must be a whole number of microseconds.")
+        until = time.perf_counter() + timeout / 1e6
+        deadline = until if deadline is None else min(deadline, until)
+    return Request(
+        model=heading.model,
+        version=heading.version,
+        inputs=inputs,
+        request_id=heading.request_id,
+        key=heading.key or (None if key is None else str(key)),
+        wanted=wanted,
+        protocol="rest",
+        deadline=deadline,
+        caller=heading.caller,
+    )
+
+
+def _header_size(text: bytes, body: bytes) -> int:
+    if not text.isdigit() or len(text) > 12 or int(text) > len(body):
+        raise MalformedInput(
+            f"Inference-Header-Content-Length is {text[:40].decode('latin-1')!r}; it must be how many of the body's "
+            f"{len(body)} bytes are JSON."
+        )
+    return int(text)
+
+
+def _bare(body: bytes, contract: Contract) -> Inputs:
+    """Nothing but raw bytes: the model's only input, as many rows as there are (Triton's raw binary request)."""
+    if len(contract.inputs) != 1:
+        raise MalformedInput(
+            f"Raw bytes without JSON are read for models with one input; this one has {len(contract.inputs)}."
+        )
+    field = contract.inputs[0]
+    datatype = DATATYPES[field.dtype]
+    if datatype == "BYTES":
+        rows = 1  # as Triton: one element, whose length stands before it
+    else:
+        width = max(1, math.prod(field.shape) * np.dtype(field.dtype.value).itemsize)
+        rows = len(body) // width
+    try:
+        return {field.name: read_raw(datatype, [rows, *field.shape], body, 0, len(body))}
+    except MalformedInput as error:
+        raise MalformedInput("The raw bytes cannot be read.", (Problem(str(error), field.name),)) from None
+
+
+def _ways(
+    outputs: list[Wanted], contract: Contract
+) -> tuple[tuple[tuple[str, bool], ...], tuple[tuple[str, int], ...]]:
+    """Which outputs are to be raw or not, and which as classes. Raises MalformedInput for names nobody knows."""
+    known = {output.name: output for output in contract.outputs}
+    unknown = [output.name for output in outputs if output.name not in known]
+    if unknown:
+        raise MalformedInput(
+            f"This model's outputs are {', '.join(known)}.",
+            tuple(Problem("is not an output", name[:200]) for name in unknown[:100]),
+        )
+    raw: list[tuple[str, bool]] = []
+    classes: list[tuple[str, int]] = []
+    for output in outputs:
+        options = output.parameters
+        if options is None:
+            continue
+        if options.shared_memory_region is not None:
+            raise MalformedInput("Answers are not written to shared memory here.")
+        if options.binary_data is not None:
+            raw.append((output.name, options.binary_data))
+        if options.classification:
+            if options.classification < 0 or not known[output.name].dtype.is_numeric:
+                raise MalformedInput(
+                    f"{output.name!r} cannot be answered as {options.classification} classes: it must hold numbers."
+                )
+            classes.append((output.name, options.classification))
+    return tuple(raw), tuple(classes)
+
+
+def _one_form(body: DecodedBody, contract: Contract) -> Inputs:
+    """The inputs of a body, which must come in exactly one form."""
+    sent = body.rows
+    if sent is None:
+        assert body.inputs is not None
+        return body.inputs
+    rows = {
+        "dataframe_split": sent.dataframe_split,
+        "dataframe_records": sent.dataframe_records,
+        "instances": sent.instances,
+    }
+    given = [name for name, value in rows.items() if bytes(value) not in (b"", b"null")]
+    if sent.inputs is not None:
+        given.insert(0, "inputs")
+    if len(given) != 1:
+        found = f"{' and '.join(given)} at once" if given else "none of them"
+        raise MalformedInput(f"The body needs exactly one of inputs, {', '.join(rows)}; it has {found}.")
+    try:
+        if given == ["dataframe_split"]:
+            return from_split(msgspec.json.decode(sent.dataframe_split, type=SplitFrame))
+        if given == ["dataframe_records"]:
+            return from_records(
+                msgspec.json.decode(sent.dataframe_records, type=list[dict[str, object]]), contract
+            )
+        if given == ["instances"]:
+            return from_instances(msgspec.json.decode(sent.instances, type=list[object]), contract)
+    except msgspec.DecodeError as error:
+        raise MalformedInput(f"{given[0]} cannot be read: {error}.") from None
+    except UnicodeDecodeError:
+        raise MalformedInput(f"{given[0]} is not valid UTF-8.") from None
+    except RecursionError:
+        raise MalformedInput(f"{given[0]} is nested too deeply.") from None
+    assert body.inputs is not None
+    return body.inputs
