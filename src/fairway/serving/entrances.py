@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from fairway.serving import open_inference, operations, tensorflow_models, tensorflow_serving
+from fairway.serving import (
+    invocations,
+    mlflow,
+    open_inference,
+    operations,
+    tensorflow_models,
+    tensorflow_serving,
+)
 from fairway.serving.entrance import Entry
 
 ENTRIES: tuple[Entry, ...] = (
     *open_inference.ENTRIES,
     *tensorflow_serving.ENTRIES,
     *tensorflow_models.ENTRIES,
+    *invocations.ENTRIES,
+    *mlflow.ENTRIES,
     *operations.ENTRIES,
 )
