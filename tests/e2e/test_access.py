@@ -76,6 +76,34 @@ def test_scopes_and_models(running: Server, keys: dict[str, str]) -> None:
     assert running.ask("GET", "/v2/models/line")[0] == 401
 
 
+def test_nobody_learns_which_models_there_are_who_may_not_know(running: Server, keys: dict[str, str]) -> None:
+    paths = [
+        "/invocations",
+        "/v2/models/nowhere/infer",
+        "/v1/models/nowhere:predict",
+        "/v2/models/shop/infer",
+    ]
+    for path in paths:
+        status, _, body = running.ask("POST", path, b"{}", content_type="application/json")
+        assert status == 401
+        assert b"line" not in body
+    for path in paths:
+        status, _, body = running.ask(
+            "POST", path, b"{}", content_type="application/json", x_api_key=keys["line"]
+        )
+        assert status in (403, 404)
+        assert b"the model 'shop'" in body or b"shop" not in body
+    named = running.ask(
+        "POST",
+        "/invocations",
+        b"{}",
+        x_api_key=keys["line"],
+        x_fairway_model="shop",
+        content_type="application/json",
+    )
+    assert named[0] == 403
+
+
 def test_a_key_that_expires_while_the_server_runs_is_refused(running: Server, keys: dict[str, str]) -> None:
     deadline = time.monotonic() + 20
     while code_of(running.post(ROWS, LINE, x_api_key=keys["short"])) != (401, "unauthenticated"):

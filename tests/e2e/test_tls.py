@@ -44,8 +44,9 @@ def connect(
     return http.client.HTTPSConnection(running.address, timeout=30, context=context)
 
 
-def ask(connection: http.client.HTTPConnection) -> int:
-    connection.request("POST", "/v2/models/line/infer", ROWS, {"content-type": "application/json"})
+def ask(connection: http.client.HTTPConnection, path: str = "/v2/models/line/infer", **headers: str) -> int:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request("POST", path, ROWS, {"content-type": "application/json", **named})
     answer = connection.getresponse()
     body = json.loads(answer.read())
     assert answer.status != 200 or body["outputs"][0]["shape"][0] == 2
@@ -174,6 +175,28 @@ def test_only_clients_with_a_certificate_are_let_in(home: Path, tmp_path: Path, 
             turned_away(connect(running, authority, stranger))
         turned_away(http.client.HTTPConnection(running.address, timeout=30))  # no TLS at all
         assert running.process.poll() is None
+
+
+def test_a_client_certificate_stands_for_a_key(home_copy: Path, tmp_path: Path, authority: Authority) -> None:
+    clients = new_authority(tmp_path, "clients")
+    with open_home(home_copy) as place:
+        create_key(place, "billing", scopes=("infer",), models=("line",), why="test")
+        _, secret = create_key(place, "scraper", scopes=("metrics",), why="test")
+    more = [*options(authority.issue(tmp_path, "server")), "--tls-client-ca", str(clients.file)]
+    with serving(home_copy, *more, environ={"FAIRWAY_TLS_CLIENT_NAMES": "key"}) as running:
+
+        def statuses(name: str, *paths: str, **headers: str) -> list[int]:
+            files = tmp_path / f"{name}.crt", tmp_path / f"{name}.key"
+            if not files[0].exists():
+                clients.issue(tmp_path, name, client=True)
+            with closing(connect(running, authority, files)) as connection:
+                return [ask(connection, path, **headers) for path in paths]
+
+        line, shop, unnamed = "/v2/models/line/infer", "/v2/models/shop/infer", "/invocations"
+        assert statuses("billing", line, line, shop, line) == [200, 200, 403, 200]
+        assert statuses("nobody", line, unnamed) == [401, 401]
+        assert statuses("billing", line, X_API_Key=secret) == [403]  # a secret that is sent counts
+        assert statuses("billing", line, X_API_Key="fw_wrong") == [401]
 
 
 def test_files_that_are_no_good_are_told_before_anything_listens(

@@ -21,6 +21,7 @@ import msgspec
 from fairway.core.errors import (
     DeadlineExceeded,
     FairwayError,
+    ModelNotFound,
     Overloaded,
     PayloadTooLarge,
     RateLimited,
@@ -137,6 +138,22 @@ class DataApp:
         finally:
             self.key_limits.leave(caller)
 
+    def _heading(
+        self, target: Target, request_id: str, headers: dict[bytes, bytes], client: str | None
+    ) -> Heading:
+        """What path and headers say. Where they name no model, whoever may not know them all is not told which there are."""
+        if target.model is not None:
+            return heading_from(target, headers, request_id, self.plane.table)
+        caller = self.access.check(presented(headers), "infer", None, time.time(), client)
+        try:
+            return heading_from(target, headers, request_id, self.plane.table)
+        except ModelNotFound:
+            if caller.models is None:
+                raise
+            raise ModelNotFound(
+                "the path names no model.", hint="Name one in the header X-Fairway-Model."
+            ) from None
+
     async def _predict(
         self,
         target: Target,
@@ -148,7 +165,7 @@ class DataApp:
         codec = target.codec
         model = target.model or ""
         try:
-            heading = heading_from(target, headers, request_id, self.plane.table)
+            heading = self._heading(target, request_id, headers, client)
             model = heading.model
             with self._admitted("infer", headers, model, client) as caller:
                 body = await self._body(headers, receive)
