@@ -108,8 +108,15 @@ class Server:
         return status, told, json.loads(content)
 
     def workers(self) -> list[int]:
+        return self._children("fairway.serving.worker")
+
+    def watchers(self) -> list[int]:
+        """The process that watches the registry, once it has been started."""
+        return self._children("fairway.serving.watcher")
+
+    def _children(self, module: str) -> list[int]:
         listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(pid) for pid in listed.split()]
+        return [int(pid) for pid in listed.split() if module in _command(int(pid))]
 
     def metric(self, name: str) -> float:
         """The sum of a counter over its labels."""
@@ -178,6 +185,13 @@ def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def alive(pid: int) -> bool:

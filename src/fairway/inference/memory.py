@@ -7,9 +7,11 @@ import gc
 import os
 import sys
 import threading
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 _STATM = Path("/proc/self/statm")
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -23,11 +25,18 @@ def resident_bytes() -> int:
         return 0
 
 
-def give_back() -> None:
+def give_back(gone: Iterable[ref[Any]] = ()) -> None:
     """Collects what refers to itself, and hands free pages back to the system: glibc keeps them otherwise.
 
-    Made for a background thread: the collection looks only at what was made since the last `gc.freeze`."""
+    The collection looks only at what was made since the last `gc.freeze`, which takes a few milliseconds; at
+    everything only when something of `gone` is still there, because it refers to itself and was frozen."""
     gc.collect()
+    if any(reference() is not None for reference in gone):
+        frozen = gc.get_freeze_count() > 0
+        gc.unfreeze()
+        gc.collect()
+        if frozen:
+            gc.freeze()
     trim = _trim()
     if trim is not None:
         trim(0)  # ctypes lets other threads run meanwhile

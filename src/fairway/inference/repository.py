@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
@@ -28,6 +29,36 @@ class VersionState(msgspec.Struct, frozen=True, kw_only=True):
     """Memory it was seen to take; 0 while not loaded."""
     source: str = ""
     """The folder that `load` was given, for protocols that tell it; empty for what the registry holds."""
+
+
+class RegistryState(StrEnum):
+    ok = "ok"
+    away = "away"
+    """It cannot be read, or is not the one that was: serving goes on with what was live before."""
+
+
+class RegistryHealth(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whether the registry can be seen, and since when that is so."""
+
+    state: RegistryState
+    since: datetime
+    reason: str = ""
+
+
+class ModelHealth(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The version with most of the traffic. `reason`: what the registry has now could not be loaded."""
+
+    state: State
+    version: int
+    reason: str = ""
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """What readiness tells. `registry` is None while nobody watches one."""
+
+    ready: bool
+    registry: RegistryHealth | None = None
+    models: dict[str, ModelHealth] = {}
 
 
 class Repository(Protocol):

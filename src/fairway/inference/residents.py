@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from weakref import finalize
+from weakref import finalize, ref
 
 import msgspec
 
@@ -109,6 +109,8 @@ class Residents:
         self.table = Table((), settings.serving.default_model)
         self.publish: Callable[[Table], None] = lambda table: None
         """Called with every new table."""
+        self.changes = 0
+        """Counts up with everything that `states` would tell."""
         self._counters = counters
         self._settings = settings
         self._budget = settings.serving.memory_bytes
@@ -258,6 +260,13 @@ class Residents:
                 if key.model == renewed.name:
                     renewed.loaded.pop(key.version)
 
+    def fall_back(self, served: ServedModel, failed: ServedModel, why: str) -> None:
+        """Serves a model as it was before `failed`, which this process could not load. Errors: as `open`."""
+        self._renew(served, now=False, turn=nullcontext)
+        with self._lock:
+            self._models[served.route.model].refused = (failed, why)
+            self.changes += 1
+
     # On demand
 
     @property
@@ -322,6 +331,7 @@ class Residents:
             except FairwayError as error:
                 with self._lock:
                     current.failures[key] = Failure(_plain(error), time.monotonic())
+                    self.changes += 1
                 raise
             with self._lock:
                 if self._models.get(name) is not current:
@@ -379,18 +389,18 @@ class Residents:
 
     def tidy(self) -> int:
         """Unloads versions that nobody uses any more, and gives their memory back. Returns how many."""
-        count = 0
+        gone: list[ref[Engine]] = []
         while not self._drained.empty():
             engine = self._drained.get()
             try:
                 engine.unload()
             except Exception:
                 logger.exception("a version could not be unloaded")
+            gone.append(ref(engine))
             del engine
-            count += 1
-        if count:
-            give_back()
-        return count
+        if gone:
+            give_back(gone)
+        return len(gone)
 
     def close(self) -> None:
         """Loads nothing any more."""
@@ -404,6 +414,7 @@ class Residents:
         directory = Path(version.directory)
         with self._one_at_a_time:
             self._loading.add(key)
+            self.changes += 1
             try:
                 import_engine(directory)  # or the library's own memory would count as its first model's
                 before = resident_bytes()
@@ -512,6 +523,7 @@ class Residents:
         lives = [model.live for model in self._models.values() if model.live is not None]
         self.table = Table(lives, self._settings.serving.default_model, absent)
         self.publish(self.table)
+        self.changes += 1
 
     def _live(self, model: _Model) -> LiveModel:
         main, known = model.by_number[model.main], model.known

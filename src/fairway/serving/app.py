@@ -31,7 +31,7 @@ from fairway.core.settings import Settings
 from fairway.inference.live import LiveModel, LiveVersion
 from fairway.inference.microbatch import Waiting
 from fairway.inference.plane import Plane, Work, now
-from fairway.inference.repository import Repository
+from fairway.inference.repository import Health, Repository
 from fairway.inference.stats import STAGES
 from fairway.security.access import Access, presented
 from fairway.serving.answers import heading_from, request_id_from
@@ -85,6 +85,7 @@ class DataApp:
         self.key_limits = limits or Limits()
         self.ready = True
         self.repository: Repository | None = None
+        self.health: Callable[[], Health] = lambda: Health(ready=self.ready)
         self._pool = ThreadPoolExecutor(settings.serving.threads, thread_name_prefix="fairway-work")
         self._queue = settings.serving.queue
         self._waiting = 0

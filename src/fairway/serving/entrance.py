@@ -21,7 +21,7 @@ from fairway.core.request import Request
 from fairway.core.settings import Settings
 from fairway.inference.live import LiveVersion
 from fairway.inference.plane import Plane
-from fairway.inference.repository import Repository
+from fairway.inference.repository import Health, Repository
 from fairway.serving.errors import MethodNotAllowed, error_answer
 
 Headers = Mapping[bytes, bytes]
@@ -114,6 +114,8 @@ class Service(Protocol):
     counters_directory: Path | None
     repository: Repository | None
     """None where nothing can be loaded while serving."""
+    health: Callable[[], Health]
+    """What readiness tells."""
 
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Runs something that takes long outside the event loop. Raises Overloaded when too much waits."""

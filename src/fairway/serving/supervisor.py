@@ -1,4 +1,5 @@
-"""The parent of the serving processes: opens the sockets, starts the workers, restarts the dead, stops them all.
+"""The parent of the serving processes: opens the sockets, starts the workers and the watcher of the registry, restarts
+the dead, stops them all.
 
 It holds the listening sockets itself, one a worker (SO_REUSEPORT), so connections that wait on a dead worker's
 socket are taken up by its successor. It imports no model, no numpy and no database.
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -26,6 +28,7 @@ import msgspec
 from fairway.core.errors import FairwayError, InsecureBinding, Unavailable
 from fairway.core.settings import Settings
 from fairway.registry.snapshot import ServingSnapshot
+from fairway.serving.folder import ServerFolder
 
 logger = logging.getLogger("fairway.supervisor")
 
@@ -34,6 +37,9 @@ _START_SECONDS = 120.0
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 _STEADY_SECONDS = 10.0
+_GRACE_SECONDS = 5.0
+"""What a worker has beyond `drain_seconds` to write its log and end."""
+_HURRY_SECONDS = 2.0
 
 
 class WorkerFailed(FairwayError):
@@ -79,6 +85,8 @@ class Supervisor:
         self._snapshot = snapshot
         self._on_ready = on_ready
         self._stopping = False
+        self._hurry = False
+        self._running = False
         self._folder = Path(tempfile.mkdtemp(prefix="fairway-"))
         self._lifeline_read, self._lifeline_write = os.pipe()
 
@@ -88,7 +96,10 @@ class Supervisor:
         before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)}
         try:
             sockets = _listen(serving.host, serving.port, serving.workers)
-            slots = [_Slot(self, i, listening) for i, listening in enumerate(sockets)]
+            ServerFolder(self._folder).write_snapshot(self._snapshot)
+            slots: list[_Slot] = [
+                _Slot(f"worker {i}", partial(self.spawn, i, listening)) for i, listening in enumerate(sockets)
+            ]
             for name in before:
                 signal.signal(name, self._stop)
             try:
@@ -96,7 +107,10 @@ class Supervisor:
                     slot.start()
                 self._await_ready(slots)
                 if not self._stopping:
+                    self._running = True
                     self._on_ready(sockets[0].getsockname()[1])
+                    slots.append(_Slot("the watcher of the registry", self.spawn_watcher))
+                    slots[-1].start()
                 while not self._stopping:
                     for slot in slots:
                         slot.tend()
@@ -113,6 +127,7 @@ class Supervisor:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self._hurry = self._stopping
         self._stopping = True
 
     def _await_ready(self, slots: list[_Slot]) -> None:
@@ -123,20 +138,29 @@ class Supervisor:
                     raise WorkerFailed(f"a worker was not ready within {_START_SECONDS:.0f} s.")
 
     def _end(self, slots: list[_Slot]) -> None:
-        """SIGTERM to all, then SIGKILL to those that did not drain in time."""
-        deadline = time.monotonic() + self._settings.serving.drain_seconds + 5
+        """SIGTERM to all, a second one when somebody is in a hurry, and SIGKILL to those that did not stop in time."""
+        deadline = time.monotonic() + self._settings.serving.drain_seconds + _GRACE_SECONDS
         for slot in slots:
             slot.terminate()
+        hurried = False
+        while any(slot.runs() for slot in slots) and time.monotonic() < deadline:
+            if self._hurry and not hurried:
+                hurried = True
+                deadline = min(deadline, time.monotonic() + _HURRY_SECONDS)
+                for slot in slots:
+                    slot.terminate()
+            time.sleep(_POLL_SECONDS)
         for slot in slots:
-            slot.wait(max(0.0, deadline - time.monotonic()))
+            slot.end()
 
     def spawn(self, number: int, listening: socket.socket) -> tuple[subprocess.Popen[bytes], int]:
         """Starts a worker; returns the process and the pipe it reports on."""
         report_read, report_write = os.pipe()
         plan = {
             "settings": self._settings,
-            "snapshot": self._snapshot,
-            "counters": str(self._folder / "counters"),
+            "folder": str(self._folder),
+            "number": number,
+            "first": not self._running,
             "listen": listening.fileno(),
             "report": report_write,
             "lifeline": self._lifeline_read,
@@ -156,14 +180,28 @@ class Supervisor:
         os.close(report_write)
         return process, report_read
 
+    def spawn_watcher(self) -> tuple[subprocess.Popen[bytes], int]:
+        """Starts the process that watches the registry. It reports into the folder, not on a pipe."""
+        plan = {"settings": self._settings, "folder": str(self._folder), "lifeline": self._lifeline_read}
+        path = self._folder / "watcher.json"
+        path.write_bytes(msgspec.json.encode(plan))
+        path.chmod(0o600)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fairway.serving.watcher", str(path)],
+            pass_fds=(self._lifeline_read,),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        return process, -1
+
 
 class _Slot:
-    """A place for one worker: its socket, its current process, and how long to wait before the next one."""
+    """A place for one process: what starts it, the current one, and how long to wait before the next one."""
 
-    def __init__(self, supervisor: Supervisor, number: int, listening: socket.socket) -> None:
-        self._supervisor = supervisor
-        self._number = number
-        self._listening = listening
+    def __init__(self, name: str, spawn: Callable[[], tuple[subprocess.Popen[bytes], int]]) -> None:
+        """`spawn` gives the process and the pipe it reports on, -1 for none."""
+        self._name = name
+        self._spawn = spawn
         self._process: subprocess.Popen[bytes] | None = None
         self._report = -1
         self._started = 0.0
@@ -171,7 +209,7 @@ class _Slot:
         self._start_at: float | None = None
 
     def start(self) -> None:
-        self._process, self._report = self._supervisor.spawn(self._number, self._listening)
+        self._process, self._report = self._spawn()
         self._started = time.monotonic()
         self._start_at = None
 
@@ -205,8 +243,8 @@ class _Slot:
             0.0 if steady else min(max(self._pause * 2, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
         )
         logger.warning(
-            "worker %d ended with %s; starting another in %.1f s%s",
-            self._number,
+            "%s ended with %s; starting another in %.1f s%s",
+            self._name,
             self._process.returncode,
             self._pause,
             self._last_words(),
@@ -223,14 +261,14 @@ class _Slot:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
 
-    def wait(self, seconds: float) -> None:
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def end(self) -> None:
+        """Kills the process if it has not stopped."""
         self._close_report()
-        if self._process is None:
-            return
-        try:
-            self._process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            logger.warning("worker %d did not stop in time and is killed", self._number)
+        if self._process is not None and self.runs():
+            logger.warning("%s did not stop in time and is killed", self._name)
             self._process.kill()
             self._process.wait()
 

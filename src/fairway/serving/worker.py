@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -21,13 +23,17 @@ import uvicorn
 
 from fairway.core.errors import FairwayError
 from fairway.core.settings import Settings
-from fairway.inference.opening import open_plane
+from fairway.inference.opening import connect
 from fairway.inference.plane import Plane
+from fairway.inference.residents import Residents
 from fairway.registry.snapshot import ServingSnapshot
 from fairway.security.access import Access
 from fairway.security.tls import Tls, open_tls
 from fairway.serving.app import DataApp
+from fairway.serving.folder import ServerFolder
 from fairway.serving.protocol import protocol_for
+from fairway.serving.reload import Reload
+from fairway.serving.repository import ServerRepository
 from fairway.stores.counters import Counters
 from fairway.stores.limits import Limits
 
@@ -35,12 +41,14 @@ logger = logging.getLogger("fairway.serving")
 
 
 class WorkerPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What the supervisor tells a worker. `listen` and `report` are inherited file descriptors; the worker writes
-    one line to `report`: `ready`, or what went wrong. `lifeline` closes when the supervisor dies."""
+    """What the supervisor tells worker `number`. `folder` is the server's, with the snapshot. `first`: it takes
+    nobody's place, so what cannot be loaded ends it. `listen` and `report` are inherited file descriptors; the worker
+    writes one line to `report`: `ready`, or what went wrong. `lifeline` closes when the supervisor dies."""
 
     settings: Settings
-    snapshot: ServingSnapshot
-    counters: str
+    folder: str
+    number: int
+    first: bool
     listen: int
     report: int
     lifeline: int
@@ -49,34 +57,41 @@ class WorkerPlan(msgspec.Struct, frozen=True, kw_only=True):
 def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=WorkerPlan)
+    folder = ServerFolder(Path(plan.folder))
     try:
         tls = open_tls(plan.settings.tls)
-        counters = Counters(Path(plan.counters))
-        plane = open_plane(plan.snapshot.models, counters, plan.settings)
+        counters = Counters(folder.counters)
+        residents = Residents(counters, plan.settings)
+        reload = Reload(folder, plan.number, residents, counters)
+        reload.open(first=plan.first)
+        plane = connect(residents, counters, plan.settings)
     except FairwayError as error:
         os.write(plan.report, f"{error.code}: {error}\n".encode())
         return 1
     sys.setswitchinterval(0.0005)  # the log's thread must hand the interpreter back within a request's time
     gc.collect()
-    gc.freeze()  # models live as long as the process: no collection need look at them again
+    gc.freeze()  # what is here now mostly stays: no collection need look at it again
     gc.set_threshold(50_000, 20, 20)
     np.seterr(all="ignore")
     try:
-        _serve(plan, plane, tls)
+        _serve(plan, plane, tls, reload)
     finally:
         plane.close()
     return 0
 
 
-def _serve(plan: WorkerPlan, plane: Plane, tls: Tls | None) -> None:
+def _serve(plan: WorkerPlan, plane: Plane, tls: Tls | None, reload: Reload) -> None:
     settings = plan.settings
-    app = DataApp(
-        plane,
-        settings,
-        Path(plan.counters),
-        access=Access(plan.snapshot.keys, open_admin=settings.access.open_admin),
-        limits=Limits(Path(plan.counters).with_name("limits")),
-    )
+    folder = ServerFolder(Path(plan.folder))
+    app = DataApp(plane, settings, folder.counters, limits=Limits(folder.path / "limits"))
+
+    def take(snapshot: ServingSnapshot) -> None:
+        app.access = Access(snapshot.keys, open_admin=settings.access.open_admin)
+
+    take(reload.snapshot)
+    reload.on_snapshot = take
+    app.health = lambda: reload.health(ready=app.ready, reasons=not app.safe)
+    app.repository = ServerRepository(folder, settings.serving.workers, settings.serving.load_seconds)
     if tls is not None and settings.tls.client_names:
         app.client_name = tls.client_name
     config = uvicorn.Config(
@@ -96,38 +111,56 @@ def _serve(plan: WorkerPlan, plane: Plane, tls: Tls | None) -> None:
         config.load()
         config.ssl = tls.context
     with socket.socket(fileno=plan.listen) as listening:
-        _Server(config, app, plan, tls).run(sockets=[listening])
+        _Server(config, app, plan, tls, reload).run(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server, which reports when it listens and stops when the supervisor is gone."""
 
-    def __init__(self, config: uvicorn.Config, app: DataApp, plan: WorkerPlan, tls: Tls | None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: DataApp, plan: WorkerPlan, tls: Tls | None, reload: Reload
+    ) -> None:
         super().__init__(config)
         self._tls = tls
         self._app = app
         self._plan = plan
+        self._reload = reload
+        self._leave_at = math.inf
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         asyncio.get_running_loop().add_reader(self._plan.lifeline, self._orphaned)
         if self._tls is not None:
             watch_files(self._tls, self._plan.settings.tls.poll_seconds)
+        self._reload.start()
         os.write(self._plan.report, b"ready\n")
         os.close(self._plan.report)
 
+    async def on_tick(self, counter: int) -> bool:
+        self.should_exit = self.should_exit or time.monotonic() >= self._leave_at
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """In this order: not ready, nothing new is loaded, no new connections, what was begun is finished. The log is
+        written after that, by who runs this server."""
         self._app.ready = False
+        self._reload.stop()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drains and stops. uvicorn's own would raise the signal once more at the end, which would kill this process
-        before it has written its log."""
-        self.should_exit = True
+        """Drains and stops; a second time, at once. uvicorn's own would raise the signal once more at the end, which
+        would kill this process before it has written its log."""
+        self._leave(again=not self._app.ready)
+
+    def _leave(self, *, again: bool) -> None:
+        self._app.ready = False
+        if again:
+            self.should_exit = self.force_exit = True
+        self._leave_at = time.monotonic() + self._plan.settings.serving.unready_seconds
 
     def _orphaned(self) -> None:
         asyncio.get_running_loop().remove_reader(self._plan.lifeline)
-        self.should_exit = True
+        self._leave(again=False)
 
 
 def watch_files(tls: Tls, poll_seconds: float) -> None:

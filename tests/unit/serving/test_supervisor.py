@@ -106,7 +106,7 @@ def test_a_worker_that_keeps_dying_is_started_after_ever_longer_pauses(
 
     supervising = Spawning(settings(tmp_path), snapshot(tmp_path), lambda port: None)
     with socket.socket() as listening:
-        slot = supervisor._Slot(supervising, 0, listening)
+        slot = supervisor._Slot("worker 0", lambda: supervising.spawn(0, listening))
         slot.start()
         while len(starts) < 9:
             slot.tend()
@@ -126,7 +126,7 @@ def test_a_worker_that_keeps_dying_is_started_after_ever_longer_pauses(
 
 def test_what_a_worker_is_told_is_json(tmp_path: Path) -> None:
     plan = WorkerPlan(
-        settings=settings(tmp_path), snapshot=snapshot(tmp_path), counters="c", listen=3, report=4, lifeline=5
+        settings=settings(tmp_path), folder="f", number=1, first=True, listen=3, report=4, lifeline=5
     )
     assert msgspec.json.decode(msgspec.json.encode(plan), type=WorkerPlan) == plan
 

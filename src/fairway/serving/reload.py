@@ -1,0 +1,224 @@
+"""How a worker follows what the server's folder says, in a thread of its own beside those that serve.
+
+It looks several times a second. Keys take effect at once; models as each is loaded, checked and warm, while the one
+before serves. What a worker has loaded it writes back, for the others to tell.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fairway.core.errors import FairwayError
+from fairway.inference.memory import step_back
+from fairway.inference.repository import Health, ModelHealth, RegistryState, State
+from fairway.inference.residents import NICE, Residents
+from fairway.registry.snapshot import ServedModel, ServingSnapshot
+from fairway.serving.folder import STALE_SECONDS, Desired, ServerFolder, Trouble, Watched, WorkerReport
+from fairway.stores.counters import Counters
+
+logger = logging.getLogger("fairway.serving")
+
+_LOOK_SECONDS = 0.06
+
+
+def to_serve(snapshot: ServingSnapshot, desired: Desired) -> tuple[list[ServedModel], dict[str, ServedModel]]:
+    """The models to serve, and those of the registry that were unloaded by request."""
+    models = {model.route.model: model for model in snapshot.models}
+    unloaded: dict[str, ServedModel] = {}
+    for name, wish in desired.models.items():
+        if wish.loaded and wish.served is not None:
+            models[name] = wish.served
+        elif not wish.loaded and name in models:
+            unloaded[name] = models.pop(name)
+    return list(models.values()), unloaded
+
+
+class Reload:
+    """Follows the folder for worker `number`. `on_snapshot` is told of every snapshot before its models are loaded."""
+
+    def __init__(
+        self,
+        folder: ServerFolder,
+        number: int,
+        residents: Residents,
+        counters: Counters,
+        on_snapshot: Callable[[ServingSnapshot], None] = lambda snapshot: None,
+    ) -> None:
+        snapshot = folder.snapshot()
+        assert snapshot is not None, "the supervisor writes the first snapshot"
+        self.on_snapshot = on_snapshot
+        self._folder = folder
+        self._number = number
+        self._residents = residents
+        self._counters = counters
+        self._snapshot = snapshot
+        self._desired = folder.desired()
+        self._watched: Watched | None = None
+        self._errors: dict[str, Trouble] = {}
+        self._generation = 0
+        self._files: dict[Path, object] = {path: _mark(path) for path in self._paths()}
+        self._see_again = 0.0
+        self._reported = -1
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+
+    def _paths(self) -> tuple[Path, ...]:
+        return (self._folder.snapshot_file, self._folder.desired_file, self._folder.watched_file)
+
+    @property
+    def snapshot(self) -> ServingSnapshot:
+        return self._snapshot
+
+    def open(self, *, first: bool) -> None:
+        """Loads what is to be there from the start. The `first` workers of a server raise what fails; one that takes
+        the place of another serves what it can, as it was served before where that is needed."""
+        models, _unloaded = to_serve(self._snapshot, self._desired)
+        if first:
+            self._residents.open(models)
+            self._folder.note_good(self._residents.serving())
+        else:
+            good = self._folder.good()
+            self._follow(())
+            for model in models:
+                name = model.route.model
+                why = self._residents.refusals().get(name)
+                if why is not None and good.get(name, model) != model:
+                    try:
+                        self._residents.fall_back(good[name], model, why)
+                    except FairwayError as error:
+                        logger.error("%s cannot be served as it was either: %s", name, error)
+        self._settle()
+        self._report()
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="fairway-reload", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Follows nothing any more. A load under way is not waited for."""
+        self._stopping.set()
+        self._residents.close()
+
+    def health(self, *, ready: bool, reasons: bool = True) -> Health:
+        """What readiness tells; without `reasons`, not why something failed."""
+        watched = self._watched
+        refused = self._residents.refusals()
+        if watched is not None:
+            refused |= {name: why for name, why in watched.failures.items() if name not in refused}
+        states = {(state.model, state.version): state for state in self._residents.states()}
+        models: dict[str, ModelHealth] = {}
+        for live in self._residents.table:
+            name, version = live.route.model, live.primary.version
+            state = states.get((name, version))
+            models[name] = ModelHealth(
+                state=State.ready if state is None else state.state,
+                version=version,
+                reason=refused.get(name, "" if state is None else state.reason) if reasons else "",
+            )
+        for (name, version), state in states.items():
+            if name not in models:
+                models[name] = ModelHealth(
+                    state=state.state, version=version, reason=state.reason if reasons else ""
+                )
+        return Health(ready=ready, registry=None if watched is None else watched.health, models=models)
+
+    def look(self) -> None:
+        """One look: follows what has changed, tidies up, reports."""
+        changed = {path for path in self._paths() if self._has_changed(path)}
+        if self._folder.watched_file in changed or time.monotonic() > self._see_again:
+            self._see_registry()
+        if self._folder.snapshot_file in changed:
+            snapshot = self._folder.snapshot()
+            if snapshot is not None:
+                self.on_snapshot(snapshot)
+                self._snapshot = snapshot
+        now: list[str] = []
+        if self._folder.desired_file in changed:
+            self._desired = self._folder.desired()
+            now = [
+                name
+                for name, wish in self._desired.models.items()
+                if wish.loaded and wish.generation > self._generation
+            ]
+        if changed - {self._folder.watched_file}:
+            self._follow(now)
+        self._residents.tidy()
+        if self._settle() or self._residents.changes != self._reported:
+            self._report()
+
+    def _run(self) -> None:
+        step_back(NICE)
+        while not self._stopping.wait(_LOOK_SECONDS):
+            try:
+                self.look()
+            except Exception:
+                logger.exception("following the registry failed; trying again")
+
+    def _follow(self, now: list[str] | tuple[str, ...]) -> None:
+        models, unloaded = to_serve(self._snapshot, self._desired)
+        asked = set(self._desired.from_registry())
+        failed = self._residents.follow(
+            models,
+            unloaded=unloaded,
+            now={*now, *(asked - self._known())},
+            turn=self._folder.turn,
+        )
+        self._errors = {name: Trouble(error.code, str(error)) for name, error in failed.items()}
+        self._folder.note_good(self._residents.serving())
+
+    def _known(self) -> set[str]:
+        return {live.route.model for live in self._residents.table}
+
+    def _settle(self) -> bool:
+        """Whether requests up to a later one are done now. One for a model that the registry has yet to give is not."""
+        listed = {model.route.model for model in self._snapshot.models}
+        waiting = [name for name in self._desired.from_registry() if name not in listed]
+        done = self._desired.generation
+        if waiting and (self._watched is None or self._watched.generation < done):
+            return False
+        for name in waiting:
+            assert self._watched is not None
+            if name in self._watched.failures:
+                self._errors[name] = Trouble("registry_unavailable", self._watched.failures[name])
+            else:
+                self._errors[name] = Trouble("model_not_found", f"The registry has no model {name!r}.")
+        newer = done != self._generation
+        self._generation = done
+        return newer
+
+    def _report(self) -> None:
+        self._reported = self._residents.changes
+        report = WorkerReport(
+            pid=os.getpid(),
+            generation=self._generation,
+            versions=tuple(self._residents.states()),
+            errors=self._errors,
+        )
+        self._folder.write_report(self._number, report)
+
+    def _see_registry(self) -> None:
+        """What the watcher says, and now and again whether there still is one."""
+        self._see_again = time.monotonic() + STALE_SECONDS / 5
+        self._watched = self._folder.watched()
+        up = self._watched is not None and self._watched.health.state is RegistryState.ok
+        self._counters.values[self._counters.slot("fairway_registry_up")] = float(up)
+
+    def _has_changed(self, path: Path) -> bool:
+        mark = _mark(path)
+        changed = self._files[path] != mark
+        self._files[path] = mark
+        return changed
+
+
+def _mark(path: Path) -> object:
+    """Changes with every whole new file, and with a sign of life."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
