@@ -20,7 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -195,17 +195,16 @@ def open_tracer(telemetry: TelemetrySettings) -> Tracer | None:
         raise SettingsError(
             f"telemetry.otlp_endpoint {telemetry.otlp_endpoint!r} is not an address such as http://127.0.0.1:4318."
         )
-    for name in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
-        if not _installed(name):
-            raise MissingExtra(
-                "telemetry.otlp_endpoint is set, but OpenTelemetry is not installed.",
-                hint="Install it: pip install 'fairway[otel]'",
-            )
+    if not _installed("opentelemetry.proto"):
+        raise MissingExtra(
+            "telemetry.otlp_endpoint is set, but OpenTelemetry's messages are not installed.",
+            hint="Install them: pip install 'fairway[otel]'",
+        )
     return Tracer(telemetry.trace_rate, telemetry.trace_queue, lambda: open_exporter(telemetry))
 
 
 def open_exporter(telemetry: TelemetrySettings) -> Exporter:
-    # Half a second of imports, in the exporting thread: a server is ready before.
+    # Imports protobuf, in the exporting thread: a server is ready before.
     from fairway.serving.otlp import OtlpExporter
 
     return OtlpExporter(telemetry)
@@ -214,7 +213,7 @@ def open_exporter(telemetry: TelemetrySettings) -> Exporter:
 def _installed(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # its parent is not there
+    except ModuleNotFoundError:  # not even its parent
         return False
 
 
@@ -223,10 +222,10 @@ def is_failure(status: int) -> bool:
     return status >= 500 or (status < _HTTP_STATUSES and status in _GRPC_FAILURES)
 
 
-def attributes_of(served: Served) -> dict[str, Any]:
+def attributes_of(served: Served) -> dict[str, str | int]:
     """The span's attributes; what is not known is left out."""
     code = "http.response.status_code" if served.status >= _HTTP_STATUSES else "rpc.grpc.status_code"
-    known = {
+    known: dict[str, str | int] = {
         "fairway.model": served.model,
         "fairway.version": served.version,
         "fairway.digest": served.digest,

@@ -1,7 +1,5 @@
 """Traces as a collector receives them, which requests are traced, and that off costs nothing."""
 
-import gzip
-import logging
 import subprocess
 import sys
 import threading
@@ -21,6 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from fairway.core.errors import MissingExtra, SettingsError
 from fairway.core.settings import TelemetrySettings
 from fairway.serving import tracing
+from fairway.serving.otlp import OtlpExporter
 from fairway.serving.tracing import (
     Parent,
     Served,
@@ -55,6 +54,7 @@ class Collector:
     requests: list[ExportTraceServiceRequest] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     status: int = 200
+    retry_after: str = ""
     port: int = 0
 
     @property
@@ -73,15 +73,17 @@ def collector() -> Iterator[Collector]:
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            if self.headers.get("content-encoding") == "gzip":
-                body = gzip.decompress(body)
             status = collector.status if self.path == "/v1/traces" else 404
             if status == 200:
                 collector.requests.append(ExportTraceServiceRequest.FromString(body))
                 collector.headers.append({name.lower(): value for name, value in self.headers.items()})
             self.send_response(status)
+            if collector.retry_after:
+                self.send_header("retry-after", collector.retry_after)
             self.send_header("content-length", "0")
             self.end_headers()
 
@@ -280,6 +282,40 @@ def test_a_collector_that_refuses_or_is_away_costs_traces_and_one_line(
     assert "does not take traces" in caplog.text
 
 
+@pytest.mark.parametrize(("status", "tries"), [(503, 3), (429, 3), (404, 1)])
+def test_what_may_be_tried_again_is(collector: Collector, status: int, tries: int) -> None:
+    collector.status = status
+    pauses: list[float] = []
+    exporter = OtlpExporter(
+        TelemetrySettings(otlp_endpoint=f"http://127.0.0.1:{collector.port}/"), pauses.append
+    )
+    trace = Trace(None, 1.0, STAGES, SERVED, 0.0)
+    assert not exporter.export([trace])
+    assert pauses == [0.5, 1.0][: tries - 1]
+    collector.retry_after = "2"
+    assert not exporter.export([trace])
+    assert pauses[tries - 1 :] == [2.0, 2.0][: tries - 1]
+    collector.status = 200
+    assert exporter.export([trace])
+    exporter.close()
+
+
+def test_nobody_there_is_as_good_as_busy() -> None:
+    pauses: list[float] = []
+    exporter = OtlpExporter(TelemetrySettings(otlp_endpoint="http://127.0.0.1:1"), pauses.append)
+    assert not exporter.export([Trace(None, 1.0, STAGES, SERVED, 0.0)])
+    assert len(pauses) == 2
+    exporter.close()
+
+
+def test_the_endpoint_may_hold_a_path(collector: Collector) -> None:
+    for path in ("", "/", "/v1/traces"):
+        tracer = opened(collector, otlp_endpoint=f"http://127.0.0.1:{collector.port}{path}")
+        tracer.record(None, 1.0, (), SERVED)
+        tracer.close()
+    assert len(collector.spans) == 3
+
+
 def test_it_says_so_once_and_once_more_when_it_is_well(caplog: pytest.LogCaptureFixture) -> None:
     results: list[bool | Exception] = [True, False, OSError("gone"), True]
 
@@ -366,12 +402,3 @@ def test_settings_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"fairway\[otel\]"):
         open_tracer(TelemetrySettings(otlp_endpoint="http://h"))
-
-
-@pytest.fixture(autouse=True)
-def _levels() -> Iterator[None]:
-    """The exporter's own logger is silenced where it is used; not for other tests."""
-    loud = logging.getLogger("opentelemetry.exporter.otlp")
-    level = loud.level
-    yield
-    loud.setLevel(level)
