@@ -7,10 +7,9 @@ await: slow models, large bodies, everything that is not a prediction.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,12 +34,13 @@ from fairway.inference.repository import Health, Repository
 from fairway.inference.stats import STAGES
 from fairway.security.access import Access, presented
 from fairway.serving.answers import heading_from, request_id_from
-from fairway.serving.entrance import Call, Entry, Heading, Headers, Match, Reply, Router, Target, words
+from fairway.serving.compression import SMALLEST, compressed, decompressed
+from fairway.serving.entrance import Call, Entry, Headers, Heading, Match, Reply, Router, Target, words
 from fairway.serving.entrances import ENTRIES
 from fairway.serving.errors import MethodNotAllowed
+from fairway.serving.logs import FailureLog
+from fairway.serving.tracing import Served, Tracer
 from fairway.stores.limits import Limits
-
-logger = logging.getLogger("fairway.serving")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -83,6 +83,9 @@ class DataApp:
         self.client_name: Callable[[Mapping[str, Any]], str | None] | None = None
         """The name in a verified client certificate, where one stands for a key."""
         self.key_limits = limits or Limits()
+        self.failures = FailureLog(settings.telemetry)
+        self.tracer: Tracer | None = None
+        """Where spans go, when they go anywhere."""
         self.ready = True
         self.repository: Repository | None = None
         self.health: Callable[[], Health] = lambda: Health(ready=self.ready)
@@ -100,6 +103,7 @@ class DataApp:
         try:
             match = self.router.find(scope["method"], scope.get("raw_path") or scope["path"].encode())
             reply = await self._reply(match, scope, headers, request_id, receive)
+            reply = await self._packed(reply, headers)
         except _Disconnected:
             return
         except Exception as error:  # noqa: BLE001 - every error has an answer; `error_reply` logs what is not expected
@@ -114,10 +118,11 @@ class DataApp:
     ) -> Reply:
         client = scope.get("state", {}).get(CLIENT)
         if match.target is not None:
-            return await self._predict(match.target, request_id, headers, client, receive)
+            return await self._predict(match, match.target, request_id, headers, client, receive)
         entry = match.entry
         with self._admitted(entry.scope, headers, match.names.get("model"), client) as caller:
             body = b"" if scope["method"] in ("GET", "HEAD") else await self._body(headers, receive)
+            body = await self._unpacked(body, headers)
             query = scope.get("query_string", b"").decode("latin-1")
             call = Call(scope["method"], scope["path"], match.names, query, headers, body, caller)
             assert entry.handler is not None
@@ -157,6 +162,7 @@ class DataApp:
 
     async def _predict(
         self,
+        match: Match,
         target: Target,
         request_id: str,
         headers: dict[bytes, bytes],
@@ -165,11 +171,13 @@ class DataApp:
     ) -> Reply:
         codec = target.codec
         model = target.model or ""
+        arrived = now()
+        work: Work | None = None
         try:
             heading = self._heading(target, request_id, headers, client)
             model = heading.model
             with self._admitted("infer", headers, model, client) as caller:
-                body = await self._body(headers, receive)
+                body = await self._unpacked(await self._body(headers, receive), headers)
                 received = now()
                 heading = msgspec.structs.replace(heading, caller=caller)
                 live_model = self.plane.table[model]
@@ -193,10 +201,14 @@ class DataApp:
         except _Disconnected:
             self.plane.failed(model, target.version, codec.protocol, "disconnected")
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as in `__call__`, and its trace tells the model
             code = error.code if isinstance(error, FairwayError) else "internal_error"
             self.plane.failed(model, target.version, codec.protocol, code)
-            raise
+            reply = self.error_reply(match, error, request_id, model)
+            if self.traces(headers):
+                failed = Served(model, codec.protocol, reply.status, request_id, error=code)
+                self.trace(headers, match, arrived, (), failed)
+            return reply
         live = work.version
         written = codec.write(reading, outputs, live)
         encoded = now()
@@ -209,7 +221,31 @@ class DataApp:
                     server_timing(work.received, work.parsed, work.validated, began, ended, encoded),
                 )
             )
+        if self.traces(headers):
+            ends = (work.parsed, work.validated, began, ended, encoded)
+            self.trace(
+                headers, match, work.received, tuple(zip(STAGES, ends, strict=True)), served(work, 200)
+            )
         return Reply(200, written.body, extra)
+
+    def traces(self, headers: Headers) -> bool:
+        """Whether this request is to leave a span."""
+        return self.tracer is not None and self.tracer.wants(headers.get(b"traceparent"))
+
+    def trace(
+        self,
+        headers: Headers,
+        match: Match,
+        started: float,
+        stages: Sequence[tuple[str, float]],
+        about: Served,
+    ) -> None:
+        """Leaves the span of a request that `traces` chose."""
+        if self.tracer is not None:
+            method = f"{match.entry.method} {match.entry.path}"
+            self.tracer.record(
+                headers.get(b"traceparent"), started, stages, msgspec.structs.replace(about, method=method)
+            )
 
     async def _loaded(self, model: LiveModel, heading: Heading) -> LiveModel:
         """The model with the version asked for in memory."""
@@ -263,16 +299,18 @@ class DataApp:
             raise waiting.error
         return waiting
 
-    def error_reply(self, match: Match | None, error: Exception, request_id: str) -> Reply:
-        """An error in the words of the protocol that was spoken."""
+    def error_reply(
+        self, match: Match | None, error: Exception, request_id: str, model: str = "", caller: str = ""
+    ) -> Reply:
+        """An error in the words of the protocol that was spoken; it is logged as it deserves."""
         word = words
         if match is not None:
             word = match.entry.words if match.target is None else match.target.codec.word
         status, written = word(error, request_id, safe=self.safe)
-        if not isinstance(error, FairwayError):
-            logger.error("request %s failed", request_id, exc_info=error)
-        elif status >= 500 and not isinstance(error, Overloaded | DeadlineExceeded):
-            logger.error("request %s failed: %s", request_id, error, exc_info=error.__cause__)
+        protocol = "" if match is None or match.target is None else match.target.codec.protocol
+        self.failures.note(
+            error, status=status, request_id=request_id, model=model, protocol=protocol, caller=caller
+        )
         return Reply(
             status,
             written.body,
@@ -308,6 +346,36 @@ class DataApp:
             parts.append(part)
             if not message.get("more_body", False):
                 return b"".join(parts)
+
+    async def _unpacked(self, body: bytes, headers: Headers) -> bytes:
+        if b"content-encoding" not in headers:
+            return body
+        unpacked: bytes = await self.in_thread(decompressed, body, headers, self.limits.body_bytes)
+        return unpacked
+
+    async def _packed(self, reply: Reply, headers: Headers) -> Reply:
+        if len(reply.body) < SMALLEST or b"accept-encoding" not in headers:
+            return reply
+        if len(reply.body) > _LARGE_BODY:
+            body, extra = await self.in_thread(compressed, reply.body, headers)
+        else:
+            body, extra = compressed(reply.body, headers)
+        return Reply(reply.status, body, [*reply.headers, *extra])
+
+
+def served(work: Work, status: int, error: str = "") -> Served:
+    """What a span says about a request that found its version."""
+    version, request = work.version, work.request
+    return Served(
+        version.model,
+        request.protocol,
+        status,
+        request.request_id,
+        version.version,
+        version.digest,
+        0 if work.columns is None else work.columns.rows,
+        error=error,
+    )
 
 
 def version_headers(live: LiveVersion) -> list[tuple[bytes, bytes]]:

@@ -25,6 +25,7 @@ from fairway.security.access import presented
 from fairway.serving.answers import heading_from, request_id_from
 from fairway.serving.app import CLIENT, DataApp
 from fairway.serving.entrance import Match, Reply
+from fairway.serving.tracing import Served
 from fairway.serving.turn import Ticket, Turn
 
 _INLINE_BODY = 256 * 1024
@@ -251,15 +252,18 @@ class PredictProtocol(HttpToolsProtocol):
             if not isinstance(error, InvalidInput):
                 return False  # the long way words it, logs it and counts it
             plane.failed(model, target.version, codec.protocol, error.code)
-            self.write(app.error_reply(match, error, request_id), request_id)
+            reply = app.error_reply(match, error, request_id, model)
+            self.write(reply, request_id)
+            if app.traces(headers):
+                failed = Served(model, codec.protocol, reply.status, request_id, error=error.code)
+                app.trace(headers, match, received, (), failed)
             return True
         except Exception:  # noqa: BLE001 - a parser callback must not raise; the long way meets it again, and logs it
             return False
         answering = self._answering
         answering.response_complete = False
         self.cycle = answering  # type: ignore[assignment]
-        timed = b"x-fairway-timing" in headers
-        self.turn.add(Ticket(self, match, reading, work, timed, headers.get(b"accept-encoding")))
+        self.turn.add(Ticket(self, match, reading, work, headers, app.traces(headers)))
         return True
 
     def waits(self, waiting: Waiting) -> None:

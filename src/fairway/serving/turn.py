@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -25,9 +25,10 @@ from fairway.inference.live import LiveVersion
 from fairway.inference.merging import shares
 from fairway.inference.microbatch import Waiting
 from fairway.inference.plane import Ran, Work, now
-from fairway.serving.app import DataApp, server_timing, version_headers
+from fairway.inference.stats import STAGES
+from fairway.serving.app import DataApp, served, server_timing, version_headers
 from fairway.serving.compression import SMALLEST, compressed_for
-from fairway.serving.entrance import Match, Reading, Reply, Written
+from fairway.serving.entrance import Headers, Match, Reading, Reply, Written
 
 if TYPE_CHECKING:
     from fairway.serving.protocol import PredictProtocol
@@ -35,16 +36,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fairway.serving")
 
 
+_TURN_STAGES = ("parse", "queue", "validate", "run", "encode")
+
+
 class Ticket(msgspec.Struct, frozen=True, gc=False):
-    """A request that was read, and the connection that waits for its answer. `timed`: it asked for its timing;
-    `accepts` is its Accept-Encoding."""
+    """A request that was read, and the connection that waits for its answer. `traced`: it is to leave a span."""
 
     connection: PredictProtocol
     match: Match
     reading: Reading
     work: Work
-    timed: bool
-    accepts: bytes | None = None
+    headers: Headers
+    traced: bool
 
 
 class Turn:
@@ -118,10 +121,15 @@ class Turn:
             written = self._encode(ticket, share)
             if written is not None:
                 extra = block
-                if ticket.timed:
+                if b"x-fairway-timing" in ticket.headers:
                     extra += _timing(work, work.parsed + ran.validated - ran.begun, ran.validated, ran.ended)
                 self._reply(ticket, written, extra)
-        self._plane.finish_together(ran, now())
+        encoded = now()
+        self._plane.finish_together(ran, encoded)
+        if self._app.tracer is not None:
+            for work in works:
+                ends = (work.parsed, ran.begun, ran.validated, ran.ended, encoded)
+                self._trace(work.origin, zip(_TURN_STAGES, ends, strict=True), 200)
 
     def _encode(self, ticket: Ticket, outputs: Outputs) -> Written | None:
         target = ticket.match.target
@@ -136,8 +144,8 @@ class Turn:
         if written.headers:
             block += b"".join([b"%b: %b\r\n" % pair for pair in written.headers])
         body = written.body
-        if ticket.accepts is not None and len(body) >= SMALLEST:
-            body, extra = compressed_for(ticket.accepts, body)
+        if ticket.headers.get(b"accept-encoding") is not None and len(body) >= SMALLEST:
+            body, extra = compressed_for(ticket.headers.get(b"accept-encoding"), body)
             block += b"".join([b"%b: %b\r\n" % pair for pair in extra])
         connection = ticket.connection
         connection.write_block(
@@ -176,10 +184,13 @@ class Turn:
         if written is None:
             return
         block = self._block(work.version)
-        if ticket.timed:
+        if b"x-fairway-timing" in ticket.headers:
             block += _timing(work, work.validated, waiting.began, waiting.ended)
         self._reply(ticket, written, block)
-        self._plane.finish(work, waiting.outputs, waiting.ended, now(), waiting.began)
+        encoded = now()
+        self._plane.finish(work, waiting.outputs, waiting.ended, encoded, waiting.began)
+        ends = (work.parsed, work.validated, waiting.began, waiting.ended, encoded)
+        self._trace(ticket, zip(STAGES, ends, strict=True), 200)
 
     def _expire(self, ticket: Ticket, waiting: Waiting) -> None:
         if not waiting.cancelled:
@@ -191,9 +202,21 @@ class Turn:
         request = ticket.work.request
         code = error.code if isinstance(error, FairwayError) else "internal_error"
         self._plane.failed(request.model, request.version, request.protocol, code)
-        reply: Reply = self._app.error_reply(ticket.match, error, request.request_id)
+        reply: Reply = self._app.error_reply(
+            ticket.match, error, request.request_id, request.model, request.caller
+        )
         ticket.connection.write(reply, request.request_id)
         ticket.connection.answered()
+        self._trace(ticket, (("parse", ticket.work.parsed),), reply.status, code)
+
+    def _trace(
+        self, ticket: Ticket, stages: Iterable[tuple[str, float]], status: int, error: str = ""
+    ) -> None:
+        if ticket.traced:
+            work = ticket.work
+            self._app.trace(
+                ticket.headers, ticket.match, work.received, tuple(stages), served(work, status, error)
+            )
 
     def _block(self, version: LiveVersion) -> bytes:
         """The header lines that say which version answered."""

@@ -31,9 +31,11 @@ from fairway.security.access import Access
 from fairway.security.tls import Tls, open_tls
 from fairway.serving.app import DataApp
 from fairway.serving.folder import ServerFolder
+from fairway.serving.logs import set_up_logging
 from fairway.serving.protocol import protocol_for
 from fairway.serving.reload import Reload
 from fairway.serving.repository import ServerRepository
+from fairway.serving.tracing import Tracer, open_tracer
 from fairway.stores.counters import Counters
 from fairway.stores.limits import Limits
 
@@ -55,11 +57,12 @@ class WorkerPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=WorkerPlan)
+    set_up_logging(plan.settings.telemetry, "worker")
     folder = ServerFolder(Path(plan.folder))
     try:
         tls = open_tls(plan.settings.tls)
+        tracer = open_tracer(plan.settings.telemetry)
         counters = Counters(folder.counters)
         residents = Residents(counters, plan.settings)
         reload = Reload(folder, plan.number, residents, counters)
@@ -74,16 +77,19 @@ def main() -> int:
     gc.set_threshold(50_000, 20, 20)
     np.seterr(all="ignore")
     try:
-        _serve(plan, plane, tls, reload)
+        _serve(plan, plane, tls, reload, tracer)
     finally:
         plane.close()
+        if tracer is not None:
+            tracer.close()
     return 0
 
 
-def _serve(plan: WorkerPlan, plane: Plane, tls: Tls | None, reload: Reload) -> None:
+def _serve(plan: WorkerPlan, plane: Plane, tls: Tls | None, reload: Reload, tracer: Tracer | None) -> None:
     settings = plan.settings
     folder = ServerFolder(Path(plan.folder))
     app = DataApp(plane, settings, folder.counters, limits=Limits(folder.path / "limits"))
+    app.tracer = tracer
 
     def take(snapshot: ServingSnapshot) -> None:
         app.access = Access(snapshot.keys, open_admin=settings.access.open_admin)
