@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from typing import Annotated
@@ -14,6 +13,7 @@ from fairway.app.serve import serving_snapshot
 from fairway.app.settings import read_settings
 from fairway.cli.options import HomeOption, JsonOption
 from fairway.security.tls import open_tls
+from fairway.serving.logs import set_up_logging
 from fairway.serving.supervisor import Supervisor, check_binding
 
 app = typer.Typer(add_completion=False)
@@ -58,8 +58,8 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Serve models over HTTP until Ctrl-C. Prints one line once it answers."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = read_settings(home)
+    set_up_logging(settings.telemetry, "supervisor")
     given = {"host": host, "port": port, "grpc_port": grpc_port, "workers": workers}
     serving = msgspec.structs.replace(settings.serving, **{k: v for k, v in given.items() if v is not None})
     files = {"certificate": certificate, "key": key, "client_ca": client_ca}

@@ -20,7 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 
 from fairway import __version__
 from fairway.core.settings import TelemetrySettings
-from fairway.serving.tracing import Trace, attributes_of, is_failure, resource_of
+from fairway.serving.spans import Trace, attributes_of, is_failure, resource_of
 
 _PATH = "/v1/traces"
 _TIMEOUT_SECONDS = 5.0

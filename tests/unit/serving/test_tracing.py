@@ -20,16 +20,15 @@ from fairway.core.errors import MissingExtra, SettingsError
 from fairway.core.settings import TelemetrySettings
 from fairway.serving import tracing
 from fairway.serving.otlp import OtlpExporter
-from fairway.serving.tracing import (
+from fairway.serving.spans import (
     Parent,
     Served,
     Trace,
-    Tracer,
     attributes_of,
     is_failure,
-    open_tracer,
     read_traceparent,
 )
+from fairway.serving.tracing import Tracer, open_tracer
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED = f"00-{TRACE}-{SPAN}-01".encode()
