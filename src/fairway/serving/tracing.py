@@ -22,6 +22,8 @@ from fairway.core.errors import MissingExtra, SettingsError
 from fairway.core.settings import TelemetrySettings
 from fairway.serving.spans import Served, Stages, Trace, read_traceparent
 
+__all__ = ["Exporter", "Served", "Stages", "Trace", "Tracer", "open_exporter", "open_tracer"]
+
 logger = logging.getLogger("fairway.tracing")
 
 _EXPORT_SECONDS = 1.0
