@@ -1,7 +1,7 @@
-"""TLS of the ports: certificate files made into what HTTP and gRPC servers take, and read again when they change.
+"""TLS of the ports: certificate files made into contexts for servers, and read again when they change.
 
-A changed file is made into a whole new context first. Only when that worked do new connections get it, with everything
-it says: certificate, key, authorities, session tickets. A connection that stands lives on with what it began with. What
+Changed files are made into whole new contexts first. Only when that worked do new connections get them, with everything
+they say: certificate, key, authorities, session tickets. A connection that stands lives on with what it began with. What
 cannot be used is logged, once, and the old files' content goes on serving.
 """
 
@@ -11,11 +11,9 @@ import logging
 import os
 import ssl
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
-
-import msgspec
 
 from fairway.core.errors import SettingsError
 from fairway.core.settings import TlsSettings
@@ -28,17 +26,8 @@ logger = logging.getLogger("fairway.serving")
 Signature = tuple[tuple[int, int, int] | None, ...]
 
 
-class TlsMaterial(msgspec.Struct, frozen=True):
-    """The files' content, PEM, as gRPC's credentials take it. A client must show a certificate of `client_ca` when
-    there is one."""
-
-    certificate: bytes
-    key: bytes
-    client_ca: bytes | None
-
-
 class ReloadingContext(ssl.SSLContext):
-    """A context for servers, each of whose handshakes is another's, the `current` one's."""
+    """A context for servers that hands each handshake to another, the `current` one."""
 
     current: ssl.SSLContext
 
@@ -50,17 +39,20 @@ class ReloadingContext(ssl.SSLContext):
 
 
 class Tls:
-    """`context` is for HTTP servers and stays the same object; `material` is for gRPC. Both change with `refresh`."""
+    """The contexts stay the same objects; what new connections get from them changes with `refresh`."""
 
     def __init__(self, settings: TlsSettings) -> None:
         """Reads the files. `SettingsError` names the one that cannot be used and says why."""
         self._settings = settings
         self._guard = threading.Lock()
         self.context = ReloadingContext(ssl.PROTOCOL_TLS_SERVER)
+        """For the HTTP port."""
+        self.grpc_context = ReloadingContext(ssl.PROTOCOL_TLS_SERVER)
+        """For the gRPC port, whose clients insist on agreeing on HTTP/2."""
         self._signature = _signature(settings)
         for attempt in range(_ATTEMPTS):
             try:
-                self.context.current, self.material = _read(settings)
+                self._use(*_read(settings))
             except SettingsError:
                 if attempt == _ATTEMPTS - 1 or self._signature == _signature(settings):
                     raise
@@ -69,15 +61,10 @@ class Tls:
                     break
             self._signature = _signature(settings)  # they are just being replaced
 
-    @property
-    def asks_clients(self) -> bool:
-        """Whether a client must show a certificate."""
-        return bool(self._settings.client_ca)
-
     def refresh(self) -> bool:
         """Reads the files again if they changed. True when new connections get something new from now on.
 
-        Safe from any thread, and cheap enough to be asked at every gRPC handshake.
+        Safe from any thread.
         """
         with self._guard:
             found = _signature(self._settings)
@@ -85,7 +72,7 @@ class Tls:
                 return False
             self._signature = found
             try:
-                context, material = _read(self._settings)
+                contexts = _read(self._settings)
             except SettingsError as error:
                 if found == _signature(self._settings):  # or they are just being replaced
                     logger.error("serving on with the TLS files read before: %s", error)
@@ -93,25 +80,22 @@ class Tls:
             if found != _signature(self._settings):
                 self._signature = ()  # parts of two states may be in it: look again
                 return False
-            self.context.current, self.material = context, material
+            self._use(*contexts)
             logger.warning("TLS files changed: new connections get %s", self._settings.certificate)
             return True
 
     def client_name(self, certificate: Mapping[str, Any] | None) -> str | None:
-        """As `key_named`, of a verified client certificate as `ssl.SSLObject.getpeercert` gives it."""
-        if not certificate:
+        """The name of the key that a verified client certificate, as `ssl.SSLObject.getpeercert` gives it, stands
+        for. None where `tls.client_names` does not say so, or the certificate has not exactly one common name."""
+        if self._settings.client_names != "key" or not certificate:
             return None
         names = [
             value for part in certificate.get("subject", ()) for field, value in part if field == "commonName"
         ]
-        return self.key_named(names)
+        return names[0] if len(names) == 1 else None
 
-    def key_named(self, common_names: Sequence[str]) -> str | None:
-        """The name of the key that a client certificate with these common names stands for. None where
-        `tls.client_names` does not say so, or when there is not exactly one."""
-        if self._settings.client_names != "key" or len(common_names) != 1:
-            return None
-        return common_names[0]
+    def _use(self, http: ssl.SSLContext, grpc: ssl.SSLContext) -> None:
+        self.context.current, self.grpc_context.current = http, grpc
 
 
 def open_tls(settings: TlsSettings) -> Tls | None:
@@ -131,20 +115,20 @@ def open_tls(settings: TlsSettings) -> Tls | None:
     return Tls(settings)
 
 
-def _read(settings: TlsSettings) -> tuple[ssl.SSLContext, TlsMaterial]:
-    certificate, key, client_ca = (
-        settings.certificate,
-        settings.key or settings.certificate,
-        settings.client_ca,
-    )
-    material = TlsMaterial(
-        certificate=_content("certificate", certificate),
-        key=_content("key", key),
-        client_ca=_content("client_ca", client_ca) if client_ca else None,
-    )
+def _read(settings: TlsSettings) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Contexts for HTTP and for gRPC."""
+    return _context(settings, "http/1.1"), _context(settings, "h2")
+
+
+def _context(settings: TlsSettings, protocol: str) -> ssl.SSLContext:
+    certificate, client_ca = settings.certificate, settings.client_ca
+    key = settings.key or certificate
+    for field, path in (("certificate", certificate), ("key", key), ("client_ca", client_ca)):
+        if path:
+            _check_readable(field, path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[settings.minimum_version]
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([protocol])
     try:
         context.load_cert_chain(certificate, key, password=lambda: _encrypted(key))
     except (ssl.SSLError, OSError) as error:
@@ -157,12 +141,13 @@ def _read(settings: TlsSettings) -> tuple[ssl.SSLContext, TlsMaterial]:
             raise SettingsError(
                 f"{client_ca} (tls.client_ca) holds no certificate in PEM that can be read ({_reason(error)})."
             ) from error
-    return context, material
+    return context
 
 
-def _content(field: str, path: str) -> bytes:
+def _check_readable(field: str, path: str) -> None:
+    """OpenSSL's own words do not say which file it was."""
     try:
-        return Path(path).read_bytes()
+        Path(path).open("rb").close()
     except OSError as error:
         raise SettingsError(
             f"{path} (tls.{field}) cannot be read: {error.strerror or error}.",

@@ -45,6 +45,22 @@ def place(files: tuple[Path, Path], settings: TlsSettings) -> None:
         os.replace(beside, destination)
 
 
+def handshake(
+    client_context: ssl.SSLContext, server_context: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> ssl.SSLObject:
+    """The client's side of a handshake in memory."""
+    a, b = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context.wrap_bio(a, b, server_hostname="localhost", session=session)
+    server = server_context.wrap_bio(b, a, server_side=True)
+    for _ in range(4):
+        for side in (client, server):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+    return client
+
+
 class Echo(asyncio.Protocol):
     """Answers each message with itself and the client's key name."""
 
@@ -132,15 +148,12 @@ def test_new_connections_get_a_new_certificate_and_those_that_stand_live_on(
             await connection.close()
 
     serving(tls, talk, loop)
-    assert tls.material.certificate == renewed[0].read_bytes()
-    assert tls.material.key == renewed[1].read_bytes()
 
 
 def test_files_that_are_no_good_change_nothing_and_are_told_once(
     settings: TlsSettings, authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tls = Tls(settings)
-    material = tls.material
     other = authority.issue(tmp_path, "other")
     renewed = authority.issue(tmp_path, "renewed")
 
@@ -167,7 +180,6 @@ def test_files_that_are_no_good_change_nothing_and_are_told_once(
         Path(settings.key).unlink()
         assert "cannot be read: No such file" in told()
         assert await served_by() == "server"
-        assert tls.material == material
         place(renewed, settings)
         assert tls.refresh()
         assert await served_by() == "renewed"
@@ -184,8 +196,6 @@ def test_a_client_must_show_a_certificate_of_the_authorities(
     stranger = strangers.issue(tmp_path, "stranger", client=True)
     settings = msgspec.structs.replace(settings, client_ca=str(clients.file), client_names="key")
     tls = Tls(settings)
-    assert tls.asks_clients
-    assert tls.material.client_ca == clients.pem
 
     async def talk(connect: Connect) -> None:
         async def refused(context: ssl.SSLContext) -> None:
@@ -221,24 +231,29 @@ def test_a_session_of_before_a_change_is_not_resumed(
     known.maximum_version = ssl.TLSVersion.TLSv1_2  # whose session is there once the handshake is
     tls = Tls(msgspec.structs.replace(settings, client_ca=str(clients.file)))
 
-    def handshake(session: ssl.SSLSession | None) -> ssl.SSLObject:
-        a, b = ssl.MemoryBIO(), ssl.MemoryBIO()
-        client = known.wrap_bio(a, b, server_hostname="localhost", session=session)
-        server = tls.context.wrap_bio(b, a, server_side=True)
-        for _ in range(4):
-            for side in (client, server):
-                try:
-                    side.do_handshake()
-                except ssl.SSLWantReadError:
-                    pass
-        return client
-
-    first = handshake(None)
-    assert handshake(first.session).session_reused
+    first = handshake(known, tls.context)
+    assert handshake(known, tls.context, first.session).session_reused
     clients.file.write_bytes(new_authority(tmp_path, "others").pem)
     assert tls.refresh()
     with pytest.raises(ssl.SSLError):
-        handshake(first.session)
+        handshake(known, tls.context, first.session)
+
+
+def test_each_port_agrees_on_its_protocol_before_and_after_a_change(
+    settings: TlsSettings, authority: Authority, tmp_path: Path
+) -> None:
+    tls = Tls(settings)
+    client = trusting(authority)
+    client.set_alpn_protocols(["h2", "http/1.1"])
+    for name in ("server", "renewed"):
+        for context, protocol in ((tls.context, "http/1.1"), (tls.grpc_context, "h2")):
+            shaken = handshake(client, context)
+            assert shaken.selected_alpn_protocol() == protocol
+            certificate = shaken.getpeercert()
+            assert certificate is not None
+            assert certificate["subject"] == ((("commonName", name),),)
+        place(authority.issue(tmp_path, "renewed"), settings)
+        tls.refresh()
 
 
 @pytest.mark.parametrize(("minimum", "spoken"), [("1.2", "TLSv1.2"), ("1.3", None)])
@@ -270,7 +285,6 @@ def test_a_certificate_and_its_key_may_stand_in_one_file(
     both = tmp_path / "both.pem"
     both.write_bytes(Path(settings.certificate).read_bytes() + Path(settings.key).read_bytes())
     tls = Tls(TlsSettings(certificate=str(both)))
-    assert tls.material.key == tls.material.certificate
 
     async def talk(connect: Connect) -> None:
         connection = await connect(trusting(authority))
@@ -312,6 +326,6 @@ def test_a_certificate_stands_for_a_key_only_where_that_is_said(
     off = Tls(msgspec.structs.replace(settings, client_ca=str(authority.file)))
     on = Tls(msgspec.structs.replace(settings, client_ca=str(authority.file), client_names="key"))
     assert off.client_name(subject) is None
-    assert on.client_name(subject) == on.key_named(["billing"]) == "billing"
+    assert on.client_name(subject) == "billing"
     for nobody in (None, {}, {"subject": ()}, twice):
         assert on.client_name(nobody) is None
