@@ -9,7 +9,7 @@ from fairway import __version__
 from fairway.core.columns import Outputs
 from fairway.core.contract import Contract
 from fairway.inference.live import LiveVersion
-from fairway.serving import v2
+from fairway.serving import v2, v2_extensions
 from fairway.serving.entrance import (
     JSON,
     Call,
@@ -27,6 +27,7 @@ from fairway.serving.entrance import (
 from fairway.serving.formats import JSON as JSON_FORM
 from fairway.serving.formats import content_type, write_outputs
 from fairway.serving.v2_answer import plan
+from fairway.serving.v2_extensions import EXTENSIONS
 from fairway.serving.v2_request import read_request
 
 _RAW = b"application/octet-stream"
@@ -59,7 +60,7 @@ class V2Codec:
 
 
 async def server(service: Service, call: Call) -> Reply:
-    return json_reply({"name": "fairway", "version": __version__, "extensions": []})
+    return json_reply({"name": "fairway", "version": __version__, "extensions": EXTENSIONS})
 
 
 async def live(service: Service, call: Call) -> Reply:
@@ -95,6 +96,7 @@ async def model_ready(service: Service, call: Call) -> Reply:
 
 _CODEC = V2Codec()
 ENTRIES = (
+    *v2_extensions.ENTRIES,
     Entry("POST", "/v2/models/{model}/infer", "infer", codec=_CODEC),
     Entry("POST", "/v2/models/{model}/versions/{version}/infer", "infer", codec=_CODEC),
     Entry("GET", "/v2", "open", handler=server),

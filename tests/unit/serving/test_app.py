@@ -11,7 +11,6 @@ from fairway import __version__
 from fairway.core.route import everything_to
 from fairway.core.settings import LimitSettings, ModelSettings, ServingSettings, Settings
 from fairway.inference.live import LiveModel
-from fairway.serving.v2_extensions import EXTENSIONS
 from fairway.stores.counters import Counters
 from tests.planes import Adding, Kept, live_version, plane, split
 from tests.unit.serving.conftest import Port, Serve
