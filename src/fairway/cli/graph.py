@@ -61,6 +61,6 @@ def _reads(node: Node) -> str:
     return _listed(list(node.inputs))
 
 
-def _listed(sources: list[Source], most: int = 6) -> str:
+def _listed(sources: list[Source], most: int = 3) -> str:
     told = [str(source) for source in sources]
     return ", ".join(told[:most]) + (f", ... {len(told) - most} more" if len(told) > most else "")

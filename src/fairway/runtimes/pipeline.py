@@ -33,7 +33,7 @@ from fairway.core.pipeline import (
 )
 from fairway.core.settings import IsolationSettings
 from fairway.runtimes import base
-from fairway.runtimes.pipeline_rows import branches, largest, mean, most_likely, numpy_dtype, vote
+from fairway.runtimes.pipeline_rows import as_array, branches, largest, mean, most_likely, numpy_dtype, vote
 from fairway.runtimes.python import PythonEngine, read_function
 
 Rows = Array | None
@@ -91,6 +91,7 @@ class PipelineEngine:
     def __init__(self, pipeline: Pipeline, runners: Mapping[str, Runner]) -> None:
         self.timings: Timings = _untimed
         self.runners = dict(runners)
+        self.may_block = any(getattr(runner, "may_block", False) for runner in runners.values())
         self._outputs = tuple(pipeline.outputs.items())
         self._order = unconditional(pipeline)
         for node in pipeline.nodes:
@@ -208,6 +209,7 @@ class ModelRunner:
         self.form = _form(node.outputs)
         self._node = node
         self._engine = engine
+        self.may_block = getattr(engine, "may_block", False)
         self._told = f"node {node.name!r} ({node.model}:{node.version})"
         self._names = tuple(field.name for field in node.contract)
         self._reads = tuple(dict.fromkeys(source.node for source in node.inputs if source.node))
@@ -215,10 +217,17 @@ class ModelRunner:
         # User code may write into what it is given, and others read the same arrays.
         self._copies = node.spec.kind not in ("onnx", "pipeline") or node.spec.prepare is not None
         fields = [field.name for field in contract]
-        self._from_matrix: list[int] | None = None
-        if self._matrix is not None and contract.is_matrix and not self._reads:
-            self._from_matrix = [fields.index(source.name) for source in node.inputs]
-        self._is_whole = self._from_matrix == list(range(len(fields)))
+        self._fields = [
+            (field, source, canonical_dtype(field))
+            for field, source in zip(node.contract, node.inputs, strict=True)
+        ]
+        self._fed = [(i, *feed) for i, feed in enumerate(self._fields) if feed[1].node]
+        self._from_matrix: Array | None = None
+        if self._matrix is not None and contract.is_matrix:
+            # Where other nodes' values go, any column holds the place.
+            places = [0 if source.node else fields.index(source.name) for source in node.inputs]
+            self._from_matrix = np.array(places, dtype=np.intp)
+        self._is_whole = not self._fed and [source.name for source in node.inputs] == fields
 
     def run(self, run: Run, rows: Rows) -> Outputs:
         for name in self._reads:
@@ -236,27 +245,32 @@ class ModelRunner:
             if rows is not None:
                 packed = packed[rows]
             if not self._is_whole:
-                packed = packed[:, self._from_matrix]
+                packed = packed.take(self._from_matrix, axis=1)
             packed = _cast(self._told, "its matrix", packed, self._matrix)
-            if self._copies or not packed.flags.c_contiguous:
-                packed = np.array(packed, order="C")
+            if self._copies and self._is_whole and rows is None:
+                packed = np.array(packed)
+            for i, field, source, _ in self._fed:
+                packed[:, i] = self._checked(field, source, run.take(source, rows), self._matrix)
             return Columns(self._names, count, packed=packed)
         arrays = [
-            self._field(field, source, run.take(source, rows))
-            for field, source in zip(self._node.contract, self._node.inputs, strict=True)
+            self._checked(field, source, run.take(source, rows), dtype)
+            for field, source, dtype in self._fields
         ]
         if self._matrix is None:
+            if self._copies:
+                arrays = [np.array(values) for values in arrays]
             return Columns(self._names, count, arrays=arrays)
         packed = np.empty((count, len(arrays)), dtype=self._matrix)
         for i, values in enumerate(arrays):
             packed[:, i] = values
         return Columns(self._names, count, packed=packed)
 
-    def _field(self, field: Field, source: Source, values: Array) -> Array:
-        values = _cast(self._told, f"field {field.name!r}", values, canonical_dtype(field))
+    def _checked(self, field: Field, source: Source, values: Array, dtype: np.dtype[np.generic]) -> Array:
+        if values.dtype != dtype:
+            values = _cast(self._told, f"field {field.name!r}", values, dtype)
         if source.node and not field.nullable and _has_null(values):
             raise ModelFailed(f"{self._told}: field {field.name!r} got a null from {source} and takes none.")
-        return np.array(values) if self._copies else values
+        return values
 
     def unload(self) -> None:
         self._engine.unload()
@@ -294,6 +308,7 @@ class EnsembleRunner:
         self.form = _form(node.outputs)
         self._node = node
         self._reads = tuple(dict.fromkeys(source.node for source in node.inputs if source.node))
+        self._labels = as_array(node.labels, node.outputs[0]) if node.labels else None
 
     def run(self, run: Run, rows: Rows) -> Outputs:
         for name in self._reads:
@@ -315,9 +330,7 @@ class EnsembleRunner:
         return outputs
 
     def _labelled(self, combined: Array) -> tuple[Array, ...]:
-        if not self._node.labels:
-            return (combined,)
-        return most_likely(combined, self._node.labels, self._node.outputs[0]), combined
+        return (combined,) if self._labels is None else (most_likely(combined, self._labels), combined)
 
     def unload(self) -> None:
         return None
@@ -336,9 +349,21 @@ class RouterRunner:
             run.need(self._source.node, rows)
         began = time.perf_counter()
         taken = branches(self._node.cases, run.take(self._source, rows))
+        first = int(taken[0])
+        own = time.perf_counter() - began
+        if len(taken) == 1 or (taken == first).all():
+            branch = self._node.branches[first]
+            run.need(branch, rows)
+            given = {
+                name: run.take(Source(name, branch), rows).astype(dtype, copy=False)
+                for name, dtype, _ in self.form
+            }
+            run.took(self._node.name, rows, time.perf_counter() - own)
+            return given
+        began = time.perf_counter()
         count = len(taken)
         outputs: Outputs = {name: np.empty((count, *shape), dtype=dtype) for name, dtype, shape in self.form}
-        own = time.perf_counter() - began
+        own += time.perf_counter() - began
         everything = np.arange(run.rows) if rows is None else rows
         for position, branch in enumerate(self._node.branches):
             mine = np.flatnonzero(taken == position)

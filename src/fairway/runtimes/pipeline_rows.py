@@ -32,15 +32,18 @@ def branches(cases: Sequence[Case], values: Array) -> Array:
 
 
 def _holds(case: Case, values: Array) -> Array:
-    holds = np.ones(len(values), dtype=bool)
+    conditions = []
     if case.equals is not None:
-        holds &= _equal(values, case.equals)
+        conditions.append(_equal(values, case.equals))
     if case.among:
-        holds &= np.logical_or.reduce([_equal(values, value) for value in case.among])
+        conditions.append(np.logical_or.reduce([_equal(values, value) for value in case.among]))
     if case.below is not None:
-        holds &= np.asarray(values < case.below)  # NaN is below nothing
+        conditions.append(values < case.below)  # NaN is below nothing
     if case.at_least is not None:
-        holds &= np.asarray(values >= case.at_least)
+        conditions.append(values >= case.at_least)
+    holds = conditions[0] if conditions else np.ones(len(values), dtype=bool)
+    for condition in conditions[1:]:
+        holds = holds & condition
     return holds
 
 
@@ -50,10 +53,11 @@ def _equal(values: Array, value: Value) -> Array:
 
 def mean(arrays: Sequence[Array], weights: Sequence[float]) -> Array:
     """The weighted mean, float64, added up in the order given."""
-    total = np.zeros(arrays[0].shape, dtype=np.float64)
-    for values, weight in zip(arrays, weights, strict=True):
-        total += weight * values.astype(np.float64)
-    return total / sum(weights)
+    total = np.multiply(arrays[0], weights[0], dtype=np.float64)
+    for values, weight in zip(arrays[1:], weights[1:], strict=True):
+        total += np.multiply(values, weight, dtype=np.float64)
+    total /= sum(weights)
+    return total
 
 
 def largest(arrays: Sequence[Array], weights: Sequence[float], *, classes: bool) -> Array:
@@ -62,7 +66,10 @@ def largest(arrays: Sequence[Array], weights: Sequence[float], *, classes: bool)
     Source: J. Kittler et al., "On combining classifiers", IEEE TPAMI 20(3), 1998, the max rule.
     """
     top = np.maximum.reduce(
-        [weight * values.astype(np.float64) for values, weight in zip(arrays, weights, strict=True)]
+        [
+            np.multiply(values, weight, dtype=np.float64)
+            for values, weight in zip(arrays, weights, strict=True)
+        ]
     )
     if not classes:
         return np.asarray(top)
@@ -88,8 +95,13 @@ def _same(one: Array, other: Array) -> Array:
     return np.asarray(one == other, dtype=np.float64)
 
 
-def most_likely(probabilities: Array, labels: Sequence[Value], output: Output) -> Array:
-    """The label of the largest probability of each row; of equals, the first."""
+def as_array(labels: Sequence[Value], output: Output) -> Array:
+    """Labels as the output that gives them holds them."""
     known = np.empty(len(labels), dtype=numpy_dtype(output))
     known[:] = labels
-    return np.asarray(known[probabilities.argmax(axis=1)])
+    return known
+
+
+def most_likely(probabilities: Array, labels: Array) -> Array:
+    """The label of the largest probability of each row; of equals, the first."""
+    return np.asarray(labels[probabilities.argmax(axis=1)])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fairway.core.columns import Array
 from fairway.core.contract import DType, Output
 from fairway.core.pipeline import Case
-from fairway.runtimes.pipeline_rows import branches, largest, mean, most_likely, vote
+from fairway.runtimes.pipeline_rows import as_array, branches, largest, mean, most_likely, vote
 
 
 def objects(*values: Any) -> Array:
@@ -81,7 +81,7 @@ def test_law_a_vote_is_what_counting_gives(ballots: list[list[str]]) -> None:
 
 def test_the_likeliest_class_is_the_label_and_of_equals_the_first() -> None:
     probabilities = np.array([[0.2, 0.8], [0.5, 0.5]])
-    text = most_likely(probabilities, ("no", "yes"), Output(name="label", dtype=DType.string))
+    text = most_likely(probabilities, as_array(("no", "yes"), Output(name="label", dtype=DType.string)))
     assert text.tolist() == ["yes", "no"]
-    numbers = most_likely(probabilities, (0, 1), Output(name="label", dtype=DType.int64))
+    numbers = most_likely(probabilities, as_array((0, 1), Output(name="label", dtype=DType.int64)))
     assert (numbers.tolist(), numbers.dtype) == ([1, 0], np.int64)
