@@ -80,13 +80,10 @@ class HttpServer:
             connection.close()
 
     def only_model(self) -> str:
-        status, body = self.ask("POST", "/v2/repository/index", b"{}", [("content-type", "application/json")])
-        try:
-            found = msgspec.json.decode(body, type=list[dict[str, Any]]) if status == 200 else []
-            names = sorted({str(model["name"]) for model in found})
-        except (msgspec.MsgspecError, KeyError):
-            names = []
-        return _only(names, self._address.root)
+        """From V2's repository index, which may need a key of its own, or from KServe V1's list of models."""
+        kind = [("content-type", "application/json")]
+        names = _names(*self.ask("POST", "/v2/repository/index", b"{}", kind))
+        return _only(names or _names(*self.ask("GET", "/v1/models")), self._address.root)
 
     def inputs(self, model: str, version: str) -> list[Spec]:
         path = model_path(model, version)
@@ -180,6 +177,18 @@ def try_once(server: HttpServer | GrpcServer, plan: Plan) -> None:
             f"the first request, from {payload.source}, was answered {told}: {_shown(answer)}",
             hint="Give rows that fit with --data FILE, a whole request with --body FILE, a key with --key.",
         )
+
+
+def _names(status: int, body: bytes) -> list[str]:
+    """The models in `[{"name"}]` or `{"models": [name]}`; none in anything else."""
+    if status != 200:
+        return []
+    try:
+        found = msgspec.json.decode(body)
+        models = found["models"] if isinstance(found, dict) else found
+        return sorted({str(model["name"] if isinstance(model, dict) else model) for model in models})
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return []
 
 
 def _only(names: list[str], root: str) -> str:

@@ -129,10 +129,12 @@ def test_the_only_model_is_found(stub: Stub) -> None:
     stub.pages["/v2/repository/index"] = (200, b'[{"name": "m"}, {"name": "k"}]')
     with pytest.raises(InvalidInput, match=r"several models: k, m\. Choose one with --model"):
         asked(stub)
-    for page in [(200, b"no"), (200, b"[{}]"), (403, b"")]:
+    for page in [(200, b"no"), (200, b"[{}]"), (200, b"[5]x"), (200, b"7"), (403, b"")]:
         stub.pages["/v2/repository/index"] = page
         with pytest.raises(InvalidInput, match="Name one with --model"):
             asked(stub)
+    stub.pages["/v1/models"] = (200, b'{"models": ["m"]}')  # what needs no administrator's key
+    assert asked(stub)[0].path == "/v2/models/m/infer"
 
 
 def test_what_cannot_be_prepared(stub: Stub, tmp_path: Path) -> None:
