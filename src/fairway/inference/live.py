@@ -304,11 +304,15 @@ def load_version(
         isolation=settings.isolation_at_home(),
         name=f"{model}:{version}",
     )
-    check_golden(engine, bundle.contract, bundle.golden)  # the first calls also warm the engine up
-    own = settings.models.get(model, _PLAIN)
-    floor = _NOT_TRIED
-    if (own.batching or settings.batching.mode) != "off":
-        floor = find_floor(engine.predict, to_columns(bundle.contract, bundle.golden.inputs))
+    try:
+        check_golden(engine, bundle.contract, bundle.golden)  # the first calls also warm the engine up
+        own = settings.models.get(model, _PLAIN)
+        floor = _NOT_TRIED
+        if (own.batching or settings.batching.mode) != "off":
+            floor = find_floor(engine.predict, to_columns(bundle.contract, bundle.golden.inputs))
+    except BaseException:
+        engine.unload()  # it may have processes of its own
+        raise
     stats = VersionStats(counters, model, version, bundle.digest)
     if isinstance(engine, Graph):
         engine.timings = stats.node

@@ -58,8 +58,12 @@ class LoadedModel:
             raise
 
     def close(self) -> None:
-        """Writes what is still to be recorded."""
+        """Writes what is still to be recorded, and ends the processes of models that have their own."""
         self._plane.close()
+        for model in self._plane.table:
+            for version in model.versions.values():
+                if getattr(version.engine, "may_block", False):
+                    version.engine.unload()
 
     def __enter__(self) -> LoadedModel:
         return self

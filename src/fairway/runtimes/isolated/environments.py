@@ -38,6 +38,16 @@ _POLL_SECONDS = 0.05
 _DIGEST_CHARACTERS = 64
 _LOOK_SECONDS = 60
 _HEAD_BYTES = 2048
+_ASK = """
+import importlib.metadata, sys, numpy
+numpy.__version__
+for name in sys.argv[1:]:
+    try:
+        importlib.metadata.version(name)
+        print(name)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+"""
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,11 +145,12 @@ class Environments:
             return "it is not there"
         if not (folder / "bin" / "python").exists():
             return f"the Python it was made with is gone ({os.path.realpath(folder / 'bin' / 'python')})"
-        if self.made(digest) is None:
+        made = self.made(digest)
+        if made is None:
             return f"{MARK} cannot be read"
         try:
             done = subprocess.run(
-                [str(folder / "bin" / "python"), "-I", "-B", "-c", "import numpy"],
+                [str(folder / "bin" / "python"), "-I", "-B", "-c", _ASK, *made.packages],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -151,7 +162,8 @@ class Environments:
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
             return f"numpy cannot be imported in it: {lines[-1][:300]}"
-        return ""
+        wrong = [name for name in made.packages if name not in done.stdout.split()]
+        return f"packages are missing from it: {', '.join(wrong)}" if wrong else ""
 
     def remove(self, digest: str) -> bool:
         """Removes an environment, and what was left of a half-made one. False when it is in use."""

@@ -119,6 +119,9 @@ def test_complaints(lock: Lock, settings: IsolationSettings) -> None:
     assert environments.complaint(lock.digest) == "it is not there"
     lease = environments.use(lock)
     (module,) = lease.folder.glob("lib/*/site-packages/numpy.py")
+    (info,) = lease.folder.glob("lib/*/site-packages/numpy-0.1.dist-info")
+    info.rename(info.with_name("away"))
+    assert environments.complaint(lock.digest) == "packages are missing from it: numpy"
     module.write_text("raise ImportError('libblas is missing')")
     assert "numpy cannot be imported in it: ImportError: libblas is missing" in environments.complaint(
         lock.digest
