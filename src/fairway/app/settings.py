@@ -13,6 +13,19 @@ from fairway.core.errors import SettingsError
 from fairway.core.settings import Settings
 
 _PREFIX = "FAIRWAY_"
+_PLATFORM = {
+    "AIP_HTTP_PORT": ("serving", "port"),
+    "AIP_HEALTH_ROUTE": ("vertex", "health_route"),
+    "AIP_PREDICT_ROUTE": ("vertex", "predict_route"),
+    "AIP_DEPLOYED_MODEL_ID": ("vertex", "deployed_model_id"),
+    "SAGEMAKER_BIND_TO_PORT": ("serving", "port"),
+    "SAGEMAKER_MODEL_SERVER_WORKERS": ("serving", "workers"),
+    "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": ("sagemaker", "max_concurrent_transforms"),
+    "SAGEMAKER_BATCH_STRATEGY": ("sagemaker", "batch_strategy"),
+    "SAGEMAKER_MAX_PAYLOAD_IN_MB": ("sagemaker", "max_payload_mb"),
+}
+"""What Vertex AI and SageMaker tell the containers they start, and the setting it is. They know better than the file,
+and a variable of Fairway's own knows better than they."""
 
 
 def read_settings(
@@ -20,12 +33,16 @@ def read_settings(
 ) -> Settings:
     """Settings of a home: `home`, else `FAIRWAY_HOME`, else `~/.fairway`.
 
-    `FAIRWAY_SERVING_PORT=9000` overrides `port` of `[serving]`, and so for every group and field. Raises
+    `FAIRWAY_SERVING_PORT=9000` overrides `port` of `[serving]`, and so for every group and field; so do the variables
+    that SageMaker and Vertex AI set. Raises
     SettingsError naming the file or variable and every key there is.
     """
     environ = os.environ if environ is None else environ
     folder = home_folder(home, environ)
     values = _from_file(folder / "fairway.toml")
+    for variable, (group, name) in _PLATFORM.items():
+        if environ.get(variable):
+            values.setdefault(group, {})[name] = environ[variable]
     for group in Settings.__struct_fields__:
         if group == "home":
             continue

@@ -34,6 +34,8 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: int = 8080
+    grpc: bool = True
+    """Whether gRPC is served too; it needs the extra `grpc`."""
     grpc_port: int = 8081
     workers: int = 1
     inline_seconds: float = 0.002
@@ -183,6 +185,29 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """`service.name` of the traces."""
 
 
+class SagemakerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `GET /execution-parameters` tells SageMaker's batch transform."""
+
+    max_concurrent_transforms: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Requests it sends at once; 0: one for each worker."""
+    batch_strategy: Literal["MULTI_RECORD", "SINGLE_RECORD"] = "MULTI_RECORD"
+    """Whether a request has as many rows as fit, or one."""
+    max_payload_mb: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
+    """Most megabytes of a request; 0: what `limits.body_bytes` allows, up to SageMaker's own limit of 100."""
+
+
+class VertexSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Paths that Vertex AI chooses, as its environment variables AIP_HEALTH_ROUTE, AIP_PREDICT_ROUTE and
+    AIP_DEPLOYED_MODEL_ID give them."""
+
+    health_route: str = ""
+    """Answers 200 when the server is ready; empty: no further path."""
+    predict_route: str = ""
+    """Takes predictions as /invocations does; empty: no further path."""
+    deployed_model_id: str = ""
+    """Told with every answer of `predict_route`, when there is one."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     home: str = ""
     registry: RegistrySettings = RegistrySettings()
@@ -197,6 +222,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """By model name."""
     isolation: IsolationSettings = IsolationSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    sagemaker: SagemakerSettings = SagemakerSettings()
+    vertex: VertexSettings = VertexSettings()
 
     def isolation_at_home(self) -> IsolationSettings:
         """`isolation` with its folder, below the home where none is set."""

@@ -27,8 +27,6 @@ class VersionState(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     bytes: int = 0
     """Memory it was seen to take; 0 while not loaded."""
-    source: str = ""
-    """The folder that `load` was given, for protocols that tell it; empty for what the registry holds."""
 
 
 class RegistryState(StrEnum):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from fairway.core.settings import Settings
 from fairway.serving import (
     invocations,
     mlflow,
     open_inference,
     operations,
+    sagemaker,
     tensorflow_models,
     tensorflow_serving,
+    vertex,
 )
 from fairway.serving.entrance import Entry
 
@@ -18,5 +21,11 @@ ENTRIES: tuple[Entry, ...] = (
     *tensorflow_models.ENTRIES,
     *invocations.ENTRIES,
     *mlflow.ENTRIES,
+    *sagemaker.ENTRIES,
     *operations.ENTRIES,
 )
+
+
+def entries_for(settings: Settings) -> tuple[Entry, ...]:
+    """Those, and the paths that settings add."""
+    return (*ENTRIES, *vertex.entries(settings.vertex, ENTRIES))

@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -30,6 +31,7 @@ from fairway.registry.snapshot import ServingSnapshot
 from fairway.security.access import Access
 from fairway.security.tls import Tls, open_tls
 from fairway.serving.app import DataApp
+from fairway.serving.entrances import entries_for
 from fairway.serving.folder import ServerFolder
 from fairway.serving.logs import set_up_logging
 from fairway.serving.protocol import protocol_for
@@ -39,19 +41,23 @@ from fairway.serving.tracing import Tracer, open_tracer
 from fairway.stores.counters import Counters
 from fairway.stores.limits import Limits
 
+if TYPE_CHECKING:
+    from fairway.serving.grpc.server import GrpcServer
+
 logger = logging.getLogger("fairway.serving")
 
 
 class WorkerPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What the supervisor tells worker `number`. `folder` is the server's, with the snapshot. `first`: it takes
-    nobody's place, so what cannot be loaded ends it. `listen` and `report` are inherited file descriptors; the worker
-    writes one line to `report`: `ready`, or what went wrong. `lifeline` closes when the supervisor dies."""
+    nobody's place, so what cannot be loaded ends it. `listen`, `grpc_listen` (None for no gRPC) and `report` are
+    inherited file descriptors; the worker writes one line to `report`: `ready`, or what went wrong. `lifeline` closes when the supervisor dies."""
 
     settings: Settings
     folder: str
     number: int
     first: bool
     listen: int
+    grpc_listen: int | None = None
     report: int
     lifeline: int
 
@@ -88,7 +94,8 @@ def main() -> int:
 def _serve(plan: WorkerPlan, plane: Plane, tls: Tls | None, reload: Reload, tracer: Tracer | None) -> None:
     settings = plan.settings
     folder = ServerFolder(Path(plan.folder))
-    app = DataApp(plane, settings, folder.counters, limits=Limits(folder.path / "limits"))
+    limits = Limits(folder.path / "limits")
+    app = DataApp(plane, settings, folder.counters, limits=limits, entries=entries_for(settings))
     app.tracer = tracer
 
     def take(snapshot: ServingSnapshot) -> None:
@@ -132,12 +139,15 @@ class _Server(uvicorn.Server):
         self._plan = plan
         self._reload = reload
         self._leave_at = math.inf
+        self._grpc: GrpcServer | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         asyncio.get_running_loop().add_reader(self._plan.lifeline, self._orphaned)
         if self._tls is not None:
             watch_files(self._tls, self._plan.settings.tls.poll_seconds)
+        if self._plan.grpc_listen is not None:
+            self._grpc = await start_grpc(self._app, self._plan, self._plan.grpc_listen)
         self._reload.start()
         os.write(self._plan.report, b"ready\n")
         os.close(self._plan.report)
@@ -151,7 +161,11 @@ class _Server(uvicorn.Server):
         written after that, by who runs this server."""
         self._app.ready = False
         self._reload.stop()
-        await super().shutdown(sockets)
+        ends = [super().shutdown(sockets)]
+        if self._grpc is not None:
+            drain = self._plan.settings.serving.drain_seconds
+            ends.append(self._grpc.stop(drain, lambda: self.force_exit))
+        await asyncio.gather(*ends)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drains and stops; a second time, at once. uvicorn's own would raise the signal once more at the end, which
@@ -167,6 +181,19 @@ class _Server(uvicorn.Server):
     def _orphaned(self) -> None:
         asyncio.get_running_loop().remove_reader(self._plan.lifeline)
         self._leave(again=False)
+
+
+async def start_grpc(app: DataApp, plan: WorkerPlan, listen: int) -> GrpcServer:
+    """gRPC on the running loop."""
+    # Needs the extra `grpc`; without it the supervisor gives no socket.
+    from fairway.serving.grpc.server import GrpcServer
+
+    tls = open_tls(plan.settings.tls, ["h2"])
+    if tls is not None:
+        watch_files(tls, plan.settings.tls.poll_seconds)
+    server = GrpcServer(app, tls)
+    await server.start(socket.socket(fileno=listen))
+    return server
 
 
 def watch_files(tls: Tls, poll_seconds: float) -> None:

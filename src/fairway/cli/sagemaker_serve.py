@@ -1,0 +1,54 @@
+"""`fairway sagemaker-serve`, and the `serve` command that SageMaker starts in a container."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fairway.app.sagemaker import container_settings, container_snapshot
+from fairway.app.settings import read_settings
+from fairway.cli.main import main as fairway
+from fairway.cli.options import HomeOption
+from fairway.serving.supervisor import Supervisor
+
+MODEL_FOLDER = Path("/opt/ml/model")
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog="Example:  fairway sagemaker-serve   (in a container: docker run IMAGE serve)")
+def run(
+    folder: Annotated[
+        Path, typer.Option("--model-folder", help="Where SageMaker unpacked model.tar.gz.")
+    ] = MODEL_FOLDER,
+    name: Annotated[str, typer.Option("--name", help="Name of the model, on paths that name one.")] = "model",
+    many: Annotated[
+        bool,
+        typer.Option("--many", help="Start without a model: SageMaker loads them (multi-model endpoint)."),
+    ] = False,
+    home: HomeOption = None,
+) -> None:
+    """Serve one bundle, or many, by SageMaker's container contract on port 8080.
+
+    SAGEMAKER_BIND_TO_PORT, SAGEMAKER_MODEL_SERVER_WORKERS, SAGEMAKER_MULTI_MODEL and the variables of batch transform
+    are followed.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = container_settings(read_settings(home))
+    many = many or os.environ.get("SAGEMAKER_MULTI_MODEL", "").lower() in ("true", "1")
+    snapshot = container_snapshot(settings, folder, name, many=many)
+
+    def ready(bound: int) -> None:
+        sys.stdout.write(f"ready  http://0.0.0.0:{bound}  /ping  /invocations\n")
+        sys.stdout.flush()
+
+    Supervisor(settings, snapshot, ready).run()
+
+
+def main() -> None:
+    """Entry point of the `serve` command."""
+    fairway(["sagemaker-serve", *sys.argv[1:]])
