@@ -7,14 +7,15 @@ from itertools import pairwise
 
 import msgspec
 
-_DOWN = 0.2
+_DOWN = 0.5
 _UP = 0.01
 _SETTLE = 64
 """Calls after which the limits are worked out again."""
-_FORGET = 64
+_FORGET = 16
 """Settlings after which a size that was not seen again is forgotten, so that it is tried again."""
-_WORSE = 1.1
-"""A size pays as long as a row costs at most this many times what it costs at the best smaller size."""
+_WORSE = 1.3
+"""A size pays as long as a row costs at most this many times what it costs at the best smaller size: as much as a
+noisy machine may make it look dearer than it is."""
 
 
 class _Size(msgspec.Struct, gc=False):
@@ -97,14 +98,15 @@ class CostCurve:
         return rows
 
     def _pays(self) -> int:
-        """Larger and larger sizes, until a row of the next costs more than it is worth."""
-        best = math.inf
-        last = 0
+        """The largest size at which a row costs about what it costs at the best, with no size below it dearer than
+        its rows alone; or the next size, if nothing is known of it yet."""
+        each: list[tuple[int, float]] = []
         for key in sorted(self._sizes):
             size = self._sizes[key]
-            each = size.seconds / size.rows
-            if each > _WORSE * best:
-                return max(last, 1)
-            best = min(best, each)
-            last = 2**key - 1
-        return 2 * last + 1
+            cost = size.seconds / size.rows
+            if each and cost > each[0][1]:
+                break
+            each.append((key, cost))
+        best = min(cost for _, cost in each)
+        key = max(key for key, cost in each if cost <= _WORSE * best)
+        return 2 ** (key + (key + 1 not in self._sizes)) - 1
