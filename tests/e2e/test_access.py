@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fairway.app.home import open_home
-from fairway.app.keys import create_key
-from tests.e2e.servers import Server, serving
+from fairway.app.keys import create_key, revoke_key
+from tests.e2e.servers import Server, serving, until
 
 pytestmark = pytest.mark.e2e
 
@@ -110,6 +110,23 @@ def test_a_key_that_expires_while_the_server_runs_is_refused(running: Server, ke
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert "expired" in running.post(ROWS, LINE, x_api_key=keys["short"])[2]["error"]
+
+
+def test_a_running_server_learns_of_keys_made_and_revoked(home_copy: Path) -> None:
+    with serving(home_copy, "--workers", "2") as running:
+
+        def statuses(**headers: str) -> set[int]:
+            return {running.post(ROWS, LINE, **headers)[0] for _ in range(8)}  # both workers
+
+        assert statuses() == {200}
+        app, other = make(home_copy, "app", "infer"), make(home_copy, "other", "infer")
+        until(lambda: statuses() == {401})
+        assert statuses(x_api_key=app) == {200}
+        with open_home(home_copy) as place:
+            revoke_key(place, "app", why="leaked")
+        until(lambda: statuses(x_api_key=app) == {401})
+        assert "was revoked" in running.post(ROWS, LINE, x_api_key=app)[2]["error"]
+        assert statuses(x_api_key=other) == {200}
 
 
 def test_a_rate_holds_over_all_workers(home_copy: Path) -> None:
