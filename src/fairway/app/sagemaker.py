@@ -22,7 +22,7 @@ def container_settings(settings: Settings) -> Settings:
     asked = settings.sagemaker.max_payload_mb * 2**20
     return replace(
         settings,
-        serving=replace(settings.serving, host="0.0.0.0"),  # noqa: S104 - SageMaker asks from outside
+        serving=replace(settings.serving, host="0.0.0.0", grpc=False),  # noqa: S104 - SageMaker asks from outside
         access=replace(settings.access, open_admin=True),
         limits=replace(limits, body_bytes=max(limits.body_bytes, asked)),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from fairway.app.sagemaker import container_settings, container_snapshot
 from fairway.app.settings import read_settings
 from fairway.cli.main import main as fairway
 from fairway.cli.options import HomeOption
+from fairway.serving.logs import set_up_logging
 from fairway.serving.supervisor import Supervisor
 
 MODEL_FOLDER = Path("/opt/ml/model")
@@ -37,12 +37,12 @@ def run(
     SAGEMAKER_BIND_TO_PORT, SAGEMAKER_MODEL_SERVER_WORKERS, SAGEMAKER_MULTI_MODEL and the variables of batch transform
     are followed.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = container_settings(read_settings(home))
+    set_up_logging(settings.telemetry, "supervisor")
     many = many or os.environ.get("SAGEMAKER_MULTI_MODEL", "").lower() in ("true", "1")
     snapshot = container_snapshot(settings, folder, name, many=many)
 
-    def ready(bound: int) -> None:
+    def ready(bound: int, grpc_bound: int | None = None) -> None:
         sys.stdout.write(f"ready  http://0.0.0.0:{bound}  /ping  /invocations\n")
         sys.stdout.flush()
 
