@@ -23,6 +23,6 @@ compile dev pyproject.toml --extra all --group test --group check
 grep -E '^[A-Za-z0-9]' requirements/dev.txt | sed -E 's/ *\\$//' > "$work/constraints.txt"
 compile build requirements/build.in --constraint "$work/constraints.txt"
 compile core pyproject.toml --constraint "$work/constraints.txt"
-for extra in sklearn xgboost lightgbm catboost postgres s3 otel all; do
+for extra in sklearn xgboost lightgbm catboost grpc postgres s3 otel all; do
   compile "$extra" pyproject.toml --extra "$extra" --constraint "$work/constraints.txt"
 done

@@ -12,6 +12,7 @@ import typer
 from fairway.app.serve import serving_snapshot
 from fairway.app.settings import read_settings
 from fairway.cli.options import HomeOption, JsonOption
+from fairway.core.settings import ServingSettings
 from fairway.security.tls import open_tls
 from fairway.serving.logs import set_up_logging
 from fairway.serving.supervisor import Supervisor, check_binding
@@ -31,8 +32,9 @@ def run(
         int | None, typer.Option("--port", help="HTTP port; 0 takes a free one.  [default: 8080]")
     ] = None,
     grpc_port: Annotated[
-        int | None, typer.Option("--grpc-port", help="gRPC port, for a later release.")
+        int | None, typer.Option("--grpc-port", help="gRPC port; 0 takes a free one.  [default: 8081]")
     ] = None,
+    no_grpc: Annotated[bool, typer.Option("--no-grpc", help="Serve HTTP only.")] = False,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, max=512, help="Processes.  [default: 1]")
     ] = None,
@@ -57,10 +59,18 @@ def run(
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Serve models over HTTP until Ctrl-C. Prints one line once it answers."""
+    """Serve models over HTTP and gRPC until Ctrl-C. Prints one line once it answers."""
     settings = read_settings(home)
     set_up_logging(settings.telemetry, "supervisor")
-    given = {"host": host, "port": port, "grpc_port": grpc_port, "workers": workers}
+    if port == 0 and grpc_port is None and settings.serving.grpc_port == ServingSettings().grpc_port:
+        grpc_port = 0  # who wants any free port hardly wants one fixed
+    given = {
+        "host": host,
+        "port": port,
+        "grpc_port": grpc_port,
+        "workers": workers,
+        "grpc": False if no_grpc else None,
+    }
     serving = msgspec.structs.replace(settings.serving, **{k: v for k, v in given.items() if v is not None})
     files = {"certificate": certificate, "key": key, "client_ca": client_ca}
     tls = msgspec.structs.replace(
@@ -71,14 +81,19 @@ def run(
     secure = open_tls(tls) is not None
     check_binding(serving.host, insecure=insecure, keys=bool(snapshot.keys), tls=secure)
 
-    def ready(bound: int) -> None:
+    def ready(bound: int, grpc_bound: int | None) -> None:
         shown = f"[{serving.host}]" if ":" in serving.host else serving.host
         address = f"{'https' if secure else 'http'}://{shown}:{bound}"
         models = [model.route.model for model in snapshot.models]
         if json:
-            line = msgspec.json.encode({"ready": True, "address": address, "models": models}).decode()
+            grpc = None if grpc_bound is None else f"{shown}:{grpc_bound}"
+            line = msgspec.json.encode(
+                {"ready": True, "address": address, "grpc": grpc, "models": models}
+            ).decode()
         else:
-            line = f"ready  {address}  {', '.join(f'/v2/models/{model}/infer' for model in models)}  (Ctrl-C stops)"
+            grpc = "" if grpc_bound is None else f"gRPC {shown}:{grpc_bound}  "
+            paths = ", ".join(f"/v2/models/{model}/infer" for model in models)
+            line = f"ready  {address}  {grpc}{paths}  (Ctrl-C stops)"
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 

@@ -7,6 +7,7 @@ socket are taken up by its successor. It imports no model, no numpy and no datab
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import logging
 import os
@@ -76,10 +77,11 @@ def is_loopback(host: str) -> bool:
 
 
 class Supervisor:
-    """`run` serves until SIGTERM or SIGINT. `on_ready(port)` is called once, when every worker answers."""
+    """`run` serves until SIGTERM or SIGINT. `on_ready(port, grpc_port)` is called once, when every worker answers;
+    `grpc_port` is None where gRPC is not served."""
 
     def __init__(
-        self, settings: Settings, snapshot: ServingSnapshot, on_ready: Callable[[int], None]
+        self, settings: Settings, snapshot: ServingSnapshot, on_ready: Callable[[int, int | None], None]
     ) -> None:
         self._settings = settings
         self._snapshot = snapshot
@@ -93,12 +95,19 @@ class Supervisor:
     def run(self) -> None:
         serving = self._settings.serving
         sockets: list[socket.socket] = []
+        grpc_sockets: list[socket.socket] = []
         before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)}
         try:
             sockets = _listen(serving.host, serving.port, serving.workers)
+            if serves_grpc(self._settings):
+                grpc_sockets = _listen(serving.host, serving.grpc_port, serving.workers, "--grpc-port")
             ServerFolder(self._folder).write_snapshot(self._snapshot)
             slots: list[_Slot] = [
-                _Slot(f"worker {i}", partial(self.spawn, i, listening)) for i, listening in enumerate(sockets)
+                _Slot(
+                    f"worker {i}",
+                    partial(self.spawn, i, listening, grpc_sockets[i] if grpc_sockets else None),
+                )
+                for i, listening in enumerate(sockets)
             ]
             for name in before:
                 signal.signal(name, self._stop)
@@ -108,7 +117,8 @@ class Supervisor:
                 self._await_ready(slots)
                 if not self._stopping:
                     self._running = True
-                    self._on_ready(sockets[0].getsockname()[1])
+                    grpc_port = grpc_sockets[0].getsockname()[1] if grpc_sockets else None
+                    self._on_ready(sockets[0].getsockname()[1], grpc_port)
                     slots.append(_Slot("the watcher of the registry", self.spawn_watcher))
                     slots[-1].start()
                 while not self._stopping:
@@ -120,7 +130,7 @@ class Supervisor:
         finally:
             for name, handler in before.items():
                 signal.signal(name, handler)
-            for listening in sockets:
+            for listening in [*sockets, *grpc_sockets]:
                 listening.close()
             os.close(self._lifeline_read)
             os.close(self._lifeline_write)
@@ -153,7 +163,9 @@ class Supervisor:
         for slot in slots:
             slot.end()
 
-    def spawn(self, number: int, listening: socket.socket) -> tuple[subprocess.Popen[bytes], int]:
+    def spawn(
+        self, number: int, listening: socket.socket, grpc: socket.socket | None
+    ) -> tuple[subprocess.Popen[bytes], int]:
         """Starts a worker; returns the process and the pipe it reports on."""
         report_read, report_write = os.pipe()
         plan = {
@@ -162,6 +174,7 @@ class Supervisor:
             "number": number,
             "first": not self._running,
             "listen": listening.fileno(),
+            "grpc_listen": None if grpc is None else grpc.fileno(),
             "report": report_write,
             "lifeline": self._lifeline_read,
         }
@@ -169,7 +182,12 @@ class Supervisor:
         path.write_bytes(msgspec.json.encode(plan))
         process = subprocess.Popen(
             [sys.executable, "-m", "fairway.serving.worker", str(path)],
-            pass_fds=(listening.fileno(), report_write, self._lifeline_read),
+            pass_fds=(
+                listening.fileno(),
+                report_write,
+                self._lifeline_read,
+                *(() if grpc is None else (grpc.fileno(),)),
+            ),
             stdin=subprocess.DEVNULL,
             env={
                 "MALLOC_ARENA_MAX": "2",
@@ -278,8 +296,25 @@ class _Slot:
             self._report = -1
 
 
-def _listen(host: str, port: int, count: int) -> list[socket.socket]:
-    """`count` listening sockets on one address; port 0 lets the system choose."""
+def serves_grpc(settings: Settings) -> bool:
+    """Whether gRPC is wanted and can be had; says so when it is missing."""
+    if not settings.serving.grpc:
+        return False
+    missing = [name for name in ("hpack", "google.protobuf") if not _is_installed(name)]
+    if missing:
+        logger.warning("serving HTTP only; for gRPC: pip install 'fairway[grpc]'")
+    return not missing
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # the package that it is part of
+        return False
+
+
+def _listen(host: str, port: int, count: int, option: str = "--port") -> list[socket.socket]:
+    """`count` listening sockets on one address; port 0 lets the system choose. `option` is what chooses the port."""
     sockets: list[socket.socket] = []
     try:
         if (
@@ -295,7 +330,7 @@ def _listen(host: str, port: int, count: int) -> list[socket.socket]:
             listening.close()
         raise Unavailable(
             f"cannot listen on {host}:{port}: {error.strerror or error}.",
-            hint="Stop what listens there, or choose another port with --port.",
+            hint=f"Stop what listens there, or choose another port with {option}.",
         ) from error
     return sockets
 

@@ -46,6 +46,9 @@ class Service(Protocol):
     def find(self, path: str) -> object:
         """What answers this path; None for a path nobody knows. The result stays with the headers."""
 
+    def client(self, transport: asyncio.Transport) -> str | None:
+        """The name in the peer's certificate, where one stands for a key."""
+
     def unary(self, connection: Connection, stream: Stream, message: bytes, compressed: bool) -> None:
         """A whole unary call."""
 
@@ -91,6 +94,8 @@ class Connection(asyncio.Protocol):
         self._heads = HeadReader(service.find, bounds.header_block)
         self.streams: dict[int, Stream] = {}
         self.transport: asyncio.Transport
+        self.client: str | None = None
+        """The name in the peer's certificate, where one stands for a key."""
         self._rest = b""
         self._out: list[bytes] = []
         self._greeted = False
@@ -113,6 +118,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
         self._everybody.add(self)
+        self.client = self._service.client(transport)
         bounds = self._bounds
         self._send(
             frames.settings(
@@ -279,11 +285,7 @@ class Connection(asyncio.Protocol):
         if not payload and not flags & frames.END_STREAM:
             self._take_back()
         stream.consumed += size
-        if (
-            stream.buffer is None
-            and stream.call is None
-            and not self._service.may_begin(self, stream)
-        ):
+        if stream.buffer is None and stream.call is None and not self._service.may_begin(self, stream):
             return
         self._gather(stream, payload)
         if number in self.streams:
@@ -598,6 +600,12 @@ class Connection(asyncio.Protocol):
             return
         self._refuse_after = self._last_stream
         self._send(frames.goaway(self._last_stream, Reason.no_error, "shutting down"))
+
+    def end_idle(self) -> None:
+        """Ends streaming calls that answer nothing now and would go on for ever."""
+        for stream in list(self.streams.values()):
+            if stream.call is not None and stream.call.idle:
+                self._service.refuse(self, stream, 14, "the server is shutting down")
 
     def _end(self, reason: Reason, why: str) -> None:
         self._send(frames.goaway(self._last_stream, reason, why))

@@ -70,9 +70,7 @@ class Infer:
     def write(self, reading: Reading, outputs: Outputs, live: LiveVersion) -> bytes:
         request, form = reading.request, reading.notes
         wanted = request.wanted
-        chosen = [
-            output for output in live.contract.outputs if wanted is None or output.name in wanted
-        ]
+        chosen = [output for output in live.contract.outputs if wanted is None or output.name in wanted]
         if form.classes or not form.raw:
             return _write_otherwise(request.model, live, form, chosen, outputs)
         described, raw = [], []
@@ -152,9 +150,7 @@ def _contents(asked: Any) -> tuple[list[Any], bool]:
     """The values of each input, and whether they are raw. Raises MalformedInput."""
     raw = list(asked.raw_input_contents)
     typed = [
-        tensor.name
-        for tensor in asked.inputs
-        if tensor.HasField("contents") and tensor.contents.ListFields()
+        tensor.name for tensor in asked.inputs if tensor.HasField("contents") and tensor.contents.ListFields()
     ]
     if not asked.inputs:
         raise MalformedInput("inputs is empty.")

@@ -69,6 +69,10 @@ class StreamInfer(Call):
     def full(self) -> bool:
         return len(self._messages) >= _WAITING_MESSAGES or self._bytes >= _WAITING_BYTES
 
+    @property
+    def idle(self) -> bool:
+        return self._current is None and not self._messages and not self._stream.queued
+
     def received(self, message: bytes, compressed: bool) -> None:
         self._messages.append((message, compressed))
         self._bytes += len(message)

@@ -31,10 +31,17 @@ def files() -> dict[str, bytes]:
 
 @cache
 def pool() -> Any:
-    made = descriptor_pool.DescriptorPool()  # type: ignore[no-untyped-call]
+    made = descriptor_pool.DescriptorPool()
     for file in files().values():
         made.AddSerializedFile(file)
     return made
+
+
+@cache
+def services() -> list[str]:
+    """Full names of all services."""
+    found = [pool().FindFileByName(name) for name in files()]
+    return sorted(service.full_name for file in found for service in file.services_by_name.values())
 
 
 @cache

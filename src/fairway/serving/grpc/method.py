@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +31,8 @@ class Host(Protocol):
     key_limits: Limits
     counters_directory: Path | None
     repository: Repository | None
+    client_name: Callable[[Mapping[str, Any]], str | None] | None
+    """The name in a verified client certificate, where one stands for a key."""
 
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Runs something that takes long outside the event loop. Raises Overloaded when too much waits."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from fairway.core.errors import (
     Overloaded,
 )
 from fairway.core.request import Request
+from fairway.inference.live import LiveModel
 from fairway.inference.plane import now
 from fairway.security.access import Caller, presented
 from fairway.security.keys import Scope
@@ -63,6 +65,11 @@ class GrpcService:
     def is_streaming(self, method: Any) -> bool:
         return method.stream is not None
 
+    def client(self, transport: asyncio.Transport) -> str | None:
+        named = self.host.client_name
+        certificate = None if named is None else transport.get_extra_info("peercert")
+        return None if named is None or not certificate else named(certificate)
+
     def streaming(self, connection: Connection, stream: Stream) -> None:
         method: Method = stream.head.method
         assert method.stream is not None
@@ -80,7 +87,7 @@ class GrpcService:
         method: Method = stream.head.method
         try:
             if method.scope is not None and self.host.access.required:
-                self.check(stream.head, method.scope, None)
+                self.check(connection, stream, method.scope, None)
         except FairwayError as error:
             request_id = request_id_from(stream.head.headers.get(b"x-request-id"))
             self._count(method, error.code)
@@ -95,7 +102,7 @@ class GrpcService:
             if method.quick and not compressed:
                 self._answer_now(connection, stream, message, arrival)
             else:
-                self._start(self._answer(connection, stream, message, arrival, compressed))
+                self.start(self._answer(connection, stream, message, arrival, compressed))
             return
         stream.call = ticket = Ticket(self, connection, stream, method.predict, arrival.request_id)
         self.predict(ticket, message, arrival, compressed)
@@ -106,7 +113,7 @@ class GrpcService:
         """Takes a prediction; the ticket is told its answer."""
         received = now()
         if compressed or len(message) > _LARGE_MESSAGE:
-            self._start(self._read_slowly(ticket, message, arrival, received, compressed))
+            self.start(self._read_slowly(ticket, message, arrival, received, compressed))
         else:
             self._read(ticket, message, arrival, received)
 
@@ -117,7 +124,7 @@ class GrpcService:
             ticket.reading = reading = self._understand(ticket, message, arrival)
             request = reading.request
             if plane.table[request.model].needs_loading(request.version):
-                self._start(self._load(ticket, request, received))
+                self.start(self._load(ticket, request, received))
                 return
             ticket.work = plane.arrive(request, received)
         except Exception as error:  # noqa: BLE001 - `failed` logs it
@@ -127,13 +134,12 @@ class GrpcService:
 
     def _understand(self, ticket: Ticket, message: bytes, arrival: Arrival) -> Reading:
         host = self.host
-        head = ticket.stream.head
 
         def admit(model: str) -> str:
             ticket.model = model
             if not host.access.required:
                 return ""
-            caller = self.check(head, "infer", model)
+            caller = self.check(ticket.connection, ticket.stream, "infer", model)
             if caller.limited and ticket.limited is None:
                 host.key_limits.enter(caller, now())
                 ticket.limited = caller
@@ -147,11 +153,9 @@ class GrpcService:
         host, plane = self.host, self.host.plane
         try:
             if host.access.required:
-                self.check(ticket.stream.head, "infer", None)
+                self.check(ticket.connection, ticket.stream, "infer", None)
             if compressed:
                 message = await host.in_thread(unpack, message, ticket.stream.head.encoding, self.limit)
-            if ticket.gone:
-                return
             ticket.reading = reading = await host.in_thread(self._understand, ticket, message, arrival)
             ticket.work = await host.in_thread(plane.arrive, reading.request, received)
             await host.in_thread(plane.validate, ticket.work)
@@ -167,21 +171,40 @@ class GrpcService:
             self.turn.settle(ticket)
 
     async def _load(self, ticket: Ticket, request: Request, received: float) -> None:
-        """A version that nobody has asked for yet: as long as it takes, and not longer than the deadline."""
+        """A version that has to be loaded first: for as long as anybody should wait."""
         try:
-            ticket.work = await self.host.in_thread(self.host.plane.arrive, request, received)
+            await self._loaded(self.host.plane.table[request.model], request)
+            ticket.work = self.host.plane.arrive(request, received)
         except Exception as error:  # noqa: BLE001 - `failed` logs it
             if not ticket.gone:
                 ticket.failed(error)
             return
-        if not ticket.gone:
-            self.turn.add(ticket)
+        self.turn.add(ticket)
+
+    async def _loaded(self, model: LiveModel, request: Request) -> None:
+        wait = self.host.settings.serving.load_seconds
+        left = math.inf if request.deadline is None else request.deadline - now()
+        loading = asyncio.wrap_future(model.load_soon(request.version))
+        try:
+            # Shielded: the load is everybody's who asked for it.
+            await asyncio.wait_for(asyncio.shield(loading), max(0.0, min(wait, left)))
+        except TimeoutError:
+            if left < wait:
+                raise DeadlineExceeded(
+                    f"the deadline passed while {request.model} was being loaded."
+                ) from None
+            raise Overloaded(
+                f"{request.model} is still being loaded after {wait:g} s (serving.load_seconds).",
+                hint="Try again in a minute.",
+            ) from None
 
     # -- everything else
 
-    def asking(self, head: Head, message: bytes, arrival: Arrival, scope: Scope | None) -> Asking:
+    def asking(self, connection: Connection, stream: Stream, message: bytes, arrival: Arrival) -> Asking:
+        scope: Scope | None = stream.head.method.scope
+
         def admit(model: str) -> str:
-            return "" if scope is None else self.check(head, scope, model).name
+            return "" if scope is None else self.check(connection, stream, scope, model).name
 
         return Asking(self.host, message, admit, arrival)
 
@@ -190,8 +213,8 @@ class GrpcService:
         assert method.handle is not None
         try:
             if method.scope is not None:
-                self.check(stream.head, method.scope, None)
-            answer = method.handle(self.asking(stream.head, message, arrival, method.scope))
+                self.check(connection, stream, method.scope, None)
+            answer = method.handle(self.asking(connection, stream, message, arrival))
         except Exception as error:  # noqa: BLE001 - `_failed` logs it
             self._failed(connection, stream, arrival, error)
             return
@@ -207,14 +230,14 @@ class GrpcService:
         limited: Caller | None = None
         try:
             if method.scope is not None:
-                caller = self.check(head, method.scope, None)
+                caller = self.check(connection, stream, method.scope, None)
                 if caller.limited:
                     self.host.key_limits.enter(caller, now())
                     limited = caller
             if compressed:
                 message = await self.host.in_thread(unpack, message, head.encoding, self.limit)
             left = None if arrival.deadline is None else max(0.0, arrival.deadline - now())
-            asking = self.asking(head, message, arrival, method.scope)
+            asking = self.asking(connection, stream, message, arrival)
             answer = await asyncio.wait_for(self.host.in_thread(method.handle, asking), left)
         except TimeoutError:
             late = DeadlineExceeded(f"{method.path} did not answer before the deadline.")
@@ -245,9 +268,10 @@ class GrpcService:
             None if head.timeout is None else received + head.timeout,
         )
 
-    def check(self, head: Head, scope: Scope, model: str | None) -> Caller:
+    def check(self, connection: Connection, stream: Stream, scope: Scope, model: str | None) -> Caller:
         """Raises Unauthenticated or Forbidden."""
-        return self.host.access.check(presented(head.headers), scope, model, time.time())
+        secret = presented(stream.head.headers)
+        return self.host.access.check(secret, scope, model, time.time(), connection.client)
 
     def count_failure(self, ticket: Ticket, code: str) -> None:
         version = None if ticket.reading is None else ticket.reading.request.version
@@ -267,7 +291,7 @@ class GrpcService:
         ):
             logger.error("request %s failed: %s", request_id, error, exc_info=error.__cause__)
 
-    def _start(self, work: Any) -> None:
+    def start(self, work: Any) -> None:
         task = self.loop.create_task(work)
         self._tasks.add(task)  # the loop itself holds tasks weakly
         task.add_done_callback(self._tasks.discard)

@@ -63,8 +63,10 @@ _STATUS: tuple[tuple[type[FairwayError], Status], ...] = (
 )
 """The first class that fits decides; anything else is INTERNAL."""
 
-OPENING = b"\x88" + literal(b"content-type", b"application/grpc") + literal(
-    b"grpc-accept-encoding", b"identity,deflate,gzip"
+OPENING = (
+    b"\x88"
+    + literal(b"content-type", b"application/grpc")
+    + literal(b"grpc-accept-encoding", b"identity,deflate,gzip")
 )
 """Status 200, by its number in HPACK's static table, and what every answer says."""
 _OK = literal(b"grpc-status", b"0")

@@ -54,8 +54,15 @@ class Stream:
 class Call:
     """What is told when a stream ends before its answer, or when everything held back has left."""
 
-    full = False
-    """Whether the caller should send no more messages for now."""
+    @property
+    def full(self) -> bool:
+        """Whether the caller should send no more messages for now."""
+        return False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being answered, and it is for the caller to go on."""
+        return False
 
     def cancelled(self) -> None:
         """The caller gave up, or its connection is gone."""

@@ -112,11 +112,11 @@ def _describe(chunk: bytes) -> Described | None:
 
 def _name(chunk: bytes) -> str | None:
     """An InferRequestedOutputTensor of nothing but its name."""
-    fields = _fields(chunk)
+    found = fields(chunk)
     name = None
-    if fields is not None and all(field == 1 for field, _ in fields):
+    if found is not None and all(field == 1 for field, _ in found):
         try:
-            name = fields[-1][1].decode() if fields else ""
+            name = found[-1][1].decode() if found else ""
         except UnicodeDecodeError:
             name = None
     _keep(_named, chunk, name)
@@ -133,10 +133,10 @@ def _keep(known: dict[bytes, Any], chunk: bytes, value: object) -> None:
 def _read_described(chunk: bytes) -> Described | None:
     name = datatype = b""
     shape: list[int] = []
-    fields = _fields(chunk)
-    if fields is None:
+    found = fields(chunk)
+    if found is None:
         return None
-    for field, value in fields:
+    for field, value in found:
         if field == 1:
             name = value
         elif field == 2:
@@ -154,7 +154,7 @@ def _read_described(chunk: bytes) -> Described | None:
         return None
 
 
-def _fields(chunk: bytes) -> list[tuple[int, bytes]] | None:
+def fields(chunk: bytes) -> list[tuple[int, bytes]] | None:
     """Length-delimited fields with one-byte tags and lengths; None when there are others."""
     found: list[tuple[int, bytes]] = []
     position, end = 0, len(chunk)
@@ -189,7 +189,11 @@ def _varints(data: bytes) -> list[int] | None:
 
 
 def write_infer(
-    model: str, version: str, call_id: str, outputs: Iterable[tuple[str, str, Sequence[int]]], raw: list[bytes]
+    model: str,
+    version: str,
+    call_id: str,
+    outputs: Iterable[tuple[str, str, Sequence[int]]],
+    raw: list[bytes],
 ) -> bytes:
     """A ModelInferResponse with raw contents; `outputs` are name, datatype and shape."""
     parts = [_opening(model, version)]
@@ -212,9 +216,7 @@ def _opening(model: str, version: str) -> bytes:
 @lru_cache(maxsize=_KNOWN)
 def _output(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
     sizes = b"".join(varint(size) for size in shape)
-    return _field(
-        0x2A, _field(0x0A, name.encode()) + _field(0x12, datatype.encode()) + _field(0x1A, sizes)
-    )
+    return _field(0x2A, _field(0x0A, name.encode()) + _field(0x12, datatype.encode()) + _field(0x1A, sizes))
 
 
 def _field(tag: int, value: bytes) -> bytes:

@@ -1,0 +1,81 @@
+"""gRPC on a worker's event loop, from its listening socket to the last answer."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from fairway.inference.plane import now
+from fairway.security.tls import Tls
+from fairway.serving.grpc import (
+    health,
+    infer,
+    infer_stream,
+    models,
+    reflection,
+    repository,
+    tensorflow,
+    tensorflow_models,
+)
+from fairway.serving.grpc.connection import Bounds, Connection, Outbox
+from fairway.serving.grpc.method import Host, Method
+from fairway.serving.grpc.service import GrpcService
+
+METHODS: tuple[Method, ...] = (
+    *infer.METHODS,
+    *infer_stream.METHODS,
+    *models.METHODS,
+    *repository.METHODS,
+    *tensorflow.METHODS,
+    *tensorflow_models.METHODS,
+    *health.METHODS,
+    *reflection.METHODS,
+)
+_NOTICE_SECONDS = 0.1
+"""How long clients have to hear that they should call elsewhere, before calls they make here are left to be retried."""
+_POLL_SECONDS = 0.02
+
+
+class GrpcServer:
+    """`start`, then `stop`; both in the running event loop."""
+
+    def __init__(self, host: Host, tls: Tls | None = None) -> None:
+        """`tls` was opened for the protocol `h2`; it is the caller's to refresh."""
+        self._host = host
+        self._tls = tls
+        self._connections: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self, listening: socket.socket) -> None:
+        """Takes calls on a bound socket."""
+        loop = asyncio.get_running_loop()
+        limits = self._host.settings.limits
+        bounds = Bounds(message=limits.body_bytes, header_block=limits.header_bytes)
+        service = GrpcService(self._host, METHODS, loop, limits.body_bytes)
+        outbox = Outbox(loop)
+
+        def connection() -> Connection:
+            return Connection(service, bounds, outbox, self._connections)
+
+        self._server = await loop.create_server(
+            connection, sock=listening, ssl=None if self._tls is None else self._tls.context
+        )
+
+    async def stop(self, seconds: float, in_hurry: Callable[[], bool] = lambda: False) -> None:
+        """No new connections, no new calls; what was begun is finished, for at most `seconds`."""
+        if self._server is None:
+            return
+        self._server.close()
+        deadline = now() + seconds
+        for connection in list(self._connections):
+            connection.drain(last=False)
+        await asyncio.sleep(min(_NOTICE_SECONDS, seconds))
+        for connection in list(self._connections):
+            connection.drain(last=True)
+        while self._connections and now() < deadline and not in_hurry():
+            for connection in list(self._connections):
+                connection.end_idle()
+            await asyncio.sleep(_POLL_SECONDS)
+        for connection in list(self._connections):
+            connection.transport.abort()
