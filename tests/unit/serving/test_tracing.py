@@ -5,15 +5,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from fairway.core.errors import MissingExtra, SettingsError
@@ -29,6 +26,7 @@ from fairway.serving.spans import (
     read_traceparent,
 )
 from fairway.serving.tracing import Tracer, open_tracer
+from tests.collector import Collector, attributes, collecting
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED = f"00-{TRACE}-{SPAN}-01".encode()
@@ -46,57 +44,10 @@ SERVED = Served(
 )
 
 
-@dataclass
-class Collector:
-    """An OTLP/HTTP receiver: what a collector's endpoint does with the published messages."""
-
-    requests: list[ExportTraceServiceRequest] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
-    status: int = 200
-    retry_after: str = ""
-    port: int = 0
-
-    @property
-    def spans(self) -> list[Span]:
-        return [
-            span
-            for request in self.requests
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    collector = Collector()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            status = collector.status if self.path == "/v1/traces" else 404
-            if status == 200:
-                collector.requests.append(ExportTraceServiceRequest.FromString(body))
-                collector.headers.append({name.lower(): value for name, value in self.headers.items()})
-            self.send_response(status)
-            if collector.retry_after:
-                self.send_header("retry-after", collector.retry_after)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    collector.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield collector
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with collecting() as collector:
+        yield collector
 
 
 def opened(collector: Collector, **changes: Any) -> Tracer:
@@ -106,14 +57,6 @@ def opened(collector: Collector, **changes: Any) -> Tracer:
     tracer = open_tracer(settings)
     assert tracer is not None
     return tracer
-
-
-def attributes(span: Span) -> dict[str, Any]:
-    found = {}
-    for pair in span.attributes:
-        kind = pair.value.WhichOneof("value")
-        found[pair.key] = getattr(pair.value, kind)
-    return found
 
 
 def test_a_request_with_a_parent_becomes_its_child_with_a_span_for_each_stage(collector: Collector) -> None:
