@@ -164,7 +164,7 @@ class Supervisor:
             slot.end()
 
     def spawn(
-        self, number: int, listening: socket.socket, grpc: socket.socket | None
+        self, number: int, listening: socket.socket, grpc: socket.socket | None = None
     ) -> tuple[subprocess.Popen[bytes], int]:
         """Starts a worker; returns the process and the pipe it reports on."""
         report_read, report_write = os.pipe()
