@@ -12,7 +12,6 @@ import typer
 from fairway.app.serve import serving_snapshot
 from fairway.app.settings import read_settings
 from fairway.cli.options import HomeOption, JsonOption
-from fairway.core.settings import ServingSettings
 from fairway.security.tls import open_tls
 from fairway.serving.logs import set_up_logging
 from fairway.serving.supervisor import Supervisor, check_binding
@@ -62,8 +61,6 @@ def run(
     """Serve models over HTTP and gRPC until Ctrl-C. Prints one line once it answers."""
     settings = read_settings(home)
     set_up_logging(settings.telemetry, "supervisor")
-    if port == 0 and grpc_port is None and settings.serving.grpc_port == ServingSettings().grpc_port:
-        grpc_port = 0  # who wants any free port hardly wants one fixed
     given = {
         "host": host,
         "port": port,

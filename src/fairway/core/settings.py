@@ -36,7 +36,8 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     port: int = 8080
     grpc: bool = True
     """Whether gRPC is served too; it needs the extra `grpc`."""
-    grpc_port: int = 8081
+    grpc_port: int | None = None
+    """None: 8081, or a free one where `port` is 0, which any free port is meant by."""
     workers: int = 1
     inline_seconds: float = 0.002
     """Calls expected to take longer run in a thread instead of the event loop."""
@@ -61,6 +62,13 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ask. Part of `drain_seconds`."""
     errors: str = "full"
     """`full` names fields and reasons; `safe` gives only code and request id."""
+
+    @property
+    def listening_grpc_port(self) -> int:
+        """`grpc_port`, or what it is when it was not set."""
+        if self.grpc_port is None:
+            return 8081 if self.port else 0
+        return self.grpc_port
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
