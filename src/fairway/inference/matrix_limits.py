@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from operator import le
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,7 @@ class MatrixLimits:
             for i, field in enumerate(contract)
             if field.dtype.is_float and np.dtype(field.dtype.value).itemsize < self.dtype.itemsize
         ]
+        self._bools = [field.dtype is DType.bool for field in contract]
         self._nulls_pass = [nulls_pass(field) for field in contract]
         self._nulls = np.array(self._nulls_pass)
         self._whole_columns = [i for i, field in enumerate(contract) if not field.dtype.is_float]
@@ -65,6 +67,13 @@ class MatrixLimits:
     def _vector(self, limits: Sequence[float]) -> Array:
         with np.errstate(over="ignore"):
             return np.array(limits, dtype=np.float64).astype(self.dtype)
+
+    def takes(self, dtypes: Sequence[np.dtype[Any]]) -> bool:
+        """Whether columns of these types can be put side by side and then be judged: a boolean is not a number, and
+        a field of fewer bits than the matrix must not be rounded to the matrix first."""
+        if any(dtype.kind == "b" and not self._bools[i] for i, dtype in enumerate(dtypes)):
+            return False
+        return all(dtypes[i] == dtype for i, dtype in self._narrow)
 
     def pack(self, values: Array) -> Array:
         """The matrix in the contract's types, each field rounded to its own."""

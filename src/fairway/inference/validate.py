@@ -54,6 +54,9 @@ class Validator:
         packed = self._as_matrix(inputs)
         if packed is not None:
             return self._check_matrix(packed, broken)
+        packed = self._stacked(inputs)
+        if packed is not None and self._limits is not None and self._limits.judge(packed, broken):
+            return Columns(self._names, len(packed), packed=packed)
         return self._check_fields(inputs, broken)
 
     def check_together(self, requests: Sequence[Inputs], broken: Broken) -> tuple[Columns, list[int]] | None:
@@ -65,6 +68,8 @@ class Validator:
         for inputs in requests:
             try:
                 matrix = self._as_matrix(inputs)
+                if matrix is None:
+                    matrix = self._stacked(inputs)
             except ContractViolation:
                 return None
             if matrix is None or matrix.dtype.kind == "O" or not 0 < len(matrix) <= self._max_rows:
@@ -95,6 +100,32 @@ class Validator:
                 (Problem(f"expected shape [n, {len(self._names)}], got {list(values.shape)}", name),),
             )
         return values if values.dtype.kind in "iufO" else None
+
+    def _stacked(self, inputs: Inputs) -> Array | None:
+        """Arrays of numbers, one a field, as the matrix they make together; None where a column has to be looked at
+        for itself, or would be rounded twice on its way."""
+        limits = self._limits
+        if limits is None or (len(inputs) != len(self._names) and self.contract.extra_fields == "reject"):
+            return None
+        columns: list[Array] = []
+        rows = -1
+        for name in self._names:
+            values = inputs.get(name)
+            if not isinstance(values, np.ndarray) or values.dtype.kind not in "iufb":
+                return None
+            if values.ndim == 2 and values.shape[1] == 1:
+                values = values[:, 0]
+            if values.ndim != 1 or (rows != len(values) and rows >= 0):
+                return None
+            rows = len(values)
+            columns.append(values)
+        if not 0 < rows <= self._max_rows or not limits.takes([values.dtype for values in columns]):
+            return None
+        packed = np.empty((rows, len(columns)), dtype=limits.dtype)
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is not clean
+            for i, values in enumerate(columns):
+                packed[:, i] = values
+        return packed
 
     def _check_matrix(self, values: Array, broken: Broken) -> Columns:
         assert self._limits is not None

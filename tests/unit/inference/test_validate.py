@@ -14,7 +14,7 @@ from fairway.core.columns import Columns
 from fairway.core.conform import nulls_of
 from fairway.core.contract import Action, Category, Contract, DType, Field, Rules
 from fairway.core.errors import ContractViolation, FairwayError, MalformedInput, PayloadTooLarge, Problem
-from fairway.inference import validate
+from fairway.inference import matrix_limits, validate
 from fairway.inference.validate import Validator
 from tests.strategies import NUMBERS, contracts, json_value
 
@@ -42,6 +42,7 @@ def outcome(wanted: Contract, inputs: Any, *, short_cuts: bool) -> Outcome:
     """What comes out, in a form to compare: columns and counts, or problems."""
     validator = Validator(wanted)
     if not short_cuts:
+        validator._stacked = lambda inputs: None  # type: ignore[method-assign]
         validator._fields = [
             (f, dtype, lambda value: False, build) for f, dtype, _, build in validator._fields
         ]
@@ -95,6 +96,63 @@ def test_a_matrix_gives_what_its_columns_give(data: st.DataObject) -> None:
         return
     columns = {f.name: matrix[:, i] for i, f in enumerate(wanted)}
     assert outcome(wanted, {"any": matrix}, short_cuts=True) == outcome(wanted, columns, short_cuts=False)
+
+
+ODD = [0, 1, 2, 3, 10, 127, 200, 2**24 + 1, 2**53 - 1, 2**53, 2**53 + 1, 2**63 - 1]
+
+
+@settings(max_examples=400)
+@given(data=st.data())
+def test_arrays_side_by_side_give_what_each_gives(data: st.DataObject) -> None:
+    """Whatever their types: what is put together to be judged at once is neither rounded nor let through."""
+    wanted = data.draw(contracts(NUMBERS))
+    rows = data.draw(st.integers(1, 6))
+    columns = {}
+    for field in wanted:
+        kind = data.draw(
+            st.sampled_from(
+                [field.dtype.value, "bool", "int64", "uint64", "int8", "float16", "float32", "float64"]
+            )
+        )
+        dtype = np.dtype(kind)
+        value: st.SearchStrategy[Any] = st.sampled_from(
+            [0.0, 1.0, 2.0, 0.1, 2.5, 10.0, np.nan, np.inf, 1e39, 65519.9]
+        )
+        if dtype.kind == "b":
+            value = st.booleans()
+        elif dtype.kind in "iu":
+            limits = np.iinfo(dtype)
+            value = st.sampled_from([n for n in [*ODD, *(-n for n in ODD)] if limits.min <= n <= limits.max])
+        drawn = data.draw(st.lists(value, min_size=rows, max_size=rows))
+        with np.errstate(over="ignore"):
+            columns[field.name] = np.array(drawn, dtype=np.float64 if dtype.kind == "f" else dtype).astype(
+                dtype
+            )
+        if data.draw(st.booleans()):
+            columns[field.name] = columns[field.name].reshape(rows, 1)
+    assert outcome(wanted, columns, short_cuts=True) == outcome(wanted, columns, short_cuts=False)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 40, 500])
+def test_many_or_few_odd_values_are_counted_alike(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = [
+        Field(name=f"f{i}", dtype=DType.float32, nullable=True, missing_rate=0.1, minimum=-1.0, maximum=1.0,
+              fence=(-2.0, 2.0), rules=Rules(on_null=Action.warn))
+        for i in range(30)
+    ]  # fmt: skip
+    matrix = np.random.default_rng(rows).normal(size=(rows, 30)).astype(np.float32)
+    matrix[:, 3][matrix[:, 3] > 1] = np.nan
+    seen = []
+    for few in (0, 10**9):
+        monkeypatch.setattr(matrix_limits, "_FEW_ODD", few)
+        columns, broken = check(contract(*fields), {"m": matrix})
+        assert columns.packed is not None
+        seen.append(broken)
+    outside = (np.abs(matrix) > 1).sum(axis=0)
+    assert seen[0] == seen[1]
+    assert {name: n for (name, rule), n in seen[0].items() if rule == "on_range"} == {
+        f"f{i}": n for i, n in enumerate(outside.tolist()) if n
+    }
 
 
 @given(values=st.lists(st.integers(-(2**62), 2**62), min_size=2, max_size=2))
