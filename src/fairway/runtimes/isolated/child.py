@@ -37,6 +37,7 @@ MESSAGE_BYTES = 16 << 20
 """Largest message: a few hundred bytes a column."""
 ERROR_CHARACTERS = 4000
 _LENGTH = struct.Struct("<I")
+_READ_BYTES = 1 << 13
 _KINDS = "biufM"
 _MOST_ITEM_BYTES = 8
 
@@ -80,19 +81,34 @@ def lay_out(arrays: Mapping[str, Any]) -> tuple[list[list[Any]], list[tuple[int,
 
 def _encoded(name: str, array: Any) -> tuple[Any, Any, Any]:
     values = array.ravel().tolist()
-    pieces = []
     valid = np.ones(len(values), dtype=np.uint8)
-    for position, value in enumerate(values):
-        if isinstance(value, str):
-            pieces.append(value.encode("utf-8", "surrogatepass"))
-        elif value is None or type(value).__name__ == "NAType" or value != value:  # noqa: PLR0124 - NaN
-            valid[position] = 0
-            pieces.append(b"")
-        else:
-            raise NotAnAnswer(f"{name!r} holds a {type(value).__name__} beside text")
+    try:
+        joined = "".join(values)
+        plain = joined.isascii()
+    except TypeError:  # nulls among them, or no text at all
+        plain = False
+    if plain:
+        pieces: list[Any] = values
+        content = joined.encode("ascii")
+    else:
+        pieces = [_piece(name, value) for value in values]
+        for position, piece in enumerate(pieces):
+            if piece is None:
+                valid[position] = 0
+                pieces[position] = b""
+        content = b"".join(pieces)
     offsets = np.zeros(len(values) + 1, dtype=np.int64)
-    np.cumsum(np.array([len(piece) for piece in pieces], dtype=np.int64), out=offsets[1:])
-    return offsets, valid, np.frombuffer(b"".join(pieces), dtype=np.uint8)
+    np.cumsum(np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces)), out=offsets[1:])
+    return offsets, valid, np.frombuffer(content, dtype=np.uint8)
+
+
+def _piece(name: str, value: Any) -> bytes | None:
+    """The bytes of a text, None for a null in any of its forms."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    if value is None or type(value).__name__ == "NAType" or value != value:  # noqa: PLR0124 - NaN
+        return None
+    raise NotAnAnswer(f"{name!r} holds a {type(value).__name__} beside text")
 
 
 def write(blocks: list[tuple[int, Any]], buffer: Any) -> None:
@@ -123,14 +139,21 @@ def _decoded(shape: tuple[int, ...], at: int, rest: list[int], buffer: Any) -> A
     count = 1
     for length in shape:
         count *= length
-    offsets = np.ndarray((count + 1,), np.int64, buffer, at).tolist()
-    valid = np.ndarray((count,), np.uint8, buffer, valid_at).tolist()
+    ends = np.ndarray((count + 1,), np.int64, buffer, at)
+    valid = np.ndarray((count,), np.uint8, buffer, valid_at)
     data = np.ndarray((size,), np.uint8, buffer, data_at).tobytes()
-    if offsets[0] != 0 or offsets[-1] != size or any(offsets[i] > offsets[i + 1] for i in range(count)):
+    if ends[0] != 0 or ends[-1] != size or (ends[1:] < ends[:-1]).any():
         raise ValueError("offsets that do not ascend")
+    offsets = ends.tolist()
+    places = zip(offsets, offsets[1:])  # noqa: B905, RUF007 - Python 3.8
+    if data.isascii():
+        text = data.decode("ascii")
+        texts: list[Any] = [text[start:end] for start, end in places]
+    else:
+        texts = [data[start:end].decode("utf-8", "surrogatepass") for start, end in places]
     values = np.empty(count, dtype=object)
-    for i in range(count):
-        values[i] = data[offsets[i] : offsets[i + 1]].decode("utf-8", "surrogatepass") if valid[i] else None
+    values[:] = texts
+    values[valid == 0] = None
     return values.reshape(shape)
 
 
@@ -162,10 +185,12 @@ class Shared:
         size = os.fstat(self.descriptor).st_size
         if size != len(self.memory):
             old, self.memory = self.memory, mmap.mmap(self.descriptor, size)
-            old.close()
+            with contextlib.suppress(BufferError):  # an error that is being told holds a view of it
+                old.close()
 
     def close(self) -> None:
-        self.memory.close()
+        with contextlib.suppress(BufferError):
+            self.memory.close()
         os.close(self.descriptor)
 
 
@@ -175,25 +200,23 @@ def send(connection: socket.socket, message: Any) -> None:
 
 
 def receive(connection: socket.socket) -> Any:
-    """The next message, or None when the other side is gone. Raises ValueError for what is no message."""
-    head = _exactly(connection, _LENGTH.size)
-    if head is None:
-        return None
-    (length,) = _LENGTH.unpack(head)
-    if length > MESSAGE_BYTES:
-        raise ValueError(f"a message of {length} bytes")
-    content = _exactly(connection, length)
-    return None if content is None else json.loads(content)
+    """The next message, or None when the other side is gone. Raises ValueError for what is no message.
 
-
-def _exactly(connection: socket.socket, count: int) -> bytes | None:
-    content = b""
-    while len(content) < count:
-        part = connection.recv(count - len(content))
+    Each side waits for the other's answer, so nothing can follow a message.
+    """
+    content = connection.recv(_READ_BYTES)
+    while content:
+        if len(content) >= _LENGTH.size:
+            whole = _LENGTH.unpack_from(content)[0] + _LENGTH.size
+            if whole > MESSAGE_BYTES or len(content) > whole:
+                raise ValueError(f"a message of {whole} bytes")
+            if len(content) == whole:
+                return json.loads(content[_LENGTH.size :])
+        part = connection.recv(_READ_BYTES)
         if not part:
             return None
         content += part
-    return content
+    return None
 
 
 def named_outputs(answer: Any) -> dict[str, Any]:

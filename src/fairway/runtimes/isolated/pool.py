@@ -177,20 +177,26 @@ class Pool:
         self._selector.register(self._wake_read, selectors.EVENT_READ)
         try:
             while not self._closing:
-                self._start_due()
-                self._bury_dead()
-                self._clear()
-                events = self._selector.select(self._until_next())
-                for key, _ in events:
-                    if key.data is None:
-                        with contextlib.suppress(BlockingIOError):
-                            os.read(self._wake_read, 4096)
-                    elif key.fileobj is key.data.connection:
-                        self._greet(key.data)
-                    else:
-                        self._log(key.data)
+                try:
+                    self._turn()
+                except Exception:  # without this thread the model would have no process any more
+                    logger.exception("looking after the processes of %s failed", self._run.label)
+                    time.sleep(_LOOK_SECONDS)
         finally:
             self._end()
+
+    def _turn(self) -> None:
+        self._start_due()
+        self._bury_dead()
+        self._clear()
+        for key, _ in self._selector.select(self._until_next()):
+            if key.data is None:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_read, 4096)
+            elif key.fileobj is key.data.connection:
+                self._greet(key.data)
+            else:
+                self._log(key.data)
 
     def _until_next(self) -> float:
         with self._changed:

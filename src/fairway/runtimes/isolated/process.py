@@ -56,37 +56,39 @@ class Child:
         self._reading = threading.Lock()
         self._killed = ""
         self._sequence = 0
-        self.connection, theirs = socket.socketpair()
-        self._request = open_shared(run.buffer_bytes)
-        self._response = open_shared(run.buffer_bytes)
-        self.output, written = os.pipe()
-        os.set_blocking(self.output, False)
-        passed = (theirs.fileno(), self._request.descriptor, self._response.descriptor)
-        try:
-            self._process = subprocess.Popen(
-                [
-                    str(run.python),
-                    "-I",
-                    "-B",
-                    "-u",
-                    "-X",
-                    "faulthandler",
-                    program.__file__,
-                    *map(str, passed),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=written,
-                stderr=written,
-                pass_fds=passed,
-                env=_environment(run.threads),
-                start_new_session=True,  # Ctrl-C is for the server; and all that it starts is killed with it
-            )
-        except OSError as error:
-            self._free()
-            raise Lost(f"cannot be started: {error}") from error
-        finally:
-            theirs.close()
-            os.close(written)
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
+            try:
+                self.connection, other = socket.socketpair()
+                undo.enter_context(self.connection)
+                theirs.enter_context(other)
+                self._request = undo.enter_context(contextlib.closing(open_shared(run.buffer_bytes)))
+                self._response = undo.enter_context(contextlib.closing(open_shared(run.buffer_bytes)))
+                self.output, written = os.pipe()
+                undo.callback(os.close, self.output)
+                theirs.callback(os.close, written)
+                os.set_blocking(self.output, False)
+                passed = (other.fileno(), self._request.descriptor, self._response.descriptor)
+                self._process = subprocess.Popen(
+                    [
+                        str(run.python),
+                        "-I",
+                        "-B",
+                        "-u",
+                        "-X",
+                        "faulthandler",
+                        program.__file__,
+                        *map(str, passed),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=written,
+                    stderr=written,
+                    pass_fds=passed,
+                    env=_environment(run.threads),
+                    start_new_session=True,  # Ctrl-C is for the server; and all that it starts is killed with it
+                )
+            except OSError as error:
+                raise Lost(f"cannot be started: {error}") from error
+            self._free = undo.pop_all()
         self.pid = self._process.pid
         self.connection.settimeout(10.0)
         start = {
@@ -216,13 +218,7 @@ class Child:
             self._process.wait(seconds)
         self.kill()
         self._process.wait()
-        self._free()
-
-    def _free(self) -> None:
-        self.connection.close()
-        self._request.close()
-        self._response.close()
-        os.close(self.output)
+        self._free.close()
 
 
 def _environment(threads: int) -> dict[str, str]:
