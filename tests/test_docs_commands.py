@@ -11,6 +11,7 @@ PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs" / "guides").glob("*.md")),
     ROOT / "examples" / "payments" / "README.md",
+    ROOT / "examples" / "claims" / "README.md",
     ROOT / "examples" / "diagnosis" / "README.md",
 ]
 

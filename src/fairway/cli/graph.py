@@ -63,4 +63,6 @@ def _reads(node: Node) -> str:
 
 def _listed(sources: list[Source], most: int = 3) -> str:
     told = [str(source) for source in sources]
-    return ", ".join(told[:most]) + (f", ... {len(told) - most} more" if len(told) > most else "")
+    if len(told) <= most + 1:
+        return ", ".join(told)
+    return f"{', '.join(told[:most])} and {len(told) - most} more"

@@ -70,8 +70,11 @@ class Checked:
 
 
 def check_pipeline(declared: Declared, parts: Parts) -> Checked:
-    """Every problem there is to find with what is known, or none."""
-    return _Check(declared, parts).run()
+    """Every problem there is to find with what is known, or none; in the order of the text."""
+    checked = _Check(declared, parts).run()
+    places = [f"nodes.{name}" for name in declared.nodes]
+    checked.problems.sort(key=lambda problem: places.index(problem.field) if problem.field in places else -1)
+    return checked
 
 
 class _Check:
