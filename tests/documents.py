@@ -9,7 +9,7 @@ Fenced blocks that count:
     ```python file=x.py   is written to x.py instead of run; so are toml, csv and other blocks with file=
     ```... not-run        shown only; the page says why
 
-`fairway serve` is started in the background on free ports and stopped with the page; the ports 8080 and 8081
+`fairway serve` is started in the background on free ports and stopped with the page; the ports 8080, 8081 and 4318
 in other commands are replaced by them.
 """
 
@@ -87,7 +87,7 @@ class Reader:
         self._folder = folder
         self._log = folder / "serve.log"
         self._servers: list[subprocess.Popen[bytes]] = []
-        self._ports = {"8080": str(_free_port()), "8081": str(_free_port())}
+        self._ports = {port: str(_free_port()) for port in ("8080", "8081", "4318")}
         self._environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -103,7 +103,7 @@ class Reader:
     def take(self, step: Step) -> str:
         """What the step printed, with the ports of the page. Raises AssertionError, with what was printed, when
         the step ends otherwise than the page says."""
-        text = re.sub(r"\b(8080|8081)\b", lambda match: self._ports[match[1]], step.text)
+        text = re.sub(r"\b(8080|8081|4318)\b", lambda match: self._ports[match[1]], step.text)
         if step.kind == "file":
             (self._folder / step.name).write_text(text, encoding="utf-8")
             return ""
