@@ -62,6 +62,11 @@ def repository_of(asking: Asking) -> Repository:
     return repository
 
 
+def no_regions(asking: Asking) -> bytes:
+    """There are none; and taking away one that is not there succeeds, as with Triton: clients do it to begin with."""
+    return b""
+
+
 def shared_memory(asking: Asking) -> bytes:
     raise NotSupported(
         "This server does not use shared memory.",
@@ -91,11 +96,9 @@ METHODS = (
     Method(SERVICE + "RepositoryModelLoad", "admin", handle=load, protocol="grpc"),
     Method(SERVICE + "RepositoryModelUnload", "admin", handle=unload, protocol="grpc"),
     *(
-        Method(
-            f"{SERVICE}{kind}SharedMemory{what}", "infer", handle=shared_memory, quick=True, protocol="grpc"
-        )
+        Method(f"{SERVICE}{kind}SharedMemory{what}", "infer", handle=handle, quick=True, protocol="grpc")
         for kind in ("System", "Cuda")
-        for what in ("Status", "Register", "Unregister")
+        for what, handle in (("Status", no_regions), ("Register", shared_memory), ("Unregister", no_regions))
     ),
     *(
         Method(SERVICE + what, "infer", handle=tracing, quick=True, protocol="grpc")
