@@ -2,7 +2,8 @@
 # Sets up .venv from a hashed lock file, once per content of that file.
 #
 #   scripts/setup.sh run    what the examples need (requirements/sklearn.txt)
-#   scripts/setup.sh dev    all extras, tests and checks (requirements/dev.txt); serves "run" too
+#   scripts/setup.sh dev    all extras, tests and checks (requirements/dev.txt); serves "run" too. The clients that
+#                           tests drive, which pin what they like, get .venv/clients (requirements/clients.txt)
 #
 # PYTHON=... chooses the interpreter of a new .venv.
 set -euo pipefail
@@ -15,7 +16,7 @@ case $profile in
   *) echo "setup.sh: '$profile' is neither run nor dev" >&2; exit 2 ;;
 esac
 
-key() { cat "$1" requirements/build.txt pyproject.toml | cksum | tr -d ' '; }
+key() { cat "$1" requirements/build.txt requirements/clients.txt pyproject.toml | cksum | tr -d ' '; }
 stamp() { echo ".venv/.fairway-$1-$(key "$2")"; }
 
 wanted=$(stamp "$profile" "$lock")
@@ -67,6 +68,14 @@ rm -f .venv/.fairway-*
 if ! .venv/bin/uv pip sync --python .venv/bin/python --quiet --require-hashes "$lock" requirements/build.txt; then
   echo "uv could not; trying pip ..."
   pip install --quiet --require-hashes -r "$lock" -r requirements/build.txt
+fi
+if [ "$profile" = dev ]; then
+  echo "Installing requirements/clients.txt ..."
+  [ -x .venv/clients/bin/python ] || .venv/bin/python -m venv --without-pip .venv/clients
+  if ! .venv/bin/uv pip sync --python .venv/clients/bin/python --quiet --require-hashes requirements/clients.txt; then
+    echo "uv could not; trying pip ..."
+    pip --python .venv/clients/bin/python install --quiet --require-hashes -r requirements/clients.txt
+  fi
 fi
 # hatchling stands in requirements/build.txt, so building the editable install fetches nothing.
 pip install --quiet --no-deps --no-build-isolation --no-index -e .

@@ -52,3 +52,7 @@ def run(
 def main() -> None:
     """Entry point of the `serve` command."""
     fairway(["sagemaker-serve", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()
