@@ -172,6 +172,7 @@ def deploy(
             data,
             out=Path(scratch) / "bundle",
             target=target,
+            home=place.path,
             prepare=prepare,
             trust=trust,
             files=files,
