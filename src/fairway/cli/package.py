@@ -71,6 +71,7 @@ def run(
             python=python,
             options=conversion_options(tolerance, allow_flips, native),
             contract=read_contract(contract),
+            home=home,
             progress=progress,
         )
         if single:

@@ -131,7 +131,10 @@ def refuse(problems: list[Problem], source: str) -> None:
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         places = ", ".join(dict.fromkeys(problem.field for problem in problems if problem.field))
-        raise InvalidInput(f"{source} is no pipeline yet: {count} in {places}.", tuple(problems))
+        error = InvalidInput(f"{source} is no pipeline yet: {count} in {places}.", tuple(problems))
+        for problem in problems:  # a traceback shows notes; the command line lists the problems
+            error.add_note(f"{problem.field}: {problem.reason}")
+        raise error
 
 
 def _tables(
