@@ -162,15 +162,13 @@ class Plane:
         """All requests of one version that came at once: validated, merged as far as it pays, and run if that is
         quick.
 
-        Each work is in exactly one Ran, or beside its own error, or alone: then it is valid, takes too long for
-        an event loop, and is to `begin`."""
+        Each work is in exactly one Ran, or beside its own error, or alone: then it is valid, all together would
+        hold the event loop for too long, and it is to `begin`."""
         version = works[0].version
         begun = now()
         if len(works) > 1 and version.merges and self._cache(version.model) is None:
             hurried = any(work.request.deadline is not None for work in works)
-            together = (
-                None if hurried else version.validate_together([work.request.inputs for work in works])
-            )
+            together = None if hurried else version.validate_together([work.request.inputs for work in works])
             if together is not None and together[0].rows <= min(
                 version.merge_rows(), version.cost.inline_rows
             ):
@@ -203,11 +201,11 @@ class Plane:
                 answers.append(
                     Ran(version, [work], [work.rows.rows], work.rows, outputs, begun, ended, ended)
                 )
-            elif self.quick(work):
-                ready.append(work)
             else:
-                answers.append(work)
-        for group in _groups(ready, min(version.merge_rows(), version.cost.inline_rows)):
+                ready.append(work)
+        if sum([work.rows.rows for work in ready]) > version.cost.inline_rows:
+            return [*answers, *ready]
+        for group in _groups(ready, version.merge_rows()):
             validated = now()
             outcomes = run_together(partial(self._call, version, len(group)), [work.rows for work in group])
             ended = now()

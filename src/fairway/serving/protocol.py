@@ -270,6 +270,10 @@ class PredictProtocol(HttpToolsProtocol):
         """The request is in a model's queue: it is taken out if the caller goes away."""
         self._answering.waiting = waiting
 
+    def is_answered(self) -> bool:
+        """Whether nobody waits for an answer from the turn."""
+        return self._answering.response_complete
+
     def answered(self) -> None:
         """The answer has been handed to `write`; what the connection brought meanwhile can go on."""
         answering = self._answering

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,8 @@ class Turn:
         self._plane = app.plane
         self._tickets: list[Ticket] = []
         self._outbox: list[tuple[asyncio.Transport, bytes, bool]] = []
+        self._ran: deque[tuple[Ticket, Waiting]] = deque()
+        self._collecting = False
         self._blocks: WeakKeyDictionary[LiveVersion, bytes] = WeakKeyDictionary()
 
     def add(self, ticket: Ticket) -> None:
@@ -103,13 +106,26 @@ class Turn:
                     self._fail(ticket, error)
                 continue
             for outcome in outcomes:
-                if isinstance(outcome, Ran):
-                    self._write(outcome)
-                elif isinstance(outcome, Work):
-                    self._begin(outcome.origin)
-                else:
-                    self._fail(outcome[0].origin, outcome[1])
+                self._take(outcome)
         self.send()
+
+    def _take(self, outcome: Ran | Work | tuple[Work, FairwayError]) -> None:
+        """Whatever goes wrong here, every caller is told something."""
+        try:
+            if isinstance(outcome, Ran):
+                self._write(outcome)
+            elif isinstance(outcome, Work):
+                self._begin(outcome.origin)
+            else:
+                self._fail(outcome[0].origin, outcome[1])
+        except Exception as error:
+            logger.exception("an answer could not be given")
+            works = (
+                outcome.works if isinstance(outcome, Ran) else [outcome] if isinstance(outcome, Work) else []
+            )
+            for work in works:
+                if not work.origin.connection.is_answered():
+                    self._fail(work.origin, error)
 
     def _write(self, ran: Ran) -> None:
         """The answers to the requests of one engine call."""
@@ -161,7 +177,7 @@ class Turn:
         loop = asyncio.get_running_loop()
         work = ticket.work
         try:
-            waiting = self._plane.begin(work, partial(_from_thread, loop, self._finish, ticket))
+            waiting = self._plane.begin(work, partial(self._from_thread, loop, ticket))
         except FairwayError as error:
             self._fail(ticket, error)
             return
@@ -169,6 +185,19 @@ class Turn:
         deadline = work.request.deadline
         if deadline is not None:
             loop.call_later(max(0.0, deadline - now()), self._expire, ticket, waiting)
+
+    def _from_thread(self, loop: asyncio.AbstractEventLoop, ticket: Ticket, waiting: Waiting) -> None:
+        """A queue has an answer; the loop is woken once for all that come before it looks."""
+        self._ran.append((ticket, waiting))
+        if not self._collecting:
+            self._collecting = True
+            loop.call_soon_threadsafe(self._collect)
+
+    def _collect(self) -> None:
+        self._collecting = False
+        while self._ran:
+            self._finish(*self._ran.popleft())
+        self.send()
 
     def _finish(self, ticket: Ticket, waiting: Waiting) -> None:
         """An answer has come back from a thread."""
@@ -226,10 +255,6 @@ class Turn:
                 b"%b: %b\r\n" % pair for pair in version_headers(version)
             )
         return block
-
-
-def _from_thread(loop: asyncio.AbstractEventLoop, finish: Any, ticket: Ticket, waiting: Waiting) -> None:
-    loop.call_soon_threadsafe(finish, ticket, waiting)
 
 
 def _timing(work: Work, validated: float, began: float, ended: float) -> bytes:

@@ -166,16 +166,19 @@ def test_one_engine_call_one_record_and_each_its_own_count() -> None:
     }
 
 
-@pytest.mark.parametrize(("pays", "inline", "calls"), [(1, 100, 8), (4, 100, 2), (100, 2, 4), (100, 100, 1)])
-def test_merging_stops_where_it_does_not_pay_or_takes_too_long(pays: int, inline: int, calls: int) -> None:
+@pytest.mark.parametrize(("pays", "inline", "calls"), [(1, 100, 8), (4, 100, 2), (100, 7, 0), (100, 100, 1)])
+def test_merging_stops_where_it_does_not_pay_and_long_calls_are_handed_back(
+    pays: int, inline: int, calls: int
+) -> None:
     engine = Adding()
     on = serving(engine=engine)
     cost = on.table["m"].primary.cost
     cost.pays_rows, cost.inline_rows = pays, inline
     cost._calls = -1000  # as told, for this test
     cost.learn = lambda rows, seconds: None  # type: ignore[method-assign]
-    together(on, matrices(8))
+    outcomes = on.answer_together([on.arrive(request, 0.0) for request in matrices(8)])
     assert engine.calls == calls
+    assert (calls == 0) == isinstance(outcomes[0], Work)
 
 
 def test_a_version_that_cannot_be_merged_is_not() -> None:
@@ -190,10 +193,10 @@ def test_what_takes_too_long_for_a_loop_is_handed_back() -> None:
     on = serving()
     cost = on.table["m"].primary.cost
     cost.inline_rows = 2
-    works = [on.arrive(request, 0.0) for request in [*matrices(1, 5), *matrices(2, 1)]]
-    outcomes = on.answer_together(works)
-    assert [work for outcome in outcomes if isinstance(outcome, Work) for work in [outcome]] == [works[0]]
-    assert sum(len(outcome.works) for outcome in outcomes if isinstance(outcome, Ran)) == 2
+    works = [on.arrive(request, 0.0) for request in [*matrices(1, 2), *matrices(1, 1)]]
+    assert on.answer_together(works) == works
+    assert all(work.columns is not None for work in works)
+    assert isinstance(on.answer_together([on.arrive(request, 0.0) for request in matrices(2)])[0], Ran)
 
 
 def test_the_cache_answers_without_the_engine() -> None:
