@@ -9,6 +9,7 @@ v1_endpoints.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fairway.core.contract import Contract, DType, Field, Output
@@ -32,6 +33,7 @@ _TYPES = {
     DType.string: "DT_STRING",
     DType.timestamp: "DT_STRING",  # ISO 8601 text
 }
+_ANSWERING = (State.ready, State.unloaded)
 _words = TensorflowCodec().word
 
 
@@ -45,16 +47,21 @@ async def alive(service: Service, call: Call) -> Reply:
 
 
 async def status(service: Service, call: Call) -> Reply:
+    """503 while nothing of the model can answer, as KServe's client wants it told."""
     name, wanted = call.names["model"], call.names.get("version", call.names.get("label"))
-    model = service.plane.table[name]
-    number = None if wanted is None else _number(model, wanted)
-    states = _known(model)
+    model = service.plane.table.find(name)
+    states = {} if model is None else _known(model)
     if service.repository is not None:
         index = await service.in_thread(service.repository.index)
         states |= {state.version: state for state in index if state.model == name}
-    told = [_told(state) for _, state in sorted(states.items()) if number in (None, state.version)]
-    body = {"name": name, "ready": service.ready, "model_version_status": told}
-    return json_reply(body, 200 if service.ready else 503)
+    if not states:
+        model = service.plane.table[name]
+    if wanted is not None:
+        number = _number(name, wanted, states, {} if model is None else model.aliases)
+        states = {number: states[number]}
+    ready = service.ready and any(state.state in _ANSWERING for state in states.values())
+    told = [_told(states[number]) for number in sorted(states)]
+    return json_reply({"name": name, "ready": ready, "model_version_status": told}, 200 if ready else 503)
 
 
 async def metadata(service: Service, call: Call) -> Reply:
@@ -71,14 +78,15 @@ async def metadata(service: Service, call: Call) -> Reply:
     )
 
 
-def _number(model: LiveModel, wanted: str) -> int:
-    if wanted.isdecimal() and len(wanted) < 10 and int(wanted) in model.numbers:
+def _number(name: str, wanted: str, states: Mapping[int, VersionState], aliases: Mapping[str, int]) -> int:
+    if wanted.isdecimal() and len(wanted) < 10 and int(wanted) in states:
         return int(wanted)
-    if wanted in model.aliases:
-        return model.aliases[wanted]
+    for state in states.values():
+        aliases = {**aliases, **dict.fromkeys(state.aliases, state.version)}
+    if wanted in aliases and aliases[wanted] in states:
+        return aliases[wanted]
     raise VersionNotFound(
-        f"Could not find version {wanted[:100]} of model {model.route.model}; there is "
-        f"{', '.join(map(str, model.numbers))}."
+        f"Could not find version {wanted[:100]} of model {name}; there is {', '.join(map(str, sorted(states)))}."
     )
 
 
