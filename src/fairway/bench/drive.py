@@ -31,7 +31,7 @@ async def drive(plan: Plan, share: int, start: Callable[[], float]) -> Tally:
     def moment() -> float:
         return clock() - begin
 
-    recorder = Recorder(plan.warmup, plan.slot_seconds)
+    recorder = Recorder(plan.warmup, plan.slot_seconds, by_end=plan.rate is None)
     load = _load(plan, share, recorder, moment)
     lanes = _lanes(plan, plan.lanes_of(share), load, moment)
     try:

@@ -51,10 +51,12 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
 
 class Recorder:
     """Takes every outcome of one process. `slot_seconds` long stretches make the picture over time. What was due in
-    the first `warmup` seconds is not recorded."""
+    the first `warmup` seconds is not recorded; in a closed loop (`by_end`), what ended in them, or a server that hangs
+    from its first seconds on would have nothing to show."""
 
-    def __init__(self, warmup: float, slot_seconds: float) -> None:
+    def __init__(self, warmup: float, slot_seconds: float, *, by_end: bool = False) -> None:
         self._warmup = warmup
+        self._by_end = by_end
         self._slot_seconds = slot_seconds
         self._latency, self._service, self._lag = Histogram(), Histogram(), Histogram()
         self._slots: list[Histogram] = []
@@ -74,19 +76,19 @@ class Recorder:
     def note(self, due: float, sent: float | None, ended: float, outcome: str) -> None:
         """One request's end. Times are seconds from the start; `sent` is None for one that never was,
         or has no answer."""
-        if due < self._warmup:
+        if (ended if self._by_end else due) < self._warmup:
             return
         self._outcomes[outcome] += 1
         self._last = max(self._last, ended)
         if outcome in _TIMED:
-            self._due.append(due)
+            self._due.append(max(due, self._warmup))
             self._latencies.append(ended - due)
             if sent is not None:
                 self._services.append(ended - sent)
             if len(self._due) >= _FLUSH:
                 self.flush()
         if outcome != OK:
-            self._slot_failures[self._reach(due)] += 1
+            self._slot_failures[self._reach(max(due, self._warmup))] += 1
 
     def note_lag(self, due: float, seconds: float) -> None:
         if due >= self._warmup:

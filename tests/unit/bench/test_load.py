@@ -101,9 +101,10 @@ def closed_loop(
     seconds: float,
     lanes: int = 1,
     timeout: float = 10.0,
+    warmup: float = 0.0,
 ) -> Tally:
     world = World(serve)
-    recorder = Recorder(0.0, 1.0)
+    recorder = Recorder(warmup, 1.0, by_end=True)
     world.load = ClosedLoop(seconds, timeout, recorder, lambda: world.now)
     world.play(lanes)
     return recorder.tally(0.0)
@@ -252,6 +253,18 @@ def test_a_closed_loop_keeps_every_lane_busy_until_the_end() -> None:
     tally = closed_loop(lambda i, now: (now + 0.1, OK), seconds=2.05, lanes=3)
     assert tally.outcomes == {OK: 3 * 21}  # the last are begun before 2.05 s and waited for
     assert tally.measured_seconds == pytest.approx(2.1)
+
+
+def test_a_server_that_hangs_from_the_warmup_on_is_shown_hanging() -> None:
+    tally = closed_loop(lambda i, now: None, seconds=3, lanes=2, timeout=5.0, warmup=1.0)
+    assert tally.outcomes == {TIMEOUT: 2}
+    assert Histogram.of(tally.latency).smallest >= 5.0
+
+
+def test_a_closed_loop_counts_what_ended_after_the_warmup() -> None:
+    tally = closed_loop(lambda i, now: (now + 0.4, OK), seconds=2.1, warmup=1.0)
+    assert tally.outcomes == {OK: 4}  # they end at 1.2, 1.6, 2.0 and 2.4
+    assert tally.measured_seconds == pytest.approx(1.4)
 
 
 def test_a_closed_loop_goes_on_after_timeouts_and_broken_lanes() -> None:
