@@ -47,6 +47,7 @@ Turn = Callable[[], AbstractContextManager[object]]
 NICE = 5
 """How far loading steps back. No further: a thread that gets no time while it holds the interpreter holds up all."""
 UNLOADED = "it was unloaded on request; load it first"
+_COMING = "it is being loaded; try again in a moment"
 _RETRY_SECONDS = 5.0
 """A version that could not be loaded when asked for is not tried again within this time."""
 _ATTEMPTS = 3
@@ -120,6 +121,8 @@ class Residents:
         self._unloaded: dict[str, ServedModel] = {}
         self._failed: dict[str, tuple[ServedModel, str]] = {}
         """Models that have never been served, and why."""
+        self._coming: set[str] = set()
+        """Models that are being loaded for the first time."""
         self._sizes: dict[str, int] = {}
         self._loading: set[Key] = set()
         self._lock = threading.RLock()
@@ -156,6 +159,7 @@ class Residents:
                 for live in self._models.pop(name).loaded.values():
                     self._mark(live, loaded=False)
             self._failed = {name: why for name, why in self._failed.items() if name in wanted}
+            self._coming = wanted.keys() - self._models.keys()
             self._announce()
         self.tidy()
         for name, served in wanted.items():
@@ -181,6 +185,7 @@ class Residents:
             else:
                 self._failed[name] = (served, str(error))
                 logger.error("%s is not served: %s", name, error)
+            self._coming.discard(name)
             self._announce()
         labels = (("model", name), ("code", error.code))
         self._counters.add(self._counters.slot("fairway_reload_failures_total", labels))
@@ -219,6 +224,7 @@ class Residents:
                 if renewed.loaded.get(live.version) is live:
                     self._mark(live, loaded=True)
             self._failed.pop(name, None)
+            self._coming.discard(name)
             self._models[name] = renewed
             self._announce()
 
@@ -517,9 +523,8 @@ class Residents:
         for model in self._models.values():
             if model.live is None:
                 model.live = self._live(model)
-        absent = dict.fromkeys(self._unloaded, UNLOADED) | {
-            name: why for name, (_, why) in self._failed.items()
-        }
+        absent = dict.fromkeys(self._unloaded, UNLOADED) | dict.fromkeys(self._coming, _COMING)
+        absent |= {name: why for name, (_, why) in self._failed.items()}
         lives = [model.live for model in self._models.values() if model.live is not None]
         self.table = Table(lives, self._settings.serving.default_model, absent)
         self.publish(self.table)
