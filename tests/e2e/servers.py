@@ -86,6 +86,8 @@ class Server:
     process: subprocess.Popen[str]
     address: str
     errors: Path
+    grpc: str = ""
+    """Address of the gRPC port, empty when there is none."""
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, **headers: str
@@ -133,7 +135,8 @@ def serving(
     home: Path, *options: str, environ: dict[str, str] | None = None, limit: Callable[[], None] | None = None
 ) -> Iterator[Server]:
     """`fairway serve` on a free port, until it answers."""
-    command = [FAIRWAY, "serve", "--port", "0", "--home", str(home), "--json", *options]
+    ports = ("--port", "0", "--grpc-port", "0")
+    command = [FAIRWAY, "serve", *ports, "--home", str(home), "--json", *options]
     errors = home / f"server-{time.monotonic_ns()}.txt"
     with errors.open("w") as stderr:
         process = subprocess.Popen(
@@ -148,7 +151,8 @@ def serving(
     try:
         line = process.stdout.readline()
         assert line, errors.read_text()
-        yield Server(process, urlsplit(json.loads(line)["address"]).netloc, errors)
+        told = json.loads(line)
+        yield Server(process, urlsplit(told["address"]).netloc, errors, told["grpc"] or "")
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

@@ -60,3 +60,16 @@ def test_another_protocol_with_a_body_of_its_own(home: Path, tmp_path: Path) -> 
             "--rate", "40", "--seconds", "0.5", "--warmup", "0",
         )  # fmt: skip
     assert (code, report["ok"], report["errors"]) == (0, 20, {})
+
+
+def test_the_same_over_grpc_and_with_binary_tensors(home: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.parquet"
+    numeric_data(40)[["c", "a", "b"]].to_parquet(rows)
+    quick = ("--data", str(rows), "--rows", "8", "--rate", "40", "--seconds", "0.5", "--warmup", "0")
+    with serving(home, "line") as server:
+        for url, options in (
+            (f"grpc://{server.grpc}/line", ()),
+            (f"http://{server.address}/v2/models/line", ("--binary",)),
+        ):
+            code, report = bench(url, *quick, *options)
+            assert (code, report["ok"], report["errors"], report["rows"]) == (0, 20, {}, 8)
