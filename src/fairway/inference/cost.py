@@ -109,4 +109,4 @@ class CostCurve:
             each.append((key, cost))
         best = min(cost for _, cost in each)
         key = max(key for key, cost in each if cost <= _WORSE * best)
-        return 2 ** (key + (key + 1 not in self._sizes)) - 1
+        return int(2 ** (key + (key + 1 not in self._sizes))) - 1

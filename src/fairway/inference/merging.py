@@ -34,18 +34,24 @@ class Floor(msgspec.Struct, frozen=True):
     seconds: tuple[tuple[int, float], ...] = ()
 
 
-def find_floor(predict: Predict, columns: Columns, *, budget_seconds: float = 0.25) -> Floor:
+def find_floor(
+    predict: Predict,
+    columns: Columns,
+    *,
+    budget_seconds: float = 0.25,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Floor:
     """Runs `columns` (a model's golden rows) alone, together, and in sizes between.
 
     Slow models are tried on fewer rows and sizes, so that loading takes about `budget_seconds` longer, and at most
-    what a handful of their calls take.
+    what a handful of their calls take. `clock` is what calls are timed with.
     """
     timed: list[tuple[int, float]] = []
 
     def call(rows: Columns) -> Outputs:
-        began = time.perf_counter()
+        began = clock()
         outputs = predict(rows)
-        timed.append((rows.rows, time.perf_counter() - began))
+        timed.append((rows.rows, clock() - began))
         return outputs
 
     try:

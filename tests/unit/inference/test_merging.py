@@ -54,7 +54,7 @@ def test_onnx_runtime_has_a_floor_and_above_it_any_mix_is_exact() -> None:
     """The reason for the floor: alone, a row may be computed by another kernel than among others."""
     engine = Linear()
     rows = RNG.normal(size=(200, 30)).astype(np.float32)
-    floor = find_floor(engine.predict, matrix(rows[:16]))
+    floor = find_floor(engine.predict, matrix(rows[:16]), budget_seconds=60.0)
     assert floor.rows in (1, 2, 4)
     assert {rows for rows, _ in floor.seconds} >= {2, 3, 5, 16, 64}
     alone = [engine.predict(repeated(matrix(rows[i : i + 1]), floor.rows))["y"][0] for i in range(200)]
