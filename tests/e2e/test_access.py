@@ -105,7 +105,7 @@ def test_nobody_learns_which_models_there_are_who_may_not_know(running: Server, 
 
 
 def test_a_key_that_expires_while_the_server_runs_is_refused(running: Server, keys: dict[str, str]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while code_of(running.post(ROWS, LINE, x_api_key=keys["short"])) != (401, "unauthenticated"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -120,11 +120,11 @@ def test_a_running_server_learns_of_keys_made_and_revoked(home_copy: Path) -> No
 
         assert statuses() == {200}
         app, other = make(home_copy, "app", "infer"), make(home_copy, "other", "infer")
-        until(lambda: statuses() == {401})
+        until(lambda: statuses() == {401}, 60)
         assert statuses(x_api_key=app) == {200}
         with open_home(home_copy) as place:
             revoke_key(place, "app", why="leaked")
-        until(lambda: statuses(x_api_key=app) == {401})
+        until(lambda: statuses(x_api_key=app) == {401}, 60)
         assert "was revoked" in running.post(ROWS, LINE, x_api_key=app)[2]["error"]
         assert statuses(x_api_key=other) == {200}
 

@@ -92,12 +92,12 @@ def test_certificates_change_under_live_connections_and_no_request_fails(
         ]
         for thread in threads:
             thread.start()
-        until(lambda: len(seen) > 50 or bool(problems))
+        until(lambda: len(seen) > 50 or bool(problems), 60)
         for source, destination in zip(renewed, files, strict=True):
             beside = tmp_path / "beside"
             shutil.copy(source, beside)
             os.replace(beside, destination)
-        until(lambda: any(name == "second" for _, name in seen) or bool(problems))
+        until(lambda: any(name == "second" for _, name in seen) or bool(problems), 60)
 
         def both_workers_changed() -> bool:
             names = []
@@ -108,9 +108,9 @@ def test_certificates_change_under_live_connections_and_no_request_fails(
                 connection.close()
             return set(names) == {"second"}
 
-        until(both_workers_changed)
+        until(both_workers_changed, 60)
         mark = len(seen)
-        until(lambda: len(seen) > mark + 50 or bool(problems))
+        until(lambda: len(seen) > mark + 50 or bool(problems), 60)
         stop.set()
         for thread in threads:
             thread.join()
@@ -157,7 +157,7 @@ def test_a_broken_renewal_is_told_and_the_old_certificate_serves_on(
     files = authority.issue(tmp_path, "server")
     with serving(home, "line", *options(files), environ=QUICK) as running:
         files[0].write_text("nonsense")
-        until(lambda: "serving on with the TLS files read before" in running.errors.read_text())
+        until(lambda: "serving on with the TLS files read before" in running.errors.read_text(), 60)
         connection = connect(running, authority)
         assert ask(connection) == 200
         assert served_by(connection) == "server"
