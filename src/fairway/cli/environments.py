@@ -47,7 +47,7 @@ def run(
                 (
                     row["digest"][:12],
                     row["python"],
-                    row["packages"],
+                    _few(row["packages"]),
                     row["megabytes"],
                     row["models"],
                     row["state"],
@@ -57,6 +57,11 @@ def run(
         )
     else:
         print_line("No model has an environment of its own.")
+
+
+def _few(packages: str, most: int = 3) -> str:
+    names = packages.split(", ")
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _remove(environments: Environments, start: str) -> None:
