@@ -8,15 +8,19 @@ plain way, with the same meaning.
 from __future__ import annotations
 
 import json
+import re
 import threading
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
 import simdjson
 
 from fairway.core.columns import Array
+from fairway.core.contract import Contract
 from fairway.core.errors import MalformedInput
 
 EXACT = 2**53 - 1
@@ -24,6 +28,11 @@ EXACT = 2**53 - 1
 _LARGE_BODY = 2048
 _OPEN = ord("[")
 _MOST_KEYS = 8
+_RECORDS = re.compile(rb"\[\s*\{")
+_BEGINNING = 256
+"""Bytes in which a list of objects is looked for, which only the plain reader takes."""
+_PLAIN = frozenset({int, float})
+T = TypeVar("T")
 _parsers = threading.local()
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _matrix = msgspec.json.Decoder(list[list[float | None]])
@@ -37,6 +46,8 @@ def read_body(body: bytes, keys: Collection[str], *, exact: int = EXACT) -> Any:
     rectangular numbers (null is NaN) of which none is beyond `exact`. Raises MalformedInput.
     """
     if len(body) >= _LARGE_BODY:
+        if _RECORDS.search(body, 0, _BEGINNING) is not None:
+            return read_json(body)
         fast = _read_numbers(body, keys, exact)
         if fast is not None:
             return fast
@@ -85,10 +96,95 @@ def _member(name: str, raw: msgspec.Raw, keys: Collection[str], exact: int) -> A
 def _rectangle(values: list[Any], exact: int) -> Array | None:
     if not values:
         return None
-    if isinstance(values[0], list) and (not values[0] or len({len(row) for row in values}) > 1):
-        return None
+    if isinstance(values[0], list):
+        if not values[0] or len({len(row) for row in values}) > 1:
+            return None
+        if len(values) == 1:  # comparing a few Python numbers is quicker than three calls of numpy
+            row = values[0]
+            try:
+                if max(row) > exact or min(row) < -exact:
+                    return None
+                return np.array(values)
+            except TypeError:
+                pass  # nulls
     array = np.array(values, dtype=np.float64)
     return array if _is_exact(array, exact) else None
+
+
+def records_matrix(rows: Sequence[Any], contract: Contract, *, exact: int = EXACT) -> Array | None:
+    """Rows as objects of plain numbers, for a model whose inputs are one matrix: `[n, fields]` in contract order. None
+    where anything else is among them, for the plain way to take or to refuse."""
+    take = _taker(contract)
+    if take is None:
+        return None
+    try:
+        if contract.extra_fields == "reject" and any(len(row) > len(contract.inputs) for row in rows):
+            return None
+        return _numbers([take(row) for row in rows], exact)
+    except (KeyError, TypeError, IndexError):
+        return None
+
+
+def columns_matrix(columns: Mapping[str, Any], contract: Contract, *, exact: int = EXACT) -> Array | None:
+    """Columns of plain numbers by name, likewise."""
+    take = _taker(contract)
+    if take is None or (contract.extra_fields == "reject" and len(columns) > len(contract.inputs)):
+        return None
+    try:
+        lists = take(columns)
+        if len({len(values) for values in lists}) != 1:
+            return None
+        array = _numbers(lists, exact)
+    except (KeyError, TypeError):
+        return None
+    return None if array is None else np.ascontiguousarray(array.T)
+
+
+def _numbers(lists: Sequence[Sequence[Any]], exact: int) -> Array | None:
+    if not lists or not set(map(type, chain.from_iterable(lists))) <= _PLAIN:
+        return None
+    try:
+        array = np.array(lists, dtype=np.float64)
+    except (OverflowError, ValueError):
+        return None
+    return array if array.ndim == 2 and _is_exact(array, exact) else None
+
+
+class PerContract(Generic[T]):
+    """What a function makes of a contract, made once. Contracts are told apart by identity: they live as long as their
+    version, and looking into one costs more than the work that is spared."""
+
+    _MOST = 256
+
+    def __init__(self, make: Callable[[Contract], T]) -> None:
+        self._make = make
+        self._made: dict[int, tuple[Contract, T]] = {}
+
+    def __call__(self, contract: Contract) -> T:
+        known = self._made.get(id(contract))
+        if known is not None and known[0] is contract:
+            return known[1]
+        if len(self._made) >= self._MOST:
+            self._made = {}
+        made = self._make(contract)
+        self._made[id(contract)] = contract, made
+        return made
+
+
+def _is_matrix(contract: Contract) -> bool:
+    return contract.is_matrix
+
+
+is_matrix = PerContract(_is_matrix)
+"""Whether all inputs of a contract are one packed matrix."""
+
+
+def _make_taker(contract: Contract) -> Callable[[Any], tuple[Any, ...]] | None:
+    names = [field.name for field in contract]
+    return itemgetter(*names) if is_matrix(contract) and len(names) > 1 else None
+
+
+_taker = PerContract(_make_taker)
 
 
 def _is_exact(array: Array, exact: int) -> bool:

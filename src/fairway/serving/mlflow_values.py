@@ -18,10 +18,11 @@ from fairway.core.errors import MalformedInput, Problem
 from fairway.core.request import Inputs
 from fairway.inference.loaded import read_inputs
 from fairway.inference.rows import SplitFrame, from_instances, from_records, from_split
-from fairway.serving.json_rows import read_body
+from fairway.serving.json_rows import PerContract, columns_matrix, is_matrix, read_body, records_matrix
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _CHAT = ("messages", "prompt", "input")
+_names = PerContract(lambda contract: [field.name for field in contract])
 _NUMERIC = ("dataframe_split", "instances", "inputs")
 
 
@@ -94,8 +95,8 @@ def _split(frame: Any, contract: Contract) -> Inputs:
         raise MalformedInput(f"dataframe_split.columns must be a list, not {_kind(columns)}.")
     width = len(contract.inputs)
     if columns is None or columns == [*range(width)]:  # a frame made of a matrix has no names of its own
-        columns = [field.name for field in contract]
-    names = [str(name) for name in columns]
+        columns = _names(contract)
+    names = [*map(str, columns)]
     if isinstance(data, np.ndarray) and data.ndim >= 2:
         return _table(names, data, contract)
     if (
@@ -115,9 +116,11 @@ def _table(names: list[str], values: Array, contract: Contract) -> Inputs:
         raise MalformedInput(
             f"The rows do not have {len(names)} values.", (Problem(f"has {values.shape[1]}", row=0),)
         )
-    fields = [field.name for field in contract]
-    whole = set(fields) <= set(names) and (contract.extra_fields == "ignore" or len(fields) == len(names))
-    if contract.is_matrix and whole and values.ndim == 2:
+    fields = _names(contract)
+    whole = names == fields or (
+        set(fields) <= set(names) and (contract.extra_fields == "ignore" or len(fields) == len(names))
+    )
+    if whole and is_matrix(contract) and values.ndim == 2:
         return {"": values if fields == names else values[:, [names.index(name) for name in fields]]}
     return {name: values[:, i] for i, name in enumerate(names)}
 
@@ -131,17 +134,24 @@ def _records(records: Any, contract: Contract) -> Inputs:
             "Dataframe records format must be a list of records.",
             tuple(Problem("is no object", row=row) for row in wrong[:100]),
         )
-    return from_records(records, contract)
+    matrix = records_matrix(records, contract)
+    return from_records(records, contract) if matrix is None else {"": matrix}
 
 
 def _tensors(form: str, value: Any, contract: Contract) -> Inputs:
     """`instances` or `inputs`: a list of rows, or columns by name. Single values by name are one row."""
     if isinstance(value, np.ndarray):
+        if value.ndim == 2 and value.shape[1] == len(contract.inputs) and is_matrix(contract):
+            return {"": value}
         return read_inputs(value, contract)
     if isinstance(value, list):
-        return from_instances(value, contract)
+        matrix = records_matrix(value, contract) if value and isinstance(value[0], dict) else None
+        return from_instances(value, contract) if matrix is None else {"": matrix}
     if not isinstance(value, dict):
         raise MalformedInput(f"{form} must be a list of rows or an object of columns, not {_kind(value)}.")
+    matrix = columns_matrix(value, contract)
+    if matrix is not None:
+        return {"": matrix}
     if value and not any(isinstance(column, list) for column in value.values()):
         return from_records([value], contract)
     wrong = [name for name, column in value.items() if not isinstance(column, list)]

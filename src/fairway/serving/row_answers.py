@@ -16,17 +16,21 @@ from fairway.core.columns import Array, Outputs
 from fairway.core.contract import Contract, DType, Output, Task
 from fairway.core.errors import MalformedInput, Problem
 from fairway.serving.entrance import Headers
+from fairway.serving.json_rows import PerContract
 
 OUTPUTS_HEADER = b"x-fairway-outputs"
 _MAIN = {Task.classification: "label", Task.anomaly: "label", Task.regression: "prediction"}
 _encode = msgspec.json.Encoder().encode
 
 
-def main_outputs(contract: Contract) -> tuple[str, ...]:
-    """The label of a classifier or anomaly detector, the prediction of a regressor; all outputs of other models."""
+def _main_outputs(contract: Contract) -> tuple[str, ...]:
     names = tuple(output.name for output in contract.outputs)
     main = _MAIN.get(contract.task)
     return (main,) if main in names else names
+
+
+main_outputs = PerContract(_main_outputs)
+"""The label of a classifier or anomaly detector, the prediction of a regressor; all outputs of other models."""
 
 
 def wanted_outputs(
@@ -34,12 +38,12 @@ def wanted_outputs(
 ) -> tuple[str, ...]:
     """The outputs named by the request (`named`, or the header X-Fairway-Outputs: names, or * for all), in the
     contract's order, or `main_outputs`. Raises MalformedInput for a name that is no output."""
-    names = tuple(output.name for output in contract.outputs)
     if named is None:
         header = headers.get(OUTPUTS_HEADER)
         if header is None:
             return main_outputs(contract)
         named = tuple(name.strip() for name in header.decode("latin-1").split(","))
+    names = tuple(output.name for output in contract.outputs)
     if named == ("*",):
         return names
     unknown = [name for name in named if name not in names]

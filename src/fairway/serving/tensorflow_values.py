@@ -23,6 +23,7 @@ from fairway.core.contract import Contract, DType, Field
 from fairway.core.errors import MalformedInput, Problem
 from fairway.core.request import Inputs
 from fairway.inference.rows import from_instances
+from fairway.serving.json_rows import PerContract, columns_matrix, is_matrix, records_matrix
 
 _MOST_PROBLEMS = 100
 _TYPES = {DType.float16: "half", DType.float32: "float", DType.float64: "double", DType.timestamp: "string"}
@@ -32,9 +33,12 @@ _TEXT = frozenset({str, bytes})
 _KINDS = {bool: "", str: "String", dict: "Object", list: "Array", type(None): "Null"}
 
 
-def exact_limit(contract: Contract) -> int:
-    """The largest whole number that every float input of the contract holds exactly."""
+def _exact_limit(contract: Contract) -> int:
     return int(2 ** min((_DIGITS[field.dtype] for field in contract if field.dtype.is_float), default=53) - 1)
+
+
+exact_limit = PerContract(_exact_limit)
+"""The largest whole number that every float input of a contract holds exactly."""
 
 
 def from_rows(instances: Any, contract: Contract) -> Inputs:
@@ -55,6 +59,9 @@ def from_rows(instances: Any, contract: Contract) -> Inputs:
             else f"Expecting value/list but got object at item {row} of input list"
         )
     if all(named):
+        matrix = records_matrix(instances, contract, exact=exact_limit(contract))
+        if matrix is not None:
+            return {"": matrix}
         _check_keys(instances, contract)
     else:
         if len(fields) > 1 and not all(isinstance(row, list) for row in instances):
@@ -74,6 +81,9 @@ def from_columns(inputs: Any, contract: Contract) -> Inputs:
     if isinstance(inputs, np.ndarray):
         return _from_array(inputs, contract, "inputs is a plain value/list")
     if isinstance(inputs, dict) and not _is_base64(inputs):
+        matrix = columns_matrix(inputs, contract, exact=exact_limit(contract))
+        if matrix is not None:
+            return {"": matrix}
         missing = [field.name for field in contract if field.name not in inputs]
         if missing:
             raise MalformedInput(
@@ -137,8 +147,8 @@ def _from_array(values: Array, contract: Contract, what: str) -> Inputs:
         )
     if values.shape[1] != len(fields):
         raise MalformedInput(f"A row has {values.shape[1]} values; this model has {len(fields)} inputs.")
-    if contract.is_matrix:
-        return {"instances": values}
+    if is_matrix(contract):
+        return {"": values}
     return {field.name: values[:, i] for i, field in enumerate(fields)}
 
 
