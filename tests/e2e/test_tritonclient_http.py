@@ -136,14 +136,14 @@ def test_health_and_metadata(client: triton.InferenceServerClient) -> None:
     assert (told["name"], "binary_tensor_data" in told["extensions"]) == ("fairway", True)
     told = client.get_model_metadata("shop")
     assert (told["name"], told["versions"]) == ("shop", ["1", "2"])
-    assert {"name": "country", "datatype": "BYTES", "shape": [-1]} in told["inputs"]
+    assert {"name": "country", "datatype": "BYTES", "shape": [-1, 1]} in told["inputs"]
     assert client.get_model_metadata("shop", "1")["name"] == "shop"
     assert client.get_model_config("line")["max_batch_size"] == 100_000
     assert client.get_model_config("line", "1")["input"][0] == {
         "name": "a",
         "data_type": "TYPE_FP64",
         "format": "FORMAT_NONE",
-        "dims": [],
+        "dims": [1],
         "optional": False,
     }
 

@@ -90,6 +90,11 @@ class Access:
         self._check_reach(caller, scope, model)
         return caller
 
+    def models_of(self, name: str) -> frozenset[str] | None:
+        """The models that the key of this name may use; None for all of them, as for callers without a key."""
+        caller = self._named.get(name)
+        return None if caller is None else caller.models
+
     def _recognise(self, secret: bytes | None, client: str | None) -> Caller:
         if secret is None:
             named = None if client is None else self._named.get(client)

@@ -22,6 +22,7 @@ from fairway.core.settings import Settings
 from fairway.inference.live import LiveVersion
 from fairway.inference.plane import Plane
 from fairway.inference.repository import Health, Repository
+from fairway.security.access import Access
 from fairway.serving.errors import MethodNotAllowed, error_answer
 
 Headers = Mapping[bytes, bytes]
@@ -110,6 +111,7 @@ class Service(Protocol):
 
     plane: Plane
     settings: Settings
+    access: Access
     ready: bool
     counters_directory: Path | None
     repository: Repository | None

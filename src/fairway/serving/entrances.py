@@ -7,6 +7,7 @@ from fairway.serving import (
     invocations,
     mlflow,
     open_inference,
+    openapi_pages,
     operations,
     sagemaker,
     tensorflow_models,
@@ -22,6 +23,7 @@ ENTRIES: tuple[Entry, ...] = (
     *invocations.ENTRIES,
     *mlflow.ENTRIES,
     *sagemaker.ENTRIES,
+    *openapi_pages.ENTRIES,
     *operations.ENTRIES,
 )
 

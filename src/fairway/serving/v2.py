@@ -175,8 +175,14 @@ def metadata(name: str, versions: list[str], platform: str, contract: Contract) 
     )
 
 
+def described_shape(field: Field | Output) -> list[int]:
+    """The shape that metadata tells, rows first. One value a row is `[n, 1]` for inputs, as Triton has it, because
+    clients that batch by themselves (perf_analyzer) need something left beside the rows; `[n]` is read as well."""
+    return [-1, *(field.shape or ((1,) if isinstance(field, Field) else ()))]
+
+
 def _described(field: Field | Output) -> TensorMetadata:
-    return TensorMetadata(field.name, DATATYPES[field.dtype], [-1, *field.shape])
+    return TensorMetadata(field.name, DATATYPES[field.dtype], described_shape(field))
 
 
 def _has_nan_token(body: bytes) -> bool:

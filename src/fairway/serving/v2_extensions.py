@@ -16,6 +16,7 @@ from fairway.core.errors import MalformedInput, NotSupported, Unavailable
 from fairway.inference.live import LiveModel, LiveVersion
 from fairway.inference.repository import Repository, State, VersionState
 from fairway.serving.entrance import Call, Entry, Reply, Service, json_reply
+from fairway.serving.v2 import described_shape
 from fairway.serving.v2_raw import DATATYPES
 from fairway.stores.counters import Key, read_totals
 
@@ -57,7 +58,7 @@ def configuration(live: LiveVersion, rows: int) -> dict[str, Any]:
                 "name": field.name,
                 "data_type": _data_type(field),
                 "format": "FORMAT_NONE",
-                "dims": list(field.shape),
+                "dims": described_shape(field)[1:],
                 "optional": False,
             }
             for field in live.contract
@@ -66,7 +67,7 @@ def configuration(live: LiveVersion, rows: int) -> dict[str, Any]:
             {
                 "name": output.name,
                 "data_type": _data_type(output),
-                "dims": list(output.shape),
+                "dims": described_shape(output)[1:],
                 "label_filename": "",
             }
             for output in live.contract.outputs

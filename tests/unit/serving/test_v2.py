@@ -283,7 +283,7 @@ CONTRACT = Contract(
 def test_metadata_names_every_input_and_output() -> None:
     told = msgspec.json.decode(v2.metadata("m", ["1", "2"], "fairway_onnx", CONTRACT))
     assert told["inputs"] == [
-        {"name": "a", "datatype": "FP64", "shape": [-1]},
+        {"name": "a", "datatype": "FP64", "shape": [-1, 1]},
         {"name": "image", "datatype": "UINT8", "shape": [-1, 2, 2]},
     ]
     assert told["outputs"][1] == {"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]}

@@ -37,8 +37,8 @@ def test_configuration(port: Port, path: str) -> None:
     told = get(port, f"/v2/models/{path}/config")
     assert (told["name"], told["backend"], told["max_batch_size"]) == ("m", "onnxruntime", 100_000)
     assert [(given["name"], given["data_type"], given["dims"]) for given in told["input"]] == [
-        ("a", "TYPE_FP64", []),
-        ("b", "TYPE_FP64", []),
+        ("a", "TYPE_FP64", [1]),
+        ("b", "TYPE_FP64", [1]),
     ]
     assert [(given["name"], given["dims"]) for given in told["output"]] == [("sum", []), ("both", [2])]
 
