@@ -27,7 +27,7 @@ from fairway.core.errors import DeadlineExceeded, FairwayError, InvalidInput, Ov
 from fairway.core.request import Answer, Request
 from fairway.core.settings import ModelSettings, Settings
 from fairway.inference.cache import ResponseCache, cache_of
-from fairway.inference.live import LiveVersion, Table
+from fairway.inference.live import LiveModel, LiveVersion, Table
 from fairway.inference.merging import run_together
 from fairway.inference.microbatch import MergingQueue, Waiting
 from fairway.inference.record import Predictions, Recorder
@@ -104,10 +104,11 @@ class Plane:
         self.finish(work, outputs, ended, ended)
         return self.answer(work, outputs)
 
-    def arrive(self, request: Request, received: float) -> Work:
-        """Route. `received` is when the request's last byte came, before it was parsed."""
+    def arrive(self, request: Request, received: float, model: LiveModel | None = None) -> Work:
+        """Route. `received` is when the request's last byte came, before it was parsed. `model` is the one that was
+        loaded for it: the table's may have been unloaded again since, and loading it here would take a while."""
         parsed = now()
-        model = self.table[request.model]
+        model = self.table[request.model] if model is None else model
         if model.needs_loading(request.version):
             model = model.load(request.version, request.deadline)
         return Work(request, model.pick(request.version, request.key or request.request_id), received, parsed)

@@ -181,16 +181,17 @@ class DataApp:
                 received = now()
                 heading = msgspec.structs.replace(heading, caller=caller)
                 live_model = self.plane.table[model]
+                loaded = None
                 if live_model.needs_loading(heading.version):
-                    live_model = await self._loaded(live_model, heading)
+                    live_model = loaded = await self._loaded(live_model, heading)
                 contract = live_model.primary.contract
                 if len(body) > _LARGE_BODY:
                     reading = await self.in_thread(codec.read, target, heading, body, headers, contract)
-                    work = await self.in_thread(self.plane.arrive, reading.request, received)
+                    work = await self.in_thread(self.plane.arrive, reading.request, received, loaded)
                     await self.in_thread(self.plane.validate, work)
                 else:
                     reading = codec.read(target, heading, body, headers, contract)
-                    work = self.plane.arrive(reading.request, received)
+                    work = self.plane.arrive(reading.request, received, loaded)
                     self.plane.validate(work)
                 if self.plane.quick(work):
                     began, outputs, ended = now(), self.plane.run(work), now()
