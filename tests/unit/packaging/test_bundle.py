@@ -43,6 +43,15 @@ def test_same_inputs_same_digest(bundle: Write) -> None:
     assert read_bundle(bundle("three", card="other")).digest != first.digest
 
 
+def test_files_may_be_given_as_files(bundle: Write, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(bytes(1000))
+    files = {**PARTS["files"], "engine/weights.bin": tmp_path / "weights"}
+    copied = bundle("copied", files=files)
+    (tmp_path / "weights").write_bytes(b"changed later")
+    assert read_bundle(copied).digest == read_bundle(bundle("given")).digest
+    assert (copied / "engine/weights.bin").read_bytes() == bytes(1000)
+
+
 def test_prepare_files_are_sealed_and_needed(bundle: Write) -> None:
     spec = msgspec.structs.replace(PARTS["spec"], prepare="prepare/clean.py:run")
     directory = bundle(spec=spec, prepare_files={"prepare/clean.py": b"def run(frame): return frame"})

@@ -97,3 +97,13 @@ def test_answers_may_be_frames() -> None:
 def test_functions_are_read_from_any_file_name(tmp_path: Path) -> None:
     (tmp_path / "my-model.py").write_text("def f(frame):\n    return 1\n")
     assert read_function(tmp_path / "my-model.py", "f")(None) == 1
+
+
+def test_a_null_among_texts_stays_a_null() -> None:
+    given = named_outputs({"a": ["x", None], "b": pd.Series([np.nan, "y"], dtype=object), "c": ["x", "y"]})
+    assert {name: values.tolist() for name, values in given.items()} == {
+        "a": ["x", None],
+        "b": [None, "y"],
+        "c": ["x", "y"],
+    }
+    assert all(values.dtype == object for values in given.values())
