@@ -75,7 +75,8 @@ class Ticket(Call):
         """Answers, counts and, where it is not the caller's fault, logs an error."""
         self.leave()
         self.service.count_failure(self, error.code if isinstance(error, FairwayError) else "internal_error")
-        self.service.log(error, self.request_id)
+        caller = "" if self.reading is None else self.reading.request.caller
+        self.service.log(error, self.request_id, self.predict.protocol, self.model, caller)
         self.tell(error)
 
     def tell(self, error: Exception) -> None:

@@ -12,124 +12,50 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from typing import Protocol
-
-import msgspec
+import socket
 
 from fairway.serving.grpc import frames
+from fairway.serving.grpc.answering import Bounds, Service
 from fairway.serving.grpc.frames import FRAME_HEAD, ConnectionFault, Reason, Setting
-from fairway.serving.grpc.head import Head, HeadReader
+from fairway.serving.grpc.head import HeadReader
+from fairway.serving.grpc.sending import Outbox, Sending
 from fairway.serving.grpc.stream import Stream
 
 logger = logging.getLogger("fairway.serving")
 
 _unpack_head = FRAME_HEAD.unpack_from
-_pack_head = FRAME_HEAD.pack
+_NOT_HTTP_2 = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 49\r\nconnection: close\r\n\r\n"
+    b"This port speaks gRPC: HTTP/2 without an upgrade.\n"[:49]
+)
 
 
-class Bounds(msgspec.Struct, frozen=True):
-    """Sizes are bytes."""
-
-    message: int = 64 * 1024 * 1024
-    header_block: int = 64 * 1024
-    streams: int = 1024
-    stream_window: int = 1024 * 1024
-    connection_window: int = 8 * 1024 * 1024
-    idle_control: int = 2000
-    """Frames that ask for nothing, or take back what they asked for, more than there were answers."""
-
-
-class Service(Protocol):
-    """Who answers. Every call made here must return at once; answers come by `Connection.reply` and its like."""
-
-    def find(self, path: str) -> object:
-        """What answers this path; None for a path nobody knows. The result stays with the headers."""
-
-    def client(self, transport: asyncio.Transport) -> str | None:
-        """The name in the peer's certificate, where one stands for a key."""
-
-    def unary(self, connection: Connection, stream: Stream, message: bytes, compressed: bool) -> None:
-        """A whole unary call."""
-
-    def streaming(self, connection: Connection, stream: Stream) -> None:
-        """A streaming call begins: give the stream a `call`."""
-
-    def is_streaming(self, method: object) -> bool:
-        """Whether calls of this method may carry many messages."""
-
-    def may_begin(self, connection: Connection, stream: Stream) -> bool:
-        """Whether the caller may send a message that comes in parts; if not, it was refused."""
-
-    def refuse(self, connection: Connection, stream: Stream, status: int, message: str) -> None:
-        """A call that never became a message: answer it with a gRPC status."""
-
-
-class Outbox:
-    """Connections with bytes to send at the end of this turn of the loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._waiting: list[Connection] = []
-
-    def add(self, connection: Connection) -> None:
-        if not self._waiting:
-            self._loop.call_soon(self._send)
-        self._waiting.append(connection)
-
-    def _send(self) -> None:
-        ready, self._waiting = self._waiting, []
-        for connection in ready:
-            connection.flush()
-
-
-class Connection(asyncio.Protocol):
+class Connection(Sending, asyncio.Protocol):
     """One peer. Streams that are open are in `streams`, by number."""
 
     def __init__(self, service: Service, bounds: Bounds, outbox: Outbox, everybody: set[Connection]) -> None:
+        super().__init__(outbox)
         self._service = service
         self._bounds = bounds
-        self._outbox = outbox
         self._everybody = everybody
         self._heads = HeadReader(service.find, bounds.header_block)
-        self.streams: dict[int, Stream] = {}
-        self.transport: asyncio.Transport
         self.client: str | None = None
         """The name in the peer's certificate, where one stands for a key."""
         self._rest = b""
-        self._out: list[bytes] = []
         self._greeted = False
         self._block: tuple[int, int, bytearray] | None = None
         self._last_stream = 0
-        self._send_window = frames.DEFAULT_WINDOW
-        self._peer_stream_window = frames.DEFAULT_WINDOW
-        self._peer_frame = frames.DEFAULT_FRAME
         self._receive_window = bounds.connection_window
         self._consumed = 0
-        self._held: deque[Stream] = deque()
         self._unfinished = 0
-        self._unread = 0
-        self._idle_control = 0
-        self._refuse_after: int | None = None
-        self._closing = False
 
     # -- the socket
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
+        _keep_alive(transport)
         self._everybody.add(self)
         self.client = self._service.client(transport)
-        bounds = self._bounds
-        self._send(
-            frames.settings(
-                {
-                    Setting.max_concurrent_streams: bounds.streams,
-                    Setting.initial_window_size: bounds.stream_window,
-                    Setting.max_header_list_size: bounds.header_block,
-                }
-            )
-            + frames.window_update(0, bounds.connection_window - frames.DEFAULT_WINDOW)
-        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
@@ -143,10 +69,12 @@ class Connection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
-        self.transport.pause_reading()
+        """The peer does not read what it is sent: it is not read from either."""
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        if not self._closing:
+        if not self.transport.is_closing():
             self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
@@ -166,14 +94,14 @@ class Connection(asyncio.Protocol):
         if not self._greeted:
             preface = frames.PREFACE
             if not data.startswith(preface[:end]):
-                raise ConnectionFault(
-                    Reason.protocol_error, "this port speaks gRPC: HTTP/2 without an upgrade"
-                )
+                self._refuse_http_1()
+                return
             if end < len(preface):
                 self._rest = data
                 return
             self._greeted = True
             position = len(preface)
+            self._greet()
         while end - position >= 9:
             high, low, kind, flags, number = _unpack_head(data, position)
             size = high << 16 | low
@@ -196,6 +124,26 @@ class Connection(asyncio.Protocol):
             if self._closing:
                 return
         self._rest = data[position:]
+
+    def _greet(self) -> None:
+        bounds = self._bounds
+        self._send(
+            frames.settings(
+                {
+                    Setting.max_concurrent_streams: bounds.streams,
+                    Setting.initial_window_size: bounds.stream_window,
+                    Setting.max_header_list_size: bounds.header_block,
+                }
+            )
+            + frames.window_update(0, bounds.connection_window - frames.DEFAULT_WINDOW)
+        )
+
+    def _refuse_http_1(self) -> None:
+        """Who speaks something else than HTTP/2 is told in HTTP/1.1, and not in frames."""
+        self._closing = True
+        self._out.clear()
+        self.transport.write(_NOT_HTTP_2)
+        self.transport.close()
 
     # -- what arrives
 
@@ -230,7 +178,7 @@ class Connection(asyncio.Protocol):
         self._last_stream = number
         if self._refuse_after is not None and number > self._refuse_after:
             return
-        if len(self.streams) >= self._bounds.streams or self._unread > 4 * self._bounds.message:
+        if len(self.streams) >= self._bounds.streams or self.unread > 4 * self._bounds.message:
             self._take_back()
             self._send(frames.reset(number, Reason.refused_stream))
             return
@@ -349,10 +297,10 @@ class Connection(asyncio.Protocol):
             what = "the message was cut short" if buffer else "a unary call needs a message"
             self._service.refuse(self, stream, 13, what)
             return
-        self._release(stream)
+        self.release(stream)
         self._service.unary(self, stream, bytes(memoryview(buffer)[5:]), buffer[0] == 1)
 
-    def _release(self, stream: Stream) -> None:
+    def release(self, stream: Stream) -> None:
         if stream.buffer is not None:
             self._unfinished -= len(stream.buffer)
             stream.buffer = None
@@ -403,8 +351,8 @@ class Connection(asyncio.Protocol):
             self._take_back()  # GOAWAY asks for nothing more; unknown frames are ignored
 
     def _take_back(self) -> None:
-        self._idle_control += 1
-        if self._idle_control > self._bounds.idle_control:
+        self.idle_control += 1
+        if self.idle_control > self._bounds.idle_control:
             raise ConnectionFault(Reason.enhance_your_calm, "too many frames that ask for nothing")
 
     def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
@@ -413,29 +361,17 @@ class Connection(asyncio.Protocol):
         if flags & frames.ACK:
             return
         self._take_back()
-        for name, value in frames.read_settings(payload):
-            if name == Setting.initial_window_size:
-                if value > frames.LARGEST_WINDOW:
-                    raise ConnectionFault(Reason.flow_control_error, "a window of over 2**31 bytes")
-                change = value - self._peer_stream_window
-                self._peer_stream_window = value
-                for stream in self.streams.values():
-                    stream.send_window += change
-            elif name == Setting.max_frame_size:
-                if not frames.DEFAULT_FRAME <= value <= frames.LARGEST_FRAME:
-                    raise ConnectionFault(Reason.protocol_error, "a frame size outside the allowed")
-                self._peer_frame = min(value, 1024 * 1024)
+        self.peer_settings(payload)
         self._send(frames.frame(frames.SETTINGS, frames.ACK, 0))
-        self._pump()
 
     def _on_window(self, number: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise ConnectionFault(Reason.frame_size_error, "WINDOW_UPDATE has four bytes")
         more = int.from_bytes(payload, "big") & 0x7FFFFFFF
         if not number:
-            self._send_window += more
-            if not more or self._send_window > frames.LARGEST_WINDOW:
-                raise ConnectionFault(Reason.flow_control_error, "a window of 0 or over 2**31 bytes")
+            if not more:
+                raise ConnectionFault(Reason.protocol_error, "a window that grows by nothing")
+            self.widen(more)
         else:
             stream = self.streams.get(number)
             if stream is None:
@@ -448,113 +384,7 @@ class Connection(asyncio.Protocol):
             if not more or stream.send_window > frames.LARGEST_WINDOW:
                 self._fail(stream, Reason.flow_control_error)
                 return
-        if self._held:
             self._pump()
-
-    # -- what leaves
-
-    def reply(self, stream: Stream, opening: bytes, message: bytes, closing: bytes) -> None:
-        """A whole unary answer: header block, message, trailer block."""
-        size = len(message) + 5
-        number = stream.number
-        if size > self._send_window or size > stream.send_window or size > self._peer_frame or stream.opened:
-            self.open(stream, opening)
-            self.send(stream, message)
-            self.close(stream, closing)
-            return
-        if self.streams.pop(number, None) is None:
-            return
-        self._send_window -= size
-        self._idle_control = 0
-        told = number.to_bytes(4, "big")
-        self._send(
-            b"".join(
-                (
-                    len(opening).to_bytes(3, "big"),
-                    b"\x01\x04",
-                    told,
-                    opening,
-                    size.to_bytes(3, "big"),
-                    b"\x00\x00",
-                    told,
-                    b"\x00",
-                    (size - 5).to_bytes(4, "big"),
-                    message,
-                    len(closing).to_bytes(3, "big"),
-                    b"\x01\x05",
-                    told,
-                    closing,
-                )
-            )
-        )
-
-    def open(self, stream: Stream, block: bytes) -> None:
-        """The answer's headers."""
-        if stream.number in self.streams and not stream.opened:
-            stream.opened = True
-            self._send(frames.frame(frames.HEADERS, frames.END_HEADERS, stream.number, block))
-
-    def send(self, stream: Stream, message: bytes) -> None:
-        """One message, as far as the windows allow; the rest follows when they do."""
-        if stream.number not in self.streams:
-            return
-        if stream.queued is None:
-            stream.queued = deque()
-        whole = b"\x00" + len(message).to_bytes(4, "big") + message
-        stream.queued.append(memoryview(whole))
-        self._unread += len(whole)
-        if stream not in self._held:
-            self._held.append(stream)
-        self._pump()
-
-    def close(self, stream: Stream, block: bytes) -> None:
-        """The trailers; nothing is sent on the stream after them."""
-        if stream.number not in self.streams:
-            return
-        self._idle_control = 0
-        stream.tail = frames.frame(
-            frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream.number, block
-        )
-        if not stream.queued:
-            self._finish(stream)
-
-    def _finish(self, stream: Stream) -> None:
-        assert stream.tail is not None
-        self._release(stream)
-        self._send(stream.tail)
-        if not stream.ended:  # what the peer still sends is not wanted
-            self._send(frames.reset(stream.number, Reason.no_error))
-        del self.streams[stream.number]
-
-    def _pump(self) -> None:
-        """Sends what windows held back, one frame of each stream in turn."""
-        held = self._held
-        stuck = 0
-        while held and self._send_window > 0 and stuck < len(held):
-            stream = held.popleft()
-            if stream.number not in self.streams or not stream.queued:
-                continue
-            size = min(self._send_window, stream.send_window, self._peer_frame, len(stream.queued[0]))
-            if size <= 0:
-                held.append(stream)
-                stuck += 1
-                continue
-            stuck = 0
-            part = stream.queued[0]
-            self._send(frames.frame(frames.DATA, 0, stream.number, bytes(part[:size])))
-            self._send_window -= size
-            stream.send_window -= size
-            self._unread -= size
-            if size == len(part):
-                stream.queued.popleft()
-            else:
-                stream.queued[0] = part[size:]
-            if stream.queued:
-                held.append(stream)
-            elif stream.tail is not None:
-                self._finish(stream)
-            elif stream.call is not None:
-                stream.call.drained()
 
     def _plain(self, stream: Stream, status: int) -> None:
         """An HTTP answer for what is not gRPC."""
@@ -569,25 +399,12 @@ class Connection(asyncio.Protocol):
 
     def _drop(self, stream: Stream) -> None:
         del self.streams[stream.number]
-        self._release(stream)
+        self.release(stream)
         if stream.queued:
-            self._unread -= sum(len(part) for part in stream.queued)
+            self.unread -= sum(len(part) for part in stream.queued)
             stream.queued = None
         if stream.call is not None:
             stream.call.cancelled()
-
-    def _send(self, data: bytes) -> None:
-        if not self._out:
-            self._outbox.add(self)
-        self._out.append(data)
-
-    def flush(self) -> None:
-        out, self._out = self._out, []
-        if out and not self.transport.is_closing():
-            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
-        if self._refuse_after is not None and not self.streams:
-            self._closing = True
-            self.transport.close()
 
     # -- the end
 
@@ -614,4 +431,10 @@ class Connection(asyncio.Protocol):
         self.transport.close()
 
 
-__all__ = ["Bounds", "Connection", "Head", "Outbox", "Service", "Stream"]
+def _keep_alive(transport: asyncio.Transport) -> None:
+    """Lets the system find out that a peer is gone which never said so: gRPC's connections may idle for days."""
+    connected = transport.get_extra_info("socket")
+    if connected is not None and connected.family in (socket.AF_INET, socket.AF_INET6):
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)

@@ -17,6 +17,8 @@ from fairway.security.access import Access
 from fairway.security.keys import Scope
 from fairway.serving.entrance import Reading
 from fairway.serving.grpc.stream import Call
+from fairway.serving.logs import FailureLog
+from fairway.serving.tracing import Tracer
 from fairway.stores.limits import Limits
 
 
@@ -31,6 +33,8 @@ class Host(Protocol):
     key_limits: Limits
     counters_directory: Path | None
     repository: Repository | None
+    tracer: Tracer | None
+    failures: FailureLog
     client_name: Callable[[Mapping[str, Any]], str | None] | None
     """The name in a verified client certificate, where one stands for a key."""
 

@@ -113,7 +113,7 @@ class Reflection(Call):
         except Exception as error:  # noqa: BLE001 - told to the caller, and logged
             if not self._gone:
                 self.cancelled()
-                self._service.log(error, self._request_id)
+                self._service.log(error, self._request_id, "grpc")
                 fail(self._connection, self._stream, error, self._request_id, safe=host.safe)
             return
         self._busy = False

@@ -18,8 +18,10 @@ from fairway.serving.grpc import (
     tensorflow,
     tensorflow_models,
 )
-from fairway.serving.grpc.connection import Bounds, Connection, Outbox
+from fairway.serving.grpc.answering import Bounds
+from fairway.serving.grpc.connection import Connection
 from fairway.serving.grpc.method import Host, Method
+from fairway.serving.grpc.sending import Outbox
 from fairway.serving.grpc.service import GrpcService
 
 METHODS: tuple[Method, ...] = (

@@ -7,7 +7,6 @@ unpacked, or is no prediction goes through a thread.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Iterable
@@ -16,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 from fairway.core.errors import (
     DeadlineExceeded,
     FairwayError,
-    InvalidInput,
-    NotSupported,
     Overloaded,
 )
 from fairway.core.request import Request
@@ -27,6 +24,7 @@ from fairway.security.access import Caller, presented
 from fairway.security.keys import Scope
 from fairway.serving.answers import request_id_from
 from fairway.serving.entrance import Reading
+from fairway.serving.errors import status_of
 from fairway.serving.grpc.calls import Ticket, fail
 from fairway.serving.grpc.compression import unpack
 from fairway.serving.grpc.head import Head
@@ -37,8 +35,6 @@ from fairway.serving.grpc.turn import Turn
 
 if TYPE_CHECKING:
     from fairway.serving.grpc.connection import Connection
-
-logger = logging.getLogger("fairway.serving")
 
 _LARGE_MESSAGE = 256 * 1024
 """Messages from here on are read in a thread: a long read would hold up everybody else."""
@@ -52,7 +48,7 @@ class GrpcService:
     ) -> None:
         self.host = host
         self.loop = loop
-        self.turn = Turn(host.plane, loop)
+        self.turn = Turn(host, loop)
         self.limit = limit
         self._methods = {method.path: method for method in methods}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -173,21 +169,21 @@ class GrpcService:
     async def _load(self, ticket: Ticket, request: Request, received: float) -> None:
         """A version that has to be loaded first: for as long as anybody should wait."""
         try:
-            await self._loaded(self.host.plane.table[request.model], request)
-            ticket.work = self.host.plane.arrive(request, received)
+            model = await self._loaded(self.host.plane.table[request.model], request)
+            ticket.work = self.host.plane.arrive(request, received, model)
         except Exception as error:  # noqa: BLE001 - `failed` logs it
             if not ticket.gone:
                 ticket.failed(error)
             return
         self.turn.add(ticket)
 
-    async def _loaded(self, model: LiveModel, request: Request) -> None:
+    async def _loaded(self, model: LiveModel, request: Request) -> LiveModel:
         wait = self.host.settings.serving.load_seconds
         left = math.inf if request.deadline is None else request.deadline - now()
         loading = asyncio.wrap_future(model.load_soon(request.version))
         try:
             # Shielded: the load is everybody's who asked for it.
-            await asyncio.wait_for(asyncio.shield(loading), max(0.0, min(wait, left)))
+            return await asyncio.wait_for(asyncio.shield(loading), max(0.0, min(wait, left)))
         except TimeoutError:
             if left < wait:
                 raise DeadlineExceeded(
@@ -254,7 +250,7 @@ class GrpcService:
 
     def _failed(self, connection: Connection, stream: Stream, arrival: Arrival, error: Exception) -> None:
         self._count(stream.head.method, error.code if isinstance(error, FairwayError) else "internal_error")
-        self.log(error, arrival.request_id)
+        self.log(error, arrival.request_id, stream.head.method.protocol)
         fail(connection, stream, error, arrival.request_id, safe=self.host.safe)
 
     # -- what all need
@@ -282,14 +278,17 @@ class GrpcService:
         if protocol:
             self.host.plane.failed("", None, protocol, code)
 
-    def log(self, error: Exception, request_id: str) -> None:
-        """What is not the caller's doing."""
-        if not isinstance(error, FairwayError):
-            logger.error("request %s failed", request_id, exc_info=error)
-        elif error.__cause__ is not None and not isinstance(
-            error, InvalidInput | Overloaded | DeadlineExceeded | NotSupported
-        ):
-            logger.error("request %s failed: %s", request_id, error, exc_info=error.__cause__)
+    def log(
+        self, error: Exception, request_id: str, protocol: str, model: str = "", caller: str = ""
+    ) -> None:
+        self.host.failures.note(
+            error,
+            status=int(status_of(error)),
+            request_id=request_id,
+            model=model,
+            protocol=protocol,
+            caller=caller,
+        )
 
     def start(self, work: Any) -> None:
         task = self.loop.create_task(work)

@@ -7,28 +7,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
+
+import msgspec
 
 from fairway.core.columns import Outputs
 from fairway.core.errors import DeadlineExceeded, FairwayError
 from fairway.inference.live import LiveVersion
 from fairway.inference.merging import shares
 from fairway.inference.microbatch import Waiting
-from fairway.inference.plane import Plane, Ran, Work, now
+from fairway.inference.plane import Ran, Work, now
+from fairway.inference.stats import STAGES
 from fairway.serving.grpc.calls import Ticket
+from fairway.serving.grpc.method import Host
+from fairway.serving.spans import served
 
 logger = logging.getLogger("fairway.serving")
+
+_TURN_STAGES = ("parse", "queue", "validate", "run", "encode")
 
 
 class Turn:
     """The requests to answer, of all connections of a worker."""
 
-    def __init__(self, plane: Plane, loop: asyncio.AbstractEventLoop) -> None:
-        self._plane = plane
+    def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
+        self._host = host
+        self._plane = host.plane
         self._loop = loop
         self._tickets: list[Ticket] = []
+        self._ran: deque[tuple[Ticket, Waiting]] = deque()
+        self._collecting = False
 
     def add(self, ticket: Ticket) -> None:
         """Takes a request that was read; it is answered when the loop has read all that came with it."""
@@ -37,9 +48,7 @@ class Turn:
         self._tickets.append(ticket)
 
     def settle(self, ticket: Ticket) -> None:
-        """Answers a request that was also validated, apart from the others: its body was large."""
-        if ticket.gone:
-            return
+        """Answers a request that was also validated, apart from the others: its message was large."""
         work = ticket.work
         if not self._plane.quick(work):
             self._begin(ticket)
@@ -62,18 +71,21 @@ class Turn:
                 groups.setdefault((work.version, work.request.protocol), []).append(work)
         for works in groups.values():
             try:
-                outcomes = self._plane.answer_together(works)
-            except Exception as error:  # noqa: BLE001 - `failed` logs it
+                for outcome in self._plane.answer_together(works):
+                    self._give(outcome)
+            except Exception as error:
+                logger.exception("a turn of %d requests failed unexpectedly", len(works))
                 for work in works:
-                    work.origin.failed(error)
-                continue
-            for outcome in outcomes:
-                if isinstance(outcome, Ran):
-                    self._write(outcome)
-                elif isinstance(outcome, Work):
-                    self._begin(outcome.origin)
-                else:
-                    outcome[0].origin.failed(outcome[1])
+                    if not work.origin.gone and work.origin.waiting is None:
+                        work.origin.failed(error)
+
+    def _give(self, outcome: Ran | Work | tuple[Work, FairwayError]) -> None:
+        if isinstance(outcome, Ran):
+            self._write(outcome)
+        elif isinstance(outcome, Work):
+            self._begin(outcome.origin)
+        else:
+            outcome[0].origin.failed(outcome[1])
 
     def _write(self, ran: Ran) -> None:
         """The answers to the requests of one engine call."""
@@ -81,7 +93,13 @@ class Turn:
         outputs: Sequence[Any] = (ran.outputs,) if len(works) == 1 else shares(ran.outputs, ran.counts)
         for work, share in zip(works, outputs, strict=True):
             self._encode(work.origin, share)
-        self._plane.finish_together(ran, now())
+        encoded = now()
+        self._plane.finish_together(ran, encoded)
+        if self._host.tracer is not None:
+            for work in works:
+                self._trace(
+                    work.origin, _TURN_STAGES, (work.parsed, ran.begun, ran.validated, ran.ended, encoded)
+                )
 
     def _encode(self, ticket: Ticket, outputs: Outputs) -> bool:
         version = ticket.work.version
@@ -96,7 +114,18 @@ class Turn:
 
     def _write_one(self, ticket: Ticket, outputs: Outputs, began: float, ended: float) -> None:
         if self._encode(ticket, outputs):
-            self._plane.finish(ticket.work, outputs, ended, now(), began)
+            work, encoded = ticket.work, now()
+            self._plane.finish(work, outputs, ended, encoded, began)
+            if self._host.tracer is not None:
+                self._trace(ticket, STAGES, (work.parsed, work.validated, began, ended, encoded))
+
+    def _trace(self, ticket: Ticket, stages: Sequence[str], ends: Sequence[float]) -> None:
+        """Leaves the span of a request whose caller or whose luck chose it."""
+        tracer, work = self._host.tracer, ticket.work
+        traceparent = ticket.stream.head.headers.get(b"traceparent")
+        if tracer is not None and tracer.wants(traceparent):
+            about = msgspec.structs.replace(served(work, 0), method=ticket.stream.head.path[1:])
+            tracer.record(traceparent, work.received, tuple(zip(stages, ends, strict=True)), about)
 
     def _begin(self, ticket: Ticket) -> None:
         """Queues a request whose model takes long."""
@@ -111,20 +140,25 @@ class Turn:
             self._loop.call_later(max(0.0, deadline - now()), self._expire, ticket, waiting)
 
     def _from_thread(self, ticket: Ticket, waiting: Waiting) -> None:
-        self._loop.call_soon_threadsafe(self._finish, ticket, waiting)
+        """A queue has an answer; the loop is woken once for all that come before it looks."""
+        self._ran.append((ticket, waiting))
+        if not self._collecting:
+            self._collecting = True
+            self._loop.call_soon_threadsafe(self._collect)
 
-    def _finish(self, ticket: Ticket, waiting: Waiting) -> None:
-        """An answer has come back from a thread."""
-        if ticket.gone or waiting.cancelled:
-            return
-        if waiting.error is not None:
-            ticket.failed(waiting.error)
-            return
-        assert waiting.outputs is not None
-        self._write_one(ticket, waiting.outputs, waiting.began, waiting.ended)
+    def _collect(self) -> None:
+        self._collecting = False
+        while self._ran:
+            ticket, waiting = self._ran.popleft()
+            if ticket.gone or waiting.cancelled:
+                continue
+            if waiting.error is not None:
+                ticket.failed(waiting.error)
+                continue
+            assert waiting.outputs is not None
+            self._write_one(ticket, waiting.outputs, waiting.began, waiting.ended)
 
     def _expire(self, ticket: Ticket, waiting: Waiting) -> None:
         if not ticket.gone and not waiting.cancelled:
-            waiting.cancel()
             name = ticket.work.version.model
             ticket.failed(DeadlineExceeded(f"{name} did not answer before the deadline."))

@@ -1,0 +1,50 @@
+"""What a connection is told about bounds, and whom it asks for answers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from fairway.serving.grpc.stream import Stream
+
+if TYPE_CHECKING:
+    from fairway.serving.grpc.connection import Connection
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """Sizes are bytes."""
+
+    message: int = 64 * 1024 * 1024
+    header_block: int = 64 * 1024
+    streams: int = 1024
+    stream_window: int = 1024 * 1024
+    connection_window: int = 8 * 1024 * 1024
+    idle_control: int = 2000
+    """Frames that ask for nothing, or take back what they asked for, more than there were answers."""
+
+
+class Service(Protocol):
+    """Who answers. Every call made here must return at once; answers come by `Connection.reply` and its like."""
+
+    def find(self, path: str) -> object:
+        """What answers this path; None for a path nobody knows. The result stays with the headers."""
+
+    def client(self, transport: asyncio.Transport) -> str | None:
+        """The name in the peer's certificate, where one stands for a key."""
+
+    def unary(self, connection: Connection, stream: Stream, message: bytes, compressed: bool) -> None:
+        """A whole unary call."""
+
+    def streaming(self, connection: Connection, stream: Stream) -> None:
+        """A streaming call begins: give the stream a `call`."""
+
+    def is_streaming(self, method: object) -> bool:
+        """Whether calls of this method may carry many messages."""
+
+    def may_begin(self, connection: Connection, stream: Stream) -> bool:
+        """Whether the caller may send a message that comes in parts; if not, it was refused."""
+
+    def refuse(self, connection: Connection, stream: Stream, status: int, message: str) -> None:
+        """A call that never became a message: answer it with a gRPC status."""

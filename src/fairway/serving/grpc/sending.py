@@ -1,0 +1,196 @@
+"""The half of a connection that sends: answers as far as the peer's windows let them go, the rest when they do.
+
+Answers of all connections leave together at the end of the loop's turn: see `serving/turn.py` for what that saves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from fairway.serving.grpc import frames
+from fairway.serving.grpc.frames import ConnectionFault, Reason, Setting
+from fairway.serving.grpc.stream import Stream
+
+_MOST_FRAME = 1024 * 1024
+
+
+class Outbox:
+    """Connections with bytes to send at the end of this turn of the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: list[Sending] = []
+
+    def add(self, connection: Sending) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self._send)
+        self._waiting.append(connection)
+
+    def _send(self) -> None:
+        ready, self._waiting = self._waiting, []
+        for connection in ready:
+            connection.flush()
+
+
+class Sending:
+    """Streams that are open are in `streams`, by number. `unread` is how many bytes of answers windows hold back."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.streams: dict[int, Stream] = {}
+        self.unread = 0
+        self.idle_control = 0
+        """Frames of the peer's that asked for nothing, since the last answer."""
+        self._outbox = outbox
+        self._out: list[bytes] = []
+        self._held: deque[Stream] = deque()
+        self._send_window = frames.DEFAULT_WINDOW
+        self._peer_stream_window = frames.DEFAULT_WINDOW
+        self._peer_frame = frames.DEFAULT_FRAME
+        self._refuse_after: int | None = None
+        """While draining, the last stream that is still answered."""
+        self._closing = False
+
+    def release(self, stream: Stream) -> None:
+        """What arrived of the stream's message is not needed any more."""
+
+    def peer_settings(self, payload: bytes) -> None:
+        """Takes the peer's SETTINGS."""
+        for name, value in frames.read_settings(payload):
+            if name == Setting.initial_window_size:
+                if value > frames.LARGEST_WINDOW:
+                    raise ConnectionFault(Reason.flow_control_error, "a window of over 2**31 bytes")
+                change = value - self._peer_stream_window
+                self._peer_stream_window = value
+                for stream in self.streams.values():
+                    stream.send_window += change
+            elif name == Setting.max_frame_size:
+                if not frames.DEFAULT_FRAME <= value <= frames.LARGEST_FRAME:
+                    raise ConnectionFault(Reason.protocol_error, "a frame size outside the allowed")
+                self._peer_frame = min(value, _MOST_FRAME)
+        self._pump()
+
+    def widen(self, more: int) -> None:
+        """The peer takes more bytes on this connection."""
+        self._send_window += more
+        if self._send_window > frames.LARGEST_WINDOW:
+            raise ConnectionFault(Reason.flow_control_error, "a window of over 2**31 bytes")
+        self._pump()
+
+    def reply(self, stream: Stream, opening: bytes, message: bytes, closing: bytes) -> None:
+        """A whole unary answer: header block, message, trailer block."""
+        size = len(message) + 5
+        number = stream.number
+        if size > self._send_window or size > stream.send_window or size > self._peer_frame or stream.opened:
+            self.open(stream, opening)
+            self.send(stream, message)
+            self.close(stream, closing)
+            return
+        if self.streams.pop(number, None) is None:
+            return
+        self._send_window -= size
+        self.idle_control = 0
+        told = number.to_bytes(4, "big")
+        self._send(
+            b"".join(
+                (
+                    len(opening).to_bytes(3, "big"),
+                    b"\x01\x04",
+                    told,
+                    opening,
+                    size.to_bytes(3, "big"),
+                    b"\x00\x00",
+                    told,
+                    b"\x00",
+                    (size - 5).to_bytes(4, "big"),
+                    message,
+                    len(closing).to_bytes(3, "big"),
+                    b"\x01\x05",
+                    told,
+                    closing,
+                )
+            )
+        )
+
+    def open(self, stream: Stream, block: bytes) -> None:
+        """The answer's headers."""
+        if stream.number in self.streams and not stream.opened:
+            stream.opened = True
+            self._send(frames.frame(frames.HEADERS, frames.END_HEADERS, stream.number, block))
+
+    def send(self, stream: Stream, message: bytes) -> None:
+        """One message, as far as the windows allow; the rest follows when they do."""
+        if stream.number not in self.streams:
+            return
+        if stream.queued is None:
+            stream.queued = deque()
+        whole = b"\x00" + len(message).to_bytes(4, "big") + message
+        stream.queued.append(memoryview(whole))
+        self.unread += len(whole)
+        if stream not in self._held:
+            self._held.append(stream)
+        self._pump()
+
+    def close(self, stream: Stream, block: bytes) -> None:
+        """The trailers; nothing is sent on the stream after them."""
+        if stream.number not in self.streams:
+            return
+        self.idle_control = 0
+        stream.tail = frames.frame(
+            frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream.number, block
+        )
+        if not stream.queued:
+            self._finish(stream)
+
+    def _finish(self, stream: Stream) -> None:
+        assert stream.tail is not None
+        self.release(stream)
+        self._send(stream.tail)
+        if not stream.ended:  # what the peer still sends is not wanted
+            self._send(frames.reset(stream.number, Reason.no_error))
+        del self.streams[stream.number]
+
+    def _pump(self) -> None:
+        """Sends what windows held back, one frame of each stream in turn."""
+        held = self._held
+        stuck = 0
+        while held and self._send_window > 0 and stuck < len(held):
+            stream = held.popleft()
+            if stream.number not in self.streams or not stream.queued:
+                continue
+            size = min(self._send_window, stream.send_window, self._peer_frame, len(stream.queued[0]))
+            if size <= 0:
+                held.append(stream)
+                stuck += 1
+                continue
+            stuck = 0
+            part = stream.queued[0]
+            self._send(frames.frame(frames.DATA, 0, stream.number, bytes(part[:size])))
+            self._send_window -= size
+            stream.send_window -= size
+            self.unread -= size
+            if size == len(part):
+                stream.queued.popleft()
+            else:
+                stream.queued[0] = part[size:]
+            if stream.queued:
+                held.append(stream)
+            elif stream.tail is not None:
+                self._finish(stream)
+            elif stream.call is not None:
+                stream.call.drained()
+
+    def _send(self, data: bytes) -> None:
+        if not self._out:
+            self._outbox.add(self)
+        self._out.append(data)
+
+    def flush(self) -> None:
+        out, self._out = self._out, []
+        if out and not self.transport.is_closing():
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+        if self._refuse_after is not None and not self.streams:
+            self._closing = True
+            self.transport.close()
