@@ -29,8 +29,13 @@ _HELP = {
     "fairway_node_seconds": "Seconds a node of a pipeline took, without the nodes it read.",
     "fairway_node_rows": "Rows that a node of a pipeline was run for.",
     "fairway_model_info": "Versions loaded, with their digest.",
+    "fairway_model_loads": "Versions loaded, by all workers together.",
+    "fairway_model_unloads": "Versions unloaded, by all workers together.",
+    "fairway_model_memory_bytes": "Memory that loading a version was seen to take, in all workers together.",
+    "fairway_reload_failures": "Times that a worker could not serve a model as the registry has it.",
+    "fairway_registry_up": "Whether the registry can be seen: 1, or 0 while serving goes on without it.",
 }
-_FLAGS = frozenset(["fairway_model_info"])
+_FLAGS = frozenset(["fairway_model_info", "fairway_registry_up"])
 """Gauges that every worker sets to 1 for the same thing."""
 
 

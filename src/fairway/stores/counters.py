@@ -83,18 +83,35 @@ def _unused(directory: Path) -> Path:
     raise AssertionError("unreachable")
 
 
+_COUNTED = ("_total", "_bucket", "_sum")
+"""How names end of what only grows. Anything else says how things are now."""
+
+
 def read_totals(directory: Path) -> dict[Key, float]:
-    """Every process's counters below `directory`, added up."""
+    """Every process's counters below `directory`, added up. How things were in a process that has died is left out."""
     totals: dict[Key, float] = {}
-    for key, value in _every_slot(directory):
-        totals[key] = totals.get(key, 0.0) + value
+    for alive, key, value in _every_slot(directory):
+        if alive or key[0].endswith(_COUNTED):
+            totals[key] = totals.get(key, 0.0) + value
     return totals
 
 
-def _every_slot(directory: Path) -> Iterator[tuple[Key, float]]:
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _every_slot(directory: Path) -> Iterator[tuple[bool, Key, float]]:
+    """Whether its process is alive, what a slot counts, and its value."""
     decoder = msgspec.json.Decoder(tuple[str, Labels])
     for index in sorted(directory.glob("*.index")):
+        alive = _is_alive(int(index.name.partition("-")[0]))
         keys = [decoder.decode(line) for line in index.read_bytes().split(b"\n")[:-1]]
         with index.with_suffix(".values").open("rb") as file:
             values = memoryview(file.read(len(keys) * 8)).cast("d")
-        yield from zip(keys, values, strict=False)
+        yield from ((alive, key, value) for key, value in zip(keys, values, strict=False))

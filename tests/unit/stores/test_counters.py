@@ -10,7 +10,7 @@ import pytest
 from fairway.stores import counters as module
 from fairway.stores.counters import Counters, read_totals
 
-REQUESTS = ("requests", (("model", "m"),))
+REQUESTS = ("requests_total", (("model", "m"),))
 OVERFLOW = "fairway_counters_overflow_total"
 
 
@@ -41,7 +41,8 @@ def test_threads_lose_nothing() -> None:
 def test_what_processes_count_is_added_up_and_outlives_them(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from fairway.stores.counters import Counters\n"
-        "c = Counters(Path(sys.argv[1])); c.add(c.slot('requests', (('model', 'm'),)), 3)"
+        "c = Counters(Path(sys.argv[1])); c.add(c.slot('requests_total', (('model', 'm'),)), 3)\n"
+        "c.add(c.slot('loaded'), 1)"  # how it was in there is of no interest when it is dead
     )
     for _ in range(2):
         subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
