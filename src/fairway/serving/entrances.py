@@ -12,6 +12,7 @@ from fairway.serving import (
     sagemaker,
     tensorflow_models,
     tensorflow_serving,
+    torchserve,
     vertex,
 )
 from fairway.serving.entrance import Entry
@@ -23,6 +24,7 @@ ENTRIES: tuple[Entry, ...] = (
     *invocations.ENTRIES,
     *mlflow.ENTRIES,
     *sagemaker.ENTRIES,
+    *torchserve.ENTRIES,
     *openapi_pages.ENTRIES,
     *operations.ENTRIES,
 )

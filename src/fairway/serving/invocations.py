@@ -23,6 +23,7 @@ from fairway.inference.rows import from_cells
 from fairway.serving import formats, mlflow_values
 from fairway.serving.entrance import JSON, Entry, Headers, Heading, Reading, Target, Written
 from fairway.serving.errors import error_answer, error_text
+from fairway.serving.mlflow_values import Wrapping
 from fairway.serving.row_answers import by_row, to_json, wanted_outputs
 
 ATTRIBUTES = b"x-amzn-sagemaker-custom-attributes"
@@ -42,22 +43,24 @@ _ERROR_CODES = {
 
 
 class Form(NamedTuple):
-    """How the answer is to be written. `bare` has no `predictions` around it; `header` is for CSV."""
+    """How the answer is to be written; `header` is for CSV."""
 
     kind: str
     outputs: tuple[str, ...]
-    bare: bool
+    wrapping: Wrapping
     header: bool
     attributes: bytes | None
 
 
 class InvocationsCodec:
-    """`beside` stands beside `predictions` in every JSON answer."""
+    """`beside` stands beside `predictions` in every JSON answer; `bare` takes JSON rows without a name too."""
 
-    protocol = "invocations"
-
-    def __init__(self, beside: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, beside: dict[str, str] | None = None, *, bare: bool = False, protocol: str = "invocations"
+    ) -> None:
+        self.protocol = protocol
         self._beside = beside or {}
+        self._bare = bare
 
     def read(
         self, target: Target, heading: Heading, body: bytes, headers: Headers, contract: Contract
@@ -67,11 +70,10 @@ class InvocationsCodec:
         accept = headers.get(b"accept")
         attributes = headers.get(ATTRIBUTES)
         named = None
-        bare = False
+        wrapping = Wrapping.named
         if kind == formats.JSON:
             _check_parameters(content_type)
-            rows = mlflow_values.read_rows(body, contract)
-            inputs, named, bare = rows.inputs, rows.outputs, rows.bare
+            inputs, named, wrapping = mlflow_values.read_rows(body, contract, bare=self._bare)
         elif kind == "csv":
             inputs = formats.read_rows(kind, _with_header(body, contract, content_type), contract)
         else:
@@ -82,7 +84,7 @@ class InvocationsCodec:
         form = Form(
             formats.negotiate(accept),
             wanted_outputs(contract, headers, named),
-            bare,
+            wrapping,
             b"header=present" in (accept or b"").replace(b" ", b"").lower(),
             attributes,
         )
@@ -109,7 +111,9 @@ class InvocationsCodec:
                 body = body.partition(b"\n")[2]
             return Written(body, formats.content_type(form.kind), headers)
         predictions = by_row(live.contract, outputs, names)
-        answer = predictions if form.bare else {"predictions": predictions, **self._beside}
+        answer: Any = {"predictions": predictions, **self._beside}
+        if form.wrapping is not Wrapping.named:
+            answer = predictions if form.wrapping is Wrapping.bare else predictions[0]
         return Written(to_json(answer, outputs, names, tokens=False), JSON, headers)
 
     def word(self, error: Exception, request_id: str, *, safe: bool) -> tuple[int, Written]:

@@ -8,7 +8,8 @@ Source: mlflow/mlflow, mlflow/pyfunc/scoring_server/__init__.py and mlflow/utils
 
 from __future__ import annotations
 
-from typing import Any
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,27 +27,40 @@ _names = PerContract(lambda contract: [field.name for field in contract])
 _NUMERIC = ("dataframe_split", "instances", "inputs")
 
 
-class JsonRows:
-    """What a body holds. `outputs` are those that `params` (MLflow) or `parameters` (Vertex) ask for; `bare` answers
-    have no `predictions` around them."""
+class Wrapping(StrEnum):
+    """What stands around the predictions of an answer, which is what stood around the rows."""
 
-    __slots__ = ("bare", "inputs", "outputs")
+    named = "named"
+    """`{"predictions": [...]}`."""
+    bare = "bare"
+    """The list alone."""
+    single = "single"
+    """The prediction of the one row there was."""
 
-    def __init__(self, inputs: Inputs, outputs: tuple[str, ...] | None, *, bare: bool = False) -> None:
-        self.inputs = inputs
-        self.outputs = outputs
-        self.bare = bare
+
+class JsonRows(NamedTuple):
+    """What a body holds. `outputs` are those that `params` (MLflow) or `parameters` (Vertex) ask for."""
+
+    inputs: Inputs
+    outputs: tuple[str, ...] | None
+    wrapping: Wrapping = Wrapping.named
 
 
-def read_rows(body: bytes, contract: Contract) -> JsonRows:
-    """Raises MalformedInput or ContractViolation."""
+def read_rows(body: bytes, contract: Contract, *, bare: bool = False) -> JsonRows:
+    """`bare`: a list alone is rows too, and an object of none of the forms is one row. Raises MalformedInput or
+    ContractViolation."""
     sent = read_body(body, _NUMERIC)
     one_of = f"The input must be a JSON dictionary with exactly one of the input fields {', '.join(FORMS)}."
+    if bare and isinstance(sent, list):
+        return JsonRows(_tensors("The body", sent, contract), None, Wrapping.bare)
     if not isinstance(sent, dict):
         raise MalformedInput(f"{one_of} Received {_kind(sent)}.")
     given = [form for form in FORMS if form in sent]
-    if not given and any(name in sent for name in _CHAT) and any(field.name in sent for field in contract):
-        return JsonRows(from_records([sent], contract), None, bare=True)
+    if not given and any(field.name in sent for field in contract):
+        if bare:
+            return JsonRows(_records([sent], contract), None, Wrapping.single)
+        if any(name in sent for name in _CHAT):
+            return JsonRows(from_records([sent], contract), None, Wrapping.bare)
     if len(given) != 1:
         raise MalformedInput(f"{one_of} Received dictionary with input fields: {[*sent][:20]}.")
     value = sent[given[0]]
