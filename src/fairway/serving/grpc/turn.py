@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from fairway.core.columns import Outputs
 from fairway.core.errors import DeadlineExceeded, FairwayError
 from fairway.inference.live import LiveVersion
@@ -23,7 +21,8 @@ from fairway.inference.plane import Ran, Work, now
 from fairway.inference.stats import STAGES
 from fairway.serving.grpc.calls import Ticket
 from fairway.serving.grpc.method import Host
-from fairway.serving.spans import served
+from fairway.serving.grpc.status import Status
+from fairway.serving.spans import Served
 
 logger = logging.getLogger("fairway.serving")
 
@@ -124,7 +123,17 @@ class Turn:
         tracer, work = self._host.tracer, ticket.work
         traceparent = ticket.stream.head.headers.get(b"traceparent")
         if tracer is not None and tracer.wants(traceparent):
-            about = msgspec.structs.replace(served(work, 0), method=ticket.stream.head.path[1:])
+            version, request = work.version, work.request
+            about = Served(
+                version.model,
+                request.protocol,
+                int(Status.ok),
+                request.request_id,
+                version.version,
+                version.digest,
+                work.rows.rows,
+                method=ticket.stream.head.path[1:],
+            )
             tracer.record(traceparent, work.received, tuple(zip(stages, ends, strict=True)), about)
 
     def _begin(self, ticket: Ticket) -> None:
