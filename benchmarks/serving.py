@@ -14,14 +14,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.peers import HERE, Server
+from benchmarks.subject import Bodies, Body
 
 SERVER_CORE, LOAD_CORE = "0", "1"
-LOADS = ((1, 1), (1, 32), (64, 8))
-"""(rows a request, connections)"""
 READY_SECONDS = 90.0
-Key = tuple[int, int]
+
+
+class Load(NamedTuple):
+    form: str
+    rows: int
+    connections: int
+
+
+LOADS = (Load("json", 1, 1), Load("json", 1, 32), Load("json", 64, 8), Load("binary", 64, 8))
 
 
 @dataclass
@@ -29,17 +37,15 @@ class Measured:
     """Medians over rounds by load; start in seconds, memory in MB of the process that answers and of all."""
 
     name: str
-    rate: dict[Key, float] = field(default_factory=dict)
-    p50_ms: dict[Key, float] = field(default_factory=dict)
-    p99_ms: dict[Key, float] = field(default_factory=dict)
+    rate: dict[Load, float] = field(default_factory=dict)
+    p50_ms: dict[Load, float] = field(default_factory=dict)
+    p99_ms: dict[Load, float] = field(default_factory=dict)
     ready_seconds: float = 0.0
     worker_mb: float = 0.0
     total_mb: float = 0.0
 
 
-def measure(
-    servers: list[Server], bodies: dict[int, Path], *, rounds: int, seconds: int, log: Path
-) -> list[Measured]:
+def measure(servers: list[Server], bodies: Bodies, *, rounds: int, seconds: int, log: Path) -> list[Measured]:
     """Each round starts every server once, loads it and stops it, so that noise falls on all alike."""
     samples: dict[str, list[Measured]] = {server.name: [] for server in servers}
     for number in range(rounds):
@@ -49,28 +55,28 @@ def measure(
     return [_median(name, rounds_of) for name, rounds_of in samples.items()]
 
 
-def _round(server: Server, bodies: dict[int, Path], seconds: int, log: Path) -> Measured:
+def _round(server: Server, bodies: Bodies, seconds: int, log: Path) -> Measured:
     measured = Measured(server.name)
-    with running(server, bodies[1], log) as (process, ready):
+    with running(server, bodies[server.form, 1], log) as (process, ready):
         measured.ready_seconds = ready
         measured.worker_mb, measured.total_mb = memory(process.pid)
-        for rows, connections in LOADS:
-            result = wrk(server.url, bodies[rows], connections, seconds)
+        for load in LOADS:
+            if load.form == "binary" and not server.binary:
+                continue
+            form = server.form if load.form == "json" else load.form
+            result = wrk(server, bodies[form, load.rows], load.connections, seconds)
             if result["errors"]:
-                raise RuntimeError(
-                    f"{server.name}: {result['errors']} errors at {rows} rows, {connections} connections"
-                )
-            key = (rows, connections)
-            measured.rate[key] = result["rate"]
-            measured.p50_ms[key] = result["p50_ms"]
-            measured.p99_ms[key] = result["p99_ms"]
+                raise RuntimeError(f"{server.name}: {result['errors']} errors at {load}")
+            measured.rate[load] = result["rate"]
+            measured.p50_ms[load] = result["p50_ms"]
+            measured.p99_ms[load] = result["p99_ms"]
         worker, total = memory(process.pid)
         measured.worker_mb, measured.total_mb = max(worker, measured.worker_mb), max(total, measured.total_mb)
     return measured
 
 
 @contextmanager
-def running(server: Server, body: Path, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+def running(server: Server, body: Body, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
     """A started server, and the seconds from its process's start to its first prediction."""
     environment = {**os.environ, **server.environment}
     command = ["taskset", "-c", SERVER_CORE, *server.command]
@@ -91,8 +97,9 @@ def running(server: Server, body: Path, log: Path) -> Iterator[tuple[subprocess.
         time.sleep(0.5)
 
 
-def _first_answer(server: Server, process: subprocess.Popen[bytes], body: Path, began: float) -> float:
-    request = urllib.request.Request(server.url, body.read_bytes(), {"Content-Type": "application/json"})
+def _first_answer(server: Server, process: subprocess.Popen[bytes], body: Body, began: float) -> float:
+    headers = dict(line.split(": ", 1) for line in (*body.headers, *server.headers))
+    request = urllib.request.Request(server.url, body.path.read_bytes(), headers)
     while time.perf_counter() - began < READY_SECONDS:
         if process.poll() is not None:
             raise RuntimeError(f"{server.name} ended with {process.returncode}; see the log")
@@ -104,12 +111,13 @@ def _first_answer(server: Server, process: subprocess.Popen[bytes], body: Path, 
     raise RuntimeError(f"{server.name} did not answer within {READY_SECONDS:.0f} s")
 
 
-def wrk(url: str, body: Path, connections: int, seconds: int) -> dict[str, float]:
+def wrk(server: Server, body: Body, connections: int, seconds: int) -> dict[str, float]:
+    """Requests a second, latency percentiles in ms, errors."""
     command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
     script = str(HERE.parent / "predict.lua")
     done = subprocess.run(
-        [*command, "-s", script, url],
-        env={**os.environ, "BODY": str(body)},
+        [*command, "-s", script, server.url],
+        env={**os.environ, "BODY": str(body.path), "HEADERS": "\n".join((*body.headers, *server.headers))},
         capture_output=True,
         text=True,
         check=True,

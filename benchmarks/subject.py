@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import joblib
 import numpy as np
@@ -17,11 +20,21 @@ from sklearn.preprocessing import StandardScaler
 import fairway
 from examples.payments.train import train
 
-ROWS = (1, 64)
+
+class Body(NamedTuple):
+    """A request body, and the headers that belong to it."""
+
+    path: Path
+    headers: tuple[str, ...]
+
+
+Bodies = dict[tuple[str, int], Body]
+"""By form (`json`, `binary`, `list`) and number of rows."""
+JSON = ("Content-Type: application/json",)
 
 
 class Subject:
-    """A home with `lr` deployed, its ONNX file for the peers, and V2 bodies by number of rows."""
+    """A home with `lr` deployed and an API key made, the model's ONNX file for the peers, and bodies to send."""
 
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
@@ -32,18 +45,55 @@ class Subject:
         bundles = self.home / "bundles"
         fairway.load("lr", home=self.home, record=False).close()  # unpacks the bundle
         self.onnx = next(bundles.glob("*/engine/model.onnx"))
-        self.bodies = {rows: _body(folder / f"rows-{rows}.json", features[:rows]) for rows in ROWS}
+        self.key = _key(self.home)
+        self.bodies: Bodies = {
+            ("json", 1): json_body(folder / "rows-1.json", "X", features[:1]),
+            ("json", 64): json_body(folder / "rows-64.json", "X", features[:64]),
+            ("binary", 64): binary_body(folder / "rows-64.bin", "X", features[:64]),
+            ("list", 1): _list(folder / "list-1.json", features[:1]),
+            ("list", 64): _list(folder / "list-64.json", features[:64]),
+        }
 
 
-def _body(path: Path, rows: np.ndarray) -> Path:
+def _key(home: Path) -> str:
+    command = [str(Path(sys.executable).with_name("fairway")), "keys", "create", "bench", "--scope", "infer"]
+    made = subprocess.run(
+        [*command, "--home", str(home), "--json"], capture_output=True, text=True, check=True
+    )
+    return str(json.loads(made.stdout)["secret"])
+
+
+def json_body(path: Path, name: str, rows: np.ndarray) -> Body:
+    """V2, numbers in JSON."""
     tensor = {
-        "name": "X",
+        "name": name,
         "shape": list(rows.shape),
         "datatype": "FP32",
         "data": [float(v) for v in rows.ravel()],
     }
     path.write_text(json.dumps({"inputs": [tensor]}))
-    return path
+    return Body(path, JSON)
+
+
+def binary_body(path: Path, name: str, rows: np.ndarray) -> Body:
+    """V2 with the binary tensor extension, answers binary too."""
+    content = np.ascontiguousarray(rows, dtype=np.float32).tobytes()
+    tensor = {
+        "name": name,
+        "shape": list(rows.shape),
+        "datatype": "FP32",
+        "parameters": {"binary_data_size": len(content)},
+    }
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    path.write_bytes(head + content)
+    length = f"Inference-Header-Content-Length: {len(head)}"
+    return Body(path, ("Content-Type: application/octet-stream", length))
+
+
+def _list(path: Path, rows: np.ndarray) -> Body:
+    """What servers without V2 take."""
+    path.write_text(json.dumps({"rows": rows.tolist()}))
+    return Body(path, JSON)
 
 
 def forest() -> tuple[RandomForestClassifier, np.ndarray, np.ndarray]:

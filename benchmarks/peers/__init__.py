@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 PORT = 9301
 TRITON = "nvidia-pytriton==0.7.0"  # carries tritonserver 2.51 and its Python backend
 MLSERVER = "mlserver==1.7.1"
+BENTOML = "bentoml==1.4.39"
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,24 @@ class Server:
     command: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)
     folder: Path = HERE
+    form: str = "json"
+    """The form of its JSON bodies, as in `subject.Bodies`."""
+    binary: bool = False
+    """Whether it takes binary tensors."""
+    headers: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{PORT}{self.path}"
 
 
-def fairway(home: Path) -> Server:
-    binary = str(Path(sys.executable).with_name("fairway"))
-    command = (binary, "serve", "lr", "--home", str(home), "--port", str(PORT))
-    return Server("fairway", "/v2/models/lr/infer", command)
+def fairway(home: Path, key: str) -> Server:
+    """With everything on: key check, contract, recording, metrics."""
+    program = str(Path(sys.executable).with_name("fairway"))
+    command = (program, "serve", "lr", "--home", str(home), "--port", str(PORT), "--grpc-port", str(PORT + 1))
+    return Server(
+        "fairway", "/v2/models/lr/infer", command, binary=True, headers=(f"Authorization: Bearer {key}",)
+    )
 
 
 def bare_asgi(onnx: Path) -> Server:
@@ -66,7 +75,7 @@ def triton(onnx: Path, environments: Path) -> Server:
         "BENCH_SITE": str(site),
         "LD_LIBRARY_PATH": str(site / "nvidia_pytriton.libs"),
     }
-    return Server("Triton", "/v2/models/lr/infer", command, environment)
+    return Server("Triton", "/v2/models/lr/infer", command, environment, binary=True)
 
 
 def mlserver(onnx: Path, environments: Path) -> Server:
@@ -83,11 +92,24 @@ def mlserver(onnx: Path, environments: Path) -> Server:
     return Server("MLServer", "/v2/models/lr/infer", (binary, "start", "."), environment, HERE / "mlserver")
 
 
-ALL: dict[str, Callable[[Path, Path, Path], Server]] = {
-    "fairway": lambda home, onnx, environments: fairway(home),
-    "bare": lambda home, onnx, environments: bare_asgi(onnx),
-    "triton": lambda home, onnx, environments: triton(onnx, environments),
-    "mlserver": lambda home, onnx, environments: mlserver(onnx, environments),
+def bentoml(onnx: Path, environments: Path) -> Server:
+    site = _environment(environments / "bentoml", BENTOML, "onnxruntime", "numpy")
+    binary = str(site.parents[2] / "bin" / "bentoml")
+    command = (binary, "serve", "service:Service", "--port", str(PORT))
+    environment = {
+        "BENCH_MODEL": str(onnx),
+        "BENTOML_HOME": str(environments / "bentoml-home"),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "PATH": f"{Path(binary).parent}:{os.environ['PATH']}",
+    }
+    return Server("BentoML", "/infer", command, environment, HERE / "bentoml", form="list")
+
+
+PEERS: dict[str, Callable[[Path, Path], Server]] = {
+    "bare": lambda onnx, environments: bare_asgi(onnx),
+    "triton": triton,
+    "mlserver": mlserver,
+    "bentoml": bentoml,
 }
 
 
