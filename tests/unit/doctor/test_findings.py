@@ -134,3 +134,18 @@ def test_a_registry_that_is_away() -> None:
 def test_settings_that_cannot_be_read() -> None:
     facts = ailing(settings_error="settings of /srv/fairway are wrong: unknown key `prot`.")
     assert problems(facts) == [("settings", "${EDITOR:-vi} /srv/fairway/fairway.toml")]
+
+
+def test_a_broken_environment_of_a_model_comes_with_the_command_that_mends_it() -> None:
+    seen = ailing(
+        environments={
+            "the environment 0123 of legacy:1": "it is not there",
+            "the environment 4567 of b:2": "",
+        }
+    )
+    assert problems(seen) == [("environments", "fairway environments --mend --home /srv/fairway")]
+    told = [f.message for f in diagnose(seen) if f.check == "environments"]
+    assert told == [
+        "the environment 0123 of legacy:1 cannot be used: it is not there.",
+        "the environment 4567 of b:2 works",
+    ]

@@ -387,6 +387,9 @@ def main() -> int:
     descriptors = [int(text) for text in sys.argv[1:4]]
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
+    # A service manager may signal every process of a service. The server answers what it has begun and then ends
+    # this one; a handler, unlike ignoring, is not inherited by what the user's code starts.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     connection = socket.socket(fileno=descriptors[0])
     start = receive(connection)
     if start is None:

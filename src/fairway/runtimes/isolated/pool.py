@@ -29,6 +29,7 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _STEADY_SECONDS = 10.0
 _LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 0.5
+_RESTART_SECONDS = 1.0
 
 
 def next_pause(deaths: int) -> float:
@@ -99,25 +100,32 @@ class Pool:
             self._give_back(child, lost=lost)
 
     def _take(self) -> Child:
+        """An idle child. Waits for a busy one, and a moment for the one that follows a death that came alone: who
+        had nothing to do with that need not hear of it."""
         deadline = time.monotonic() + self._call_seconds
+        patience = 0.0
         with self._changed:
-            if not self._idle:
-                if self._waiting >= self._queue:
-                    raise Overloaded(
-                        f"{self._waiting} calls wait for {self._run.label} already.", hint="Try again later."
-                    )
-                self._waiting += 1
-                try:
-                    while not self._idle:
-                        if self._closing or not self._busy:
-                            raise Unavailable(self._absence(), hint="Try again in a moment.")
-                        if not self._changed.wait(max(0.0, deadline - time.monotonic())):
-                            raise Overloaded(
-                                f"no process of {self._run.label} was free for {self._call_seconds:g} s.",
-                                hint="Raise isolation.processes if this happens often.",
-                            )
-                finally:
-                    self._waiting -= 1
+            if not self._idle and self._waiting >= self._queue:
+                raise Overloaded(
+                    f"{self._waiting} calls wait for {self._run.label} already.", hint="Try again later."
+                )
+            self._waiting += 1
+            try:
+                while not self._idle:
+                    now = time.monotonic()
+                    if not self._busy:
+                        patience = patience or now + (_RESTART_SECONDS if self._deaths <= 1 else 0.0)
+                    until = deadline if self._busy else patience
+                    if self._closing or (not self._busy and now >= until):
+                        raise Unavailable(self._absence(), hint="Try again in a moment.")
+                    if now >= until:
+                        raise Overloaded(
+                            f"no process of {self._run.label} was free for {self._call_seconds:g} s.",
+                            hint="Raise isolation.processes if this happens often.",
+                        )
+                    self._changed.wait(until - now)
+            finally:
+                self._waiting -= 1
             child = self._idle.pop()
             self._busy.add(child)
             return child

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from fairway.core.columns import Columns
 from fairway.core.errors import EnvironmentFailed, ModelFailed, Overloaded, PayloadTooLarge, Unavailable
+from fairway.runtimes.isolated import pool
 from fairway.runtimes.isolated.engine import IsolatedEngine
 from tests.unit.runtimes.isolated.programs import FAST, answers, eventually, one, running
 
@@ -149,6 +150,24 @@ def test_calls_are_told_quickly_that_no_process_is_there(tmp_path: Path) -> None
             engine.predict(one(0))
         with pytest.raises(Unavailable, match=r"ended with exit code 1; the next one.*Try again in a moment"):
             engine.predict(one(0))
+
+
+def test_who_had_nothing_to_do_with_a_death_does_not_hear_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_RESTART_SECONDS", 30.0)  # this machine may be slow; what is asked is that it waits
+    with running(tmp_path) as engine:
+        for _ in range(3):
+            with pytest.raises(ModelFailed, match="exit code 3"):
+                engine.predict(one(2))
+            assert engine.predict(one(50.0))["prediction"].tolist() == [100.0]
+
+
+def test_a_signal_to_all_processes_of_a_service_is_for_the_server(tmp_path: Path) -> None:
+    with running(tmp_path, function="who") as engine:
+        pid = int(engine.predict(one(1))["pid"][0])
+        os.kill(pid, 15)
+        assert int(engine.predict(one(1))["pid"][0]) == pid
 
 
 def test_the_queue_is_bounded(tmp_path: Path) -> None:
