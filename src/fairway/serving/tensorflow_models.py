@@ -17,6 +17,7 @@ from fairway.core.errors import VersionNotFound
 from fairway.inference.live import LiveModel
 from fairway.inference.repository import State, VersionState
 from fairway.serving.entrance import Call, Entry, Reply, Service, json_reply
+from fairway.serving.row_answers import main_outputs
 from fairway.serving.tensorflow_serving import DEFAULT_SIGNATURE, TensorflowCodec, signatures
 
 _STATES = {
@@ -116,8 +117,7 @@ def _told(state: VersionState) -> dict[str, Any]:
 
 def _signatures(contract: Contract) -> dict[str, Any]:
     inputs = {field.name: _tensor(field) for field in contract}
-    every = tuple(output.name for output in contract.outputs)
-    methods = {DEFAULT_SIGNATURE: ("predict", every), **signatures(contract)}
+    methods = {DEFAULT_SIGNATURE: ("predict", main_outputs(contract)), **signatures(contract)}
     return {
         name: {
             "inputs": inputs,

@@ -256,6 +256,7 @@ def test_metadata_is_a_signature_definition(serve: Serve) -> None:
         "dtype": "DT_INT64",
         "tensor_shape": {"dim": [{"size": "-1", "name": ""}], "unknown_rank": False},
     }
+    assert list(found["serving_default"]["outputs"]) == ["label"]
     dims = found["probabilities"]["outputs"]["probabilities"]["tensor_shape"]["dim"]
     assert [dim["size"] for dim in dims] == ["-1", "2"]
     assert found["classification"]["method_name"] == "tensorflow/serving/classify"
