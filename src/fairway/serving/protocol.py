@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from fairway.core.errors import FairwayError, InvalidInput
 from fairway.inference.microbatch import Waiting
 from fairway.inference.plane import now
-from fairway.security.access import presented
+from fairway.security.access import Caller, presented
 from fairway.serving.answers import heading_from, request_id_from
 from fairway.serving.app import CLIENT, DataApp
 from fairway.serving.entrance import Match, Reply
@@ -43,6 +43,8 @@ class _Answering:
         self.body = b""
         self.message_event = self
         self.waiting: Waiting | None = None
+        self.limited: Caller | None = None
+        """Whose limits count this request until it is answered."""
 
     def set(self) -> None:
         """Nobody waits for this event."""
@@ -78,6 +80,7 @@ class PredictProtocol(HttpToolsProtocol):
         self._idle_check.cancel()
         if self._answering.waiting is not None:
             self._answering.waiting.cancel()
+        self._leave_limits()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -235,12 +238,12 @@ class PredictProtocol(HttpToolsProtocol):
         request_id = request_id_from(headers.get(b"x-request-id"))
         model = target.model or ""
         try:
-            caller = ""
+            caller, limited = "", None
             if app.access.required:
                 who = app.access.check(presented(headers), "infer", target.model, time.time(), self._client)
-                if who.limited or (target.model is None and who.models is not None):
+                if target.model is None and who.models is not None:
                     return False
-                caller = who.name
+                caller, limited = who.name, who if who.limited else None
             heading = heading_from(target, headers, request_id, plane.table, caller)
             model = heading.model
             live_model = plane.table[model]
@@ -248,6 +251,8 @@ class PredictProtocol(HttpToolsProtocol):
                 return False
             reading = codec.read(target, heading, body, headers, live_model.primary.contract)
             work = plane.arrive(reading.request, received)
+            if limited is not None:
+                app.key_limits.enter(limited, received)
         except FairwayError as error:
             if not isinstance(error, InvalidInput):
                 return False  # the long way words it, logs it and counts it
@@ -262,6 +267,7 @@ class PredictProtocol(HttpToolsProtocol):
             return False
         answering = self._answering
         answering.response_complete = False
+        answering.limited = limited
         self.cycle = answering  # type: ignore[assignment]
         self.turn.add(Ticket(self, match, reading, work, headers, app.traces(headers)))
         return True
@@ -279,10 +285,17 @@ class PredictProtocol(HttpToolsProtocol):
         answering = self._answering
         answering.waiting = None
         answering.response_complete = True
+        self._leave_limits()
         if self.pipeline and self.parser is not None:
             self.on_response_complete()
         else:
             self.server_state.total_requests += 1
+
+    def _leave_limits(self) -> None:
+        limited = self._answering.limited
+        if limited is not None:
+            self._answering.limited = None
+            self.data_app.key_limits.leave(limited)
 
     def write(self, reply: Reply, request_id: str) -> None:
         """Any answer."""

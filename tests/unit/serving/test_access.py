@@ -1,13 +1,17 @@
 """Who may call what, on the short way and on the long one."""
 
 import json
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from fairway.core.route import everything_to
+from fairway.inference.live import LiveModel
 from fairway.security.access import Access
 from fairway.security.keys import AccessKey, new_key
-from tests.planes import plane, split
+from tests.planes import Adding, live_version, plane, split
 from tests.unit.serving.conftest import Port, Serve
 
 NOW = datetime.now(UTC)
@@ -26,6 +30,7 @@ KEYS = {
     "metrics": key("metrics", scopes=("metrics",)),
     "admin": key("admin", scopes=("admin",)),
     "once": key("once", rate=0.001, burst=1),
+    "alone": key("alone", concurrency=1),
 }
 ACCESS = Access([made for made, _ in KEYS.values()])
 
@@ -87,6 +92,42 @@ def test_a_rate_is_kept_and_says_when_to_come_back(port: Port) -> None:
     status, headers, told = port.infer(ROWS, x_api_key=secret)
     assert (status, told["code"]) == (429, "rate_limited")
     assert int(headers["retry-after"]) > 1
+
+
+def test_concurrency_is_counted_until_the_answer(serve: Serve) -> None:
+    gate, entered = threading.Event(), threading.Event()
+
+    def wait(columns: object) -> None:
+        entered.set()
+        assert gate.wait(20)
+
+    version = live_version(1, Adding(before=wait))
+    port = serve(
+        plane(LiveModel(everything_to("m", 1), {1: version}, {}), inline_seconds=-1.0), access=ACCESS
+    )
+    secret = KEYS["alone"][1]
+    answers: list[int] = []
+    first = threading.Thread(target=lambda: answers.append(port.infer(ROWS, x_api_key=secret)[0]))
+    first.start()
+    assert entered.wait(20)
+    assert port.infer(ROWS, x_api_key=secret)[0] == 429
+    gate.set()
+    first.join()
+    assert [*answers, port.infer(ROWS, x_api_key=secret)[0]] == [200, 200]
+    with port.raw() as leaving:  # whoever leaves is not counted any more
+        gate.clear()
+        entered.clear()
+        leaving.sendall(
+            b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\nx-api-key: %b\r\ncontent-length: 23\r\n\r\n"
+            b'{"instances": [[1, 2]]}' % secret.encode()
+        )
+        assert entered.wait(20)
+    gate.set()
+    for _ in range(200):
+        if port.infer(ROWS, x_api_key=secret)[0] == 200:
+            return
+        time.sleep(0.02)
+    raise AssertionError("the place of a caller who left was never free again")
 
 
 def test_a_new_set_of_keys_counts_from_the_next_request(port: Port) -> None:
