@@ -25,8 +25,8 @@ logger = logging.getLogger("fairway.serving")
 
 _unpack_head = FRAME_HEAD.unpack_from
 _NOT_HTTP_2 = (
-    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 49\r\nconnection: close\r\n\r\n"
-    b"This port speaks gRPC: HTTP/2 without an upgrade.\n"[:49]
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 50\r\nconnection: close\r\n\r\n"
+    b"This port speaks gRPC: HTTP/2 without an upgrade.\n"
 )
 
 
@@ -362,7 +362,6 @@ class Connection(Sending, asyncio.Protocol):
             return
         self._take_back()
         self.peer_settings(payload)
-        self._send(frames.frame(frames.SETTINGS, frames.ACK, 0))
 
     def _on_window(self, number: int, payload: bytes) -> None:
         if len(payload) != 4:

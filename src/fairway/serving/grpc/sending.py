@@ -57,7 +57,7 @@ class Sending:
         """What arrived of the stream's message is not needed any more."""
 
     def peer_settings(self, payload: bytes) -> None:
-        """Takes the peer's SETTINGS."""
+        """Takes and acknowledges the peer's SETTINGS."""
         for name, value in frames.read_settings(payload):
             if name == Setting.initial_window_size:
                 if value > frames.LARGEST_WINDOW:
@@ -70,6 +70,7 @@ class Sending:
                 if not frames.DEFAULT_FRAME <= value <= frames.LARGEST_FRAME:
                     raise ConnectionFault(Reason.protocol_error, "a frame size outside the allowed")
                 self._peer_frame = min(value, _MOST_FRAME)
+        self._send(frames.frame(frames.SETTINGS, frames.ACK, 0))  # before anything that makes use of them
         self._pump()
 
     def widen(self, more: int) -> None:

@@ -216,7 +216,8 @@ def _opening(model: str, version: str) -> bytes:
 @lru_cache(maxsize=_KNOWN)
 def _output(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
     sizes = b"".join(varint(size) for size in shape)
-    return _field(0x2A, _field(0x0A, name.encode()) + _field(0x12, datatype.encode()) + _field(0x1A, sizes))
+    tensor = _field(0x0A, name.encode()) + _field(0x12, datatype.encode()) + _field(0x1A, sizes)
+    return b"\x2a" + varint(len(tensor)) + tensor
 
 
 def _field(tag: int, value: bytes) -> bytes:
