@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from fairway.app.sagemaker import container_settings, container_snapshot
 from fairway.app.settings import read_settings
 from fairway.cli.main import main as fairway
-from fairway.cli.options import HomeOption
+from fairway.cli.options import HomeOption, JsonOption
 from fairway.serving.logs import set_up_logging
 from fairway.serving.supervisor import Supervisor
 
@@ -31,6 +32,7 @@ def run(
         typer.Option("--many", help="Start without a model: SageMaker loads them (multi-model endpoint)."),
     ] = False,
     home: HomeOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Serve one bundle, or many, by SageMaker's container contract on port 8080.
 
@@ -43,7 +45,10 @@ def run(
     snapshot = container_snapshot(settings, folder, name, many=many)
 
     def ready(bound: int, grpc_bound: int | None = None) -> None:
-        sys.stdout.write(f"ready  http://0.0.0.0:{bound}  /ping  /invocations\n")
+        address = f"http://{settings.serving.host}:{bound}"
+        told = {"ready": True, "address": address, "models": [model.route.model for model in snapshot.models]}
+        line = msgspec.json.encode(told).decode() if json else f"ready  {address}  /ping  /invocations"
+        sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
     Supervisor(settings, snapshot, ready).run()
