@@ -136,7 +136,7 @@ def package_pipeline(
         timings=None,
     )
     progress("verifying the bundle", 0.95)
-    verify_bundle(out)
+    verify_bundle(out, isolation=isolation)
     progress("packaged", 1.0)
     return Packaged(out, digest, KIND, proof, contract, None, notes)
 

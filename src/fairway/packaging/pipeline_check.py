@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from fairway.core.contract import Contract, DType, Field, Output, Task
 from fairway.core.errors import Problem
 from fairway.core.pipeline import (
@@ -126,7 +128,9 @@ class _Check:
             if name not in readers:
                 self._problem(f"inputs.{name}", "is read by no node")
         inputs = tuple(f for f in self._fields.values() if f is not None)
-        self._found.contract = Contract(inputs=inputs, outputs=())
+        strict = any(m.bundle.contract.extra_fields == "reject" for m in self._parts.models.values())
+        extra = "reject" if strict else "ignore"
+        self._found.contract = Contract(inputs=inputs, outputs=(), extra_fields=extra)
 
     def _model_fields(self, name: str) -> dict[str, Field]:
         model = self._parts.models.get(name)
@@ -417,7 +421,9 @@ class _Check:
         inputs = self._found.contract.inputs
         if not inputs and not self._found.problems:
             self._problem("nodes", "no node reads a field of the request")
-        self._found.contract = Contract(inputs=inputs, outputs=tuple(outputs), task=_task(outputs))
+        self._found.contract = msgspec.structs.replace(
+            self._found.contract, outputs=tuple(outputs), task=_task(outputs)
+        )
 
 
 def _common(known: Mapping[str, Outs]) -> Outs:

@@ -31,6 +31,7 @@ KNOWN = {
     "line": contract(A, outputs=PREDICTS),
     "words": contract(TEXT, outputs=PREDICTS),
     "odd": contract(Field(name="temp. [C]", dtype=DType.float64)),
+    "strict": Contract(inputs=(A,), outputs=PREDICTS, extra_fields="reject"),
     "three": contract(
         A, outputs=(msgspec.structs.replace(CLASSIFIES[1], labels=("a", "b", "c"), shape=(3,)),)
     ),
@@ -77,6 +78,12 @@ def test_a_chain_takes_what_its_first_model_takes() -> None:
     assert second.inputs == (Source("probabilities", "first", 1),)
     assert chain.outputs == {"prediction": Source("prediction", "second")}
     assert (chain.contract.outputs, chain.contract.task) == (PREDICTS, Task.regression)
+
+
+def test_one_model_that_refuses_unknown_fields_is_enough() -> None:
+    strict = checked('outputs = "m"\n[nodes.m]\nmodel = "strict"\n')
+    assert (strict.problems, strict.contract.extra_fields) == ([], "reject")
+    assert checked('outputs = "m"\n[nodes.m]\nmodel = "line"\n').contract.extra_fields == "ignore"
 
 
 def test_fields_can_be_renamed_and_read_twice() -> None:
