@@ -22,7 +22,7 @@ from fairway.inference.merging import Predict, run_together
 logger = logging.getLogger("fairway.inference")
 
 
-class Waiting(msgspec.Struct, gc=False):
+class Waiting(msgspec.Struct):
     """A call in the queue. `done` is called once, from the thread that ran it, unless it was cancelled: then
     `outputs` or `error` is set. `began` and `ended` are when the engine ran, on `time.perf_counter`."""
 

@@ -80,6 +80,7 @@ class PredictProtocol(HttpToolsProtocol):
         self._idle_check.cancel()
         if self._answering.waiting is not None:
             self._answering.waiting.cancel()
+            self._answering.waiting = None
         self._leave_limits()
         super().connection_lost(exc)
 

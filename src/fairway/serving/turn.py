@@ -107,6 +107,8 @@ class Turn:
                 continue
             for outcome in outcomes:
                 self._take(outcome)
+            for ticket in group:
+                ticket.work.origin = None  # neither is looked at by the garbage collector
         self.send()
 
     def _take(self, outcome: Ran | Work | tuple[Work, FairwayError]) -> None:
