@@ -23,5 +23,5 @@ async def version(service: Service, call: Call) -> Reply:
 
 ENTRIES = (
     Entry("GET", "/health", "open", handler=health),
-    Entry("GET", "/version", "open", handler=version),
+    Entry("GET", "/version", "infer", handler=version),
 )

@@ -84,10 +84,11 @@ def _url(home: Path, name: str) -> str:
 
 
 async def list_models(service: Service, call: Call) -> Reply:
-    """By name, a page at a time; the token is the last name of the page before."""
+    """What the caller's key reaches, by name, a page at a time; the token is the last name of the page before."""
     models = await _models(service)
+    reach = service.access.models_of(call.caller)
     after = parse_qs(call.query).get("next_page_token", [""])[0]
-    names = [name for name in sorted(models) if name > after]
+    names = [name for name in sorted(models) if name > after and (reach is None or name in reach)]
     page = names[:MOST_MODELS]
     body: dict[str, Any] = {"models": [{"modelName": name, "modelUrl": models[name]} for name in page]}
     if len(names) > len(page):

@@ -39,7 +39,10 @@ _words = TensorflowCodec().word
 
 
 async def models(service: Service, call: Call) -> Reply:
-    return json_reply({"models": [model.route.model for model in service.plane.table]})
+    """The models that the caller's key reaches."""
+    reach = service.access.models_of(call.caller)
+    names = [model.route.model for model in service.plane.table]
+    return json_reply({"models": [name for name in names if reach is None or name in reach]})
 
 
 async def alive(service: Service, call: Call) -> Reply:
