@@ -69,13 +69,13 @@ def away(server: Server, home: Path, bring_back: Callable[[], object], reason: s
     """Serving goes on in the block and after it, and what changes afterwards is seen."""
     with traffic(server.address, TABLE, ROW, clients=2, pause=0.002) as seen:
         until(lambda: state(server) == "away")
+        until(lambda: server.metric("fairway_registry_up") == 0)  # now every worker has seen it
         yield
         told = health(server)
         assert told["ready"]
         assert reason in told["registry"]["reason"]
         assert told["registry"]["since"].endswith("Z")
         assert told["models"]["table"]["state"] == "ready"
-        until(lambda: server.metric("fairway_registry_up") == 0)
         assert "serving goes on with what was live before" in server.errors.read_text()
         seen.wait_for(50)
         bring_back()
