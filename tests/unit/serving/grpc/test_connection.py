@@ -230,7 +230,7 @@ def test_large_answers_wait_for_the_windows_of_the_peer(port: Port) -> None:
     small = peer.ask(BODY)
     peer.wait(small)
     assert peer.status(small) == 0, "small answers do not wait behind large ones"
-    assert len(peer.bodies[one]) <= 1000
+    assert len(peer.bodies.get(one, b"")) <= 1000
     peer.h2.update_settings({Setting.initial_window_size: 10**6})
     peer.h2.increment_flow_control_window(10**6)
     peer.flush()
@@ -388,9 +388,12 @@ def test_header_blocks_without_end_are_cut(still: Port) -> None:
     peer = Raw(still)
     peer.send(frames.frame(frames.HEADERS, 0, 1, b"\x82"))
     part = frames.frame(frames.CONTINUATION, 0, 1, b"\0\1a\x7f\xf0\x7f" + b"x" * 16000)
-    with pytest.raises(OSError, match="."):
+    try:
         for _ in range(1000):
             peer.send(part)
+    except OSError:
+        return
+    assert peer.fault() is Reason.enhance_your_calm
 
 
 def test_a_table_of_headers_that_unpacks_to_more_than_the_limit_is_refused(still: Port) -> None:
