@@ -48,12 +48,19 @@ class Validator:
         self._fields = [
             (field, canonical_dtype(field), _clean_value(field), _builder(field)) for field in contract
         ]
+        self._all_tensors = bool(self._names) and all(
+            field.shape and field.dtype.is_float for field in contract
+        )
 
     def check(self, inputs: Inputs, broken: Broken) -> Columns:
         """Typed columns in contract order. Raises ContractViolation, MalformedInput or PayloadTooLarge."""
         packed = self._as_matrix(inputs)
         if packed is not None:
             return self._check_matrix(packed, broken)
+        if self._all_tensors:
+            tensors = self._clean_tensors([inputs])
+            if tensors is not None:
+                return tensors[0]
         packed = self._stacked(inputs)
         if packed is not None and self._limits is not None and self._limits.judge(packed, broken):
             return Columns(self._names, len(packed), packed=packed)
@@ -61,7 +68,9 @@ class Validator:
 
     def check_together(self, requests: Sequence[Inputs], broken: Broken) -> tuple[Columns, list[int]] | None:
         """Several requests judged in one go: their rows one after the other, and how many each has. None when they
-        are not all clean matrices: then each has to be checked for itself."""
+        are not all clean matrices, or clean tensors: then each has to be checked for itself."""
+        if self._all_tensors:
+            return self._clean_tensors(requests)
         if self._limits is None:
             return None
         matrices: list[Array] = []
@@ -81,6 +90,30 @@ class Validator:
         if not self._limits.judge(packed, broken):
             return None
         return Columns(self._names, len(packed), packed=packed), [len(matrix) for matrix in matrices]
+
+    def _clean_tensors(self, requests: Sequence[Inputs]) -> tuple[Columns, list[int]] | None:
+        """The rows of requests whose tensors are arrays of the right type and shape without NaN or infinity."""
+        counts: list[int] = []
+        parts: list[list[Array]] = [[] for _ in self._fields]
+        for inputs in requests:
+            if len(inputs) != len(self._fields):
+                return None
+            rows = 0
+            for (field, dtype, _, _), found in zip(self._fields, parts, strict=True):
+                values = inputs.get(field.name)
+                if not isinstance(values, np.ndarray) or values.dtype != dtype:
+                    return None
+                if values.shape[1:] != field.shape or (found is not parts[0] and len(values) != rows):
+                    return None
+                rows = len(values)
+                found.append(values)
+            if not 0 < rows <= self._max_rows:
+                return None
+            counts.append(rows)
+        arrays = [found[0] if len(found) == 1 else np.concatenate(found) for found in parts]
+        if not all(np.isfinite(values).all() for values in arrays):
+            return None
+        return Columns(self._names, sum(counts), arrays=arrays), counts
 
     def _as_matrix(self, inputs: Inputs) -> Array | None:
         """The one `[n, fields]` array that stands for the whole numeric table, if that is what was sent."""

@@ -26,6 +26,13 @@ CLIPPING = Contract(
     ),
     outputs=TWO_NUMBERS.outputs,
 )
+IMAGE = Contract(
+    inputs=(
+        Field(name="a", dtype=DType.float32, shape=(2, 2)),
+        Field(name="b", dtype=DType.float64, shape=(3,), nullable=True),
+    ),
+    outputs=(Output(name="sum", dtype=DType.float64),),
+)
 TEXT = Contract(
     inputs=(Field(name="a", dtype=DType.string), Field(name="b", dtype=DType.float64)),
     outputs=(Output(name="said", dtype=DType.string),),
@@ -36,6 +43,14 @@ class Saying:
     def predict(self, columns: Columns) -> Outputs:
         said = [f"{a}{b}" for a, b in zip(columns["a"], columns["b"], strict=True)]
         return {"said": np.array(said, dtype=object)}
+
+    def unload(self) -> None:
+        """Nothing to let go."""
+
+
+class Summing:
+    def predict(self, columns: Columns) -> Outputs:
+        return {"sum": columns["a"].sum(axis=(1, 2)).astype(np.float64) + columns["b"].sum(axis=1)}
 
     def unload(self) -> None:
         """Nothing to let go."""
@@ -137,6 +152,43 @@ def test_law_any_mix_gets_its_unbatched_answers(
         for on in (merged, single)
     ]
     assert counted[0] == counted[1]
+
+
+ELEMENT = st.one_of(st.floats(-5, 5, width=32), st.sampled_from([np.nan, np.inf]))
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> Any:
+    rows = draw(st.integers(0, 3))
+    image = draw(st.sampled_from(["<f4", "<f4", "<f8"]))
+    width = draw(st.sampled_from([3, 3, 3, 2]))
+    clean = draw(st.booleans())
+    element = st.floats(-5, 5, width=32) if clean else ELEMENT
+    return {
+        "a": np.array(draw(st.lists(element, min_size=4 * rows, max_size=4 * rows)), image).reshape(
+            rows, 2, 2
+        ),
+        "b": np.array(draw(st.lists(element, min_size=width * rows, max_size=width * rows)), "<f8").reshape(
+            rows, width
+        ),
+    }
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(tensors(), min_size=1, max_size=8))
+def test_law_tensors_too(asked: list[Any]) -> None:
+    requests = [Request(model="m", inputs=values, request_id=str(i)) for i, values in enumerate(asked)]
+    single = serving(IMAGE, Summing())
+    found = together(serving(IMAGE, Summing()), requests)
+    assert found == {request.request_id: alone(single, request) for request in requests}
+
+
+def test_tensors_of_one_turn_are_one_call() -> None:
+    on = serving(IMAGE, Summing())
+    values = {"a": np.ones((1, 2, 2), np.float32), "b": np.ones((1, 3))}
+    together(on, [Request(model="m", inputs=values, request_id=str(i)) for i in range(6)])
+    calls = {key[0]: value for key, value in on.counters.totals().items()}
+    assert calls["fairway_merged_requests_total"] == 6
 
 
 def matrices(count: int, rows: int = 1) -> list[Request]:
