@@ -74,6 +74,11 @@ class IsolatedEngine:
 
     may_block = True
 
+    @property
+    def calls_at_once(self) -> int:
+        """More calls than this only wait for each other."""
+        return max(1, self._settings.processes)
+
     def __init__(self, run: Program, settings: IsolationSettings, lease: Lease | None = None) -> None:
         self._run = run
         self._settings = settings

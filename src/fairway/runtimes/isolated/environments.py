@@ -177,7 +177,9 @@ class Environments:
             return alone
 
     def trim(self, keep: str = "") -> list[str]:
-        """Removes the least recently used until count and size fit. Returns the digests removed."""
+        """Removes the least recently used until count and size fit, and what killed processes left behind. Returns
+        the digests removed."""
+        self._sweep_all()
         known = self.listed()
         count, size = len(known), sum(made.disk_bytes for _, made in known if made is not None)
         removed = []
@@ -227,6 +229,18 @@ class Environments:
     def _sweep(self, digest: str) -> None:
         for leftover in self._root.glob(f".making-{digest}-*"):
             shutil.rmtree(leftover, ignore_errors=True)
+
+    def _sweep_all(self) -> None:
+        """What others left half made, or half removed. Who makes one holds its lock; removing takes a moment."""
+        for leftover in self._root.glob(".making-*"):
+            digest = leftover.name.split("-")[1]
+            with self._alone(digest) as alone:
+                if alone:
+                    self._sweep(digest)
+        for leftover in self._root.glob(".removing-*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - leftover.stat().st_mtime > self._settings.build_seconds:
+                    shutil.rmtree(leftover, ignore_errors=True)
 
     def _lock_path(self, digest: str) -> Path:
         return self._root / f"{digest}.lock"

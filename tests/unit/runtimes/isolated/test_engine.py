@@ -155,7 +155,9 @@ def test_calls_are_told_quickly_that_no_process_is_there(tmp_path: Path) -> None
 def test_who_had_nothing_to_do_with_a_death_does_not_hear_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "_RESTART_SECONDS", 30.0)  # this machine may be slow; what is asked is that it waits
+    monkeypatch.setattr(
+        pool, "_RESTART_SECONDS", 30.0
+    )  # this machine may be slow; what is asked is that it waits
     with running(tmp_path) as engine:
         for _ in range(3):
             with pytest.raises(ModelFailed, match="exit code 3"):

@@ -150,6 +150,15 @@ def test_the_least_recently_used_goes_first_and_one_in_use_never(
     assert [digest for digest, _ in small.listed()] == [locks[3].digest]
 
 
+def test_what_killed_processes_left_is_swept(lock: Lock, settings: IsolationSettings) -> None:
+    root = Path(settings.folder)
+    for leftover in (root / f".making-{'0' * 64}-x", root / ".removing-x"):
+        (leftover / "bin").mkdir(parents=True)
+        os.utime(leftover, (0, 0))
+    Environments(settings).use(lock).close()
+    assert not list(root.glob(".*"))
+
+
 def test_one_in_use_is_not_removed_by_hand(lock: Lock, settings: IsolationSettings) -> None:
     environments = Environments(settings)
     lease = environments.use(lock)
