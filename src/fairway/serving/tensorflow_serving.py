@@ -20,13 +20,8 @@ from fairway.serving.entrance import Entry, Headers, Heading, Reading, Target, W
 from fairway.serving.errors import error_answer, error_text
 from fairway.serving.json_rows import read_body
 from fairway.serving.row_answers import by_name, by_row, to_json, wanted_outputs
-from fairway.serving.tensorflow_values import (
-    exact_limit,
-    from_columns,
-    from_examples,
-    from_rows,
-    shown,
-)
+from fairway.serving.tensorflow_types import exact_limit, shown
+from fairway.serving.tensorflow_values import from_columns, from_examples, from_rows
 
 DEFAULT_SIGNATURE = "serving_default"
 _ROWS = ("instances", "inputs")

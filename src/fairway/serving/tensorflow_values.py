@@ -9,9 +9,6 @@ Source: tensorflow/serving, tensorflow_serving/util/json_tensor.cc.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,38 +16,28 @@ import numpy as np
 
 from fairway.core.columns import Array
 from fairway.core.conform import Values
-from fairway.core.contract import Contract, DType, Field
+from fairway.core.contract import Contract
 from fairway.core.errors import MalformedInput, Problem
 from fairway.core.request import Inputs
 from fairway.inference.rows import from_instances
-from fairway.serving.json_rows import PerContract, columns_matrix, is_matrix, records_matrix
+from fairway.serving.json_rows import columns_matrix, is_matrix, records_matrix
+from fairway.serving.tensorflow_types import decoded, exact_limit, is_base64, json_kind, read_values, shown
 
 _MOST_PROBLEMS = 100
-_TYPES = {DType.float16: "half", DType.float32: "float", DType.float64: "double", DType.timestamp: "string"}
-_DIGITS = {DType.float16: 11, DType.float32: 24, DType.float64: 53}
-_NUMBERS = frozenset({int, float})
-_TEXT = frozenset({str, bytes})
-_KINDS = {bool: "", str: "String", dict: "Object", list: "Array", type(None): "Null"}
-
-
-def _exact_limit(contract: Contract) -> int:
-    return int(2 ** min((_DIGITS[field.dtype] for field in contract if field.dtype.is_float), default=53) - 1)
-
-
-exact_limit = PerContract(_exact_limit)
-"""The largest whole number that every float input of a contract holds exactly."""
+_ELEMENT = "Failed to process element: {row} key: {name} of 'instances' list. Error: {why}"
+_INPUT = "{why} (input {name}, row {row})"
 
 
 def from_rows(instances: Any, contract: Contract) -> Inputs:
     """The value of `instances`. Raises MalformedInput."""
     if isinstance(instances, np.ndarray):
-        return _from_array(instances, contract, "instances is a plain list")
+        return _from_array(instances, contract, "instances is a plain list", _ELEMENT)
     if not isinstance(instances, list):
         raise MalformedInput(f"JSON Value: {shown(instances)} Excepting 'instances' to be an list/array")
     if not instances:
         raise MalformedInput("JSON Value: [] No values in 'instances' array")
     fields = contract.inputs
-    named = [isinstance(row, dict) and not _is_base64(row) for row in instances]
+    named = [isinstance(row, dict) and not is_base64(row) for row in instances]
     if any(named) and not all(named):
         row = named.index(not named[0])
         raise MalformedInput(
@@ -69,18 +56,16 @@ def from_rows(instances: Any, contract: Contract) -> Inputs:
                 "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
                 "tensorinfo_map"
             )
-        instances = _decoded(instances)
+        instances = decoded(instances)
     columns = from_instances(instances, contract)
-    return _checked(
-        columns, contract, "Failed to process element: {row} key: {name} of 'instances' list. Error: {why}"
-    )
+    return _checked(columns, contract, _ELEMENT)
 
 
 def from_columns(inputs: Any, contract: Contract) -> Inputs:
     """The value of `inputs`. Raises MalformedInput."""
     if isinstance(inputs, np.ndarray):
-        return _from_array(inputs, contract, "inputs is a plain value/list")
-    if isinstance(inputs, dict) and not _is_base64(inputs):
+        return _from_array(inputs, contract, "inputs is a plain value/list", _INPUT)
+    if isinstance(inputs, dict) and not is_base64(inputs):
         matrix = columns_matrix(inputs, contract, exact=exact_limit(contract))
         if matrix is not None:
             return {"": matrix}
@@ -96,7 +81,7 @@ def from_columns(inputs: Any, contract: Contract) -> Inputs:
                 f"The input {wrong[0]} is a single value; inputs have rows first: send a list.",
                 tuple(Problem("is not a list", name) for name in wrong),
             )
-        return _checked(inputs, contract, "{why} (input {name}, row {row})")
+        return _checked(inputs, contract, _INPUT)
     if not isinstance(inputs, list):
         raise MalformedInput(
             f"JSON Value: {shown(inputs)} is a single value; inputs have rows first: send a list."
@@ -106,7 +91,7 @@ def from_columns(inputs: Any, contract: Contract) -> Inputs:
             "inputs is a plain value/list, but expecting list of objects as multiple input tensors required as per "
             "tensorinfo_map"
         )
-    return _checked(from_instances(inputs, contract), contract, "{why} (input {name}, row {row})")
+    return _checked(from_instances(inputs, contract), contract, _INPUT)
 
 
 def from_examples(examples: Any, context: Any, contract: Contract, verb: str) -> Inputs:
@@ -136,11 +121,11 @@ def from_examples(examples: Any, context: Any, contract: Contract, verb: str) ->
     return _checked(columns, contract, "{why} (feature {name}, example {row})")
 
 
-def _from_array(values: Array, contract: Contract, what: str) -> Inputs:
+def _from_array(values: Array, contract: Contract, what: str, wording: str) -> Inputs:
     """Rectangular numbers: the only input's rows, or a table of all fields in their order."""
     fields = contract.inputs
     if len(fields) == 1:
-        return {fields[0].name: values}
+        return _checked({fields[0].name: values}, contract, wording)
     if values.ndim != 2:
         raise MalformedInput(
             f"{what}, but expecting list of objects as multiple input tensors required as per tensorinfo_map"
@@ -171,80 +156,13 @@ def _checked(columns: Inputs, contract: Contract, wording: str) -> Inputs:
     problems: list[Problem] = []
     for name, values in columns.items():
         field = fields.get(name)
-        checked[name] = values
         if field is None:
-            continue
-        if field.dtype in (DType.string, DType.timestamp):
-            values = checked[name] = _decoded(list(values))
-        if not field.shape:
-            problems += _wrong_values(field, values)
+            checked[name] = values
+        else:
+            checked[name], found = read_values(field, values)
+            problems += found
     if problems:
         first = problems[0]
         text = wording.format(row=first.row, name=first.field, why=f"INVALID_ARGUMENT: {first.reason}")
         raise MalformedInput(text, tuple(problems[:_MOST_PROBLEMS]))
     return checked
-
-
-def _wrong_values(field: Field, values: Values) -> list[Problem]:
-    """Values whose JSON type the field cannot have. Null may pass here: the contract decides."""
-    dtype = field.dtype
-    allowed: frozenset[type] = _TEXT if dtype in (DType.string, DType.timestamp) else _NUMBERS
-    if dtype is DType.bool:
-        allowed = frozenset({bool})
-    kinds = set(map(type, values))
-    wrong = kinds - allowed - {type(None)}
-    problems: list[Problem] = []
-    if wrong:
-        type_name = _TYPES.get(dtype, dtype.value)
-        for row, value in enumerate(values):
-            if type(value) in wrong:
-                reason = f"JSON Value: {shown(value)} Type: {json_kind(value)} is not of expected type: {type_name}"
-                problems.append(Problem(reason, field.name, row))
-    elif dtype.is_float and int in kinds:
-        limit = 2 ** _DIGITS[dtype] - 1
-        for row, value in enumerate(values):
-            if type(value) is int and abs(value) > limit:
-                reason = (
-                    f"Cannot convert JSON value: {shown(value)} to {_TYPES[dtype]} without loss of precision."
-                )
-                problems.append(Problem(reason, field.name, row))
-    return problems
-
-
-def _decoded(value: Any) -> Any:
-    """Objects of one key `b64` as the bytes they stand for, at any depth of lists. Raises MalformedInput."""
-    if isinstance(value, list):
-        return [_decoded(item) if isinstance(item, (list, dict)) else item for item in value]
-    if not isinstance(value, dict):
-        return value
-    if not _is_base64(value):
-        raise MalformedInput(f"JSON Value: {shown(value)} not formatted correctly for base64 data")
-    text: str = value["b64"]
-    try:
-        padded = text + "=" * (-len(text) % 4)  # padding may be left out, and both alphabets are read
-        return base64.b64decode(padded.translate(_STANDARD_ALPHABET), validate=True)
-    except (binascii.Error, ValueError):
-        raise MalformedInput("Unable to base64 decode") from None
-
-
-_STANDARD_ALPHABET = str.maketrans("-_", "+/")
-
-
-def _is_base64(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
-
-
-def json_kind(value: Any) -> str:
-    """A JSON value's type, as RapidJSON names it."""
-    if isinstance(value, bool):
-        return "True" if value else "False"
-    return _KINDS.get(type(value), "Number")
-
-
-def shown(value: Any) -> str:
-    """A JSON value for a message, cut short."""
-    try:
-        text = json.dumps(value.tolist() if isinstance(value, np.ndarray) else value, default=str)
-    except (ValueError, RecursionError):  # an integer of more digits than Python writes out
-        return "..."
-    return text if len(text) <= 120 else text[:117] + "..."

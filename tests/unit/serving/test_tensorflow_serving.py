@@ -14,6 +14,7 @@ from tests.unit.serving.codecs import Asked
 from tests.unit.serving.conftest import Serve
 from tests.unit.serving.models import classifier, echo, regressor
 
+OPEN = Rules(on_null=Action.warn, on_infinite=Action.warn)
 FLOATS = (Field(name="x", dtype=DType.float32, nullable=True, rules=Rules(on_null=Action.warn)),)
 IMAGE = (Field(name="image", dtype=DType.string), Field(name="caption_bytes", dtype=DType.string))
 
@@ -170,7 +171,11 @@ BAD: list[tuple[Any, str]] = [
         "String is not of expected type: float",
     ),
     ({"instances": [{"x": True, "n": 2}]}, "JSON Value: true Type: True is not of expected type: float"),
-    ({"instances": [{"x": [1], "n": 2}]}, "JSON Value: [1] Type: Array is not of expected type: float"),
+    ({"instances": [{"x": [1, 2], "n": 2}]}, "JSON Value: [1, 2] Type: Array is not of expected type: float"),
+    (
+        {"instances": [{"x": 1e39, "n": 2}]},
+        "Cannot convert JSON value: 1e+39 to float without loss of precision.",
+    ),
     ({"instances": [{"x": {}, "n": 2}]}, "JSON Value: {} Type: Object is not of expected type: float"),
     ({"instances": [{"x": 1, "n": "b"}]}, 'JSON Value: "b" Type: String is not of expected type: int64'),
     ({"instances": [{"x": 1, "n": 1.5}]}, "n, row 0: expected a whole number, got 1.5"),
@@ -262,3 +267,102 @@ def test_metadata_is_a_signature_definition(serve: Serve) -> None:
     assert found["classification"]["method_name"] == "tensorflow/serving/classify"
     assert json.loads(port.ask("GET", "/v1/models/classifier/versions/1/metadata")[2]) == told
     assert port.ask("GET", "/v1/models/classifier/versions/9/metadata")[0] == 404
+
+
+TENSORS = (
+    Field(name="int_tensor", dtype=DType.int32, shape=(3, 2)),
+    Field(name="str_tensor", dtype=DType.string, shape=(2,)),
+    Field(name="float_tensor", dtype=DType.float32, shape=(2,), nullable=True, rules=OPEN),
+    Field(name="dbl_tensor", dtype=DType.float64, shape=(1,), nullable=True, rules=OPEN),
+)
+FIRST = b'{"int_tensor": [[1,2],[3,4],[5,6]], "str_tensor": ["foo", "bar"], "float_tensor": [1.0, NaN], "dbl_tensor": [NaN]}'
+SECOND = (
+    b'{"int_tensor": [[7,8],[9,0],[1,2]], "str_tensor": ["baz", {"b64": "YmF0"}], "float_tensor": [2.0, Infinity], '
+    b'"dbl_tensor": [2.0]}'
+)
+
+
+def test_its_own_tests_of_several_named_tensors() -> None:
+    ask = asked(echo(TENSORS))
+    status, written = ask("/v1/models/echo:predict", b'{"instances": [' + FIRST + b"," + SECOND + b"]}")
+    first, second = json.loads(written.body)["predictions"]
+    assert status == 200
+    assert second == {
+        "int_tensor": [[7, 8], [9, 0], [1, 2]],
+        "str_tensor": ["baz", "bat"],
+        "float_tensor": [2.0, math.inf],
+        "dbl_tensor": [2.0],
+    }
+    assert (
+        first["float_tensor"][0],
+        math.isnan(first["float_tensor"][1]),
+        math.isnan(first["dbl_tensor"][0]),
+    ) == (
+        1.0,
+        True,
+        True,
+    )
+    columns = (
+        b'{"inputs": {"int_tensor": [[[1,2],[3,4],[5,6]]], "str_tensor": [["foo", {"b64": "aGVsbG8="}]], '
+        b'"float_tensor": [[1, -Infinity]], "dbl_tensor": [[3]]}}'
+    )
+    status, written = ask("/v1/models/echo:predict", columns)
+    assert json.loads(written.body)["outputs"] == {
+        "int_tensor": [[[1, 2], [3, 4], [5, 6]]],
+        "str_tensor": [["foo", "hello"]],
+        "float_tensor": [[1.0, -math.inf]],
+        "dbl_tensor": [[3.0]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "rows", "why"),
+    [
+        (DType.int32, (2,), "[[1,2],[3,4],[5,6,7]]", "Expecting tensor size: 2 but got: 3"),
+        (DType.int32, (2,), "[[1,2],[3,4],[[5,6]]]", "Expecting shape [2] but got: [1,2]"),
+        (DType.int32, (2,), "[[1,2,3]]", "Expecting tensor size: 2 but got: 3"),
+        (DType.int32, (2,), '[[1,2],["a","b"]]', "is not of expected type: int32"),
+        (
+            DType.int32,
+            (2, 2),
+            "[[[1,2],[3]]]",
+            "Encountered list at unexpected size: 1 at level: 1 expected size: 2",
+        ),
+        (DType.int32, (2,), "[[1,[2]]]", "Encountered list at unexpected level: 1 expected < 1"),
+        (DType.int32, (2, 1), "[[[1],2]]", "JSON Value: 2 found at incorrect level: 2 in the JSON DOM"),
+        (
+            DType.float32,
+            (1,),
+            "[[16777217]]",
+            "Cannot convert JSON value: 16777217 to float without loss of precision.",
+        ),
+        (DType.float32, (1,), "[[1.797e308]]", "to float without loss of precision."),
+        (DType.float64, (1,), "[[9007199254740993]]", "to double without loss of precision."),
+        (DType.bool, (1,), '[["yes"]]', 'JSON Value: "yes" Type: String is not of expected type: bool'),
+        (DType.string, (1,), '[[{"b65": "aGVsbG8="}]]', "not formatted correctly for base64 data"),
+        (DType.float32, (1,), "[[]]", "Expecting tensor size: 1 but got: 0"),
+    ],
+)
+def test_its_own_tests_of_what_a_tensor_may_not_be(
+    dtype: DType, shape: tuple[int, ...], rows: str, why: str
+) -> None:
+    ask = asked(echo((Field(name="t", dtype=dtype, shape=shape),)))
+    for body in (f'{{"instances": {rows}}}', f'{{"inputs": {rows}}}', f'{{"inputs": {{"t": {rows}}}}}'):
+        status, told = ask.json("/v1/models/echo:predict", body.encode())
+        assert (status, why in told["error"]) == (400, True), told
+
+
+def test_columns_of_one_value_lists_are_columns() -> None:
+    """A model of TensorFlow wants [n, 1] for what a contract calls [n]."""
+    ask = asked()
+    expected = (200, {"predictions": ["no", "yes"]})
+    assert (
+        ask.json(
+            "/v1/models/classifier:predict", {"instances": [{"x": [0.25], "n": [1]}, {"x": [1], "n": [2]}]}
+        )
+        == expected
+    )
+    _, told = ask.json(
+        "/v1/models/classifier:predict", {"inputs": {"x": [[0.25], [1]], "n": [[1], [2]]}}
+    )
+    assert told == {"outputs": ["no", "yes"]}
