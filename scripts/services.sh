@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need besides Python packages, when it is missing: PostgreSQL 14 or newer, which they start by
-# themselves, and curl, which the guides use. Prints the folder of PostgreSQL's programs. Debian and Ubuntu by apt-get; elsewhere it says what to install.
+# themselves, curl, which the guides use, and Chromium, in which pages are looked at. Prints the folder of PostgreSQL's programs. Debian and Ubuntu by apt-get; elsewhere it says what to install.
 set -euo pipefail
 
 find_postgres() {
@@ -19,6 +19,7 @@ find_postgres() {
 missing=()
 find_postgres >/dev/null || missing+=(postgresql)
 command -v curl >/dev/null || missing+=(curl)
+[[ -n ${FAIRWAY_CHROMIUM:-} ]] || command -v chromium google-chrome >/dev/null || missing+=(chromium)
 if [[ ${#missing[@]} == 0 ]]; then
   find_postgres
   exit 0
@@ -26,7 +27,7 @@ fi
 
 if ! command -v apt-get >/dev/null; then
   echo "The tests need ${missing[*]}. Install PostgreSQL 14 or newer and put initdb and pg_ctl on PATH," >&2
-  echo "or name their folder in FAIRWAY_POSTGRES_BIN." >&2
+  echo "or name their folder in FAIRWAY_POSTGRES_BIN; a Chromium elsewhere is named in FAIRWAY_CHROMIUM." >&2
   exit 1
 fi
 
