@@ -228,6 +228,8 @@ class LiveModel:
             ) from None
         except CancelledError:
             raise Overloaded(f"the server stops; {self.route.model} is not loaded any more.") from None
+        finally:
+            del loading  # it holds its error, which holds this frame, which holds the model
 
     def _meant(self, wanted: str) -> int | None:
         """The version number that a number or an alias stands for, as `pick` reads it."""

@@ -50,6 +50,7 @@ UNLOADED = "it was unloaded on request; load it first"
 _COMING = "it is being loaded; try again in a moment"
 _RETRY_SECONDS = 5.0
 """A version that could not be loaded when asked for is not tried again within this time."""
+_COLLECT_SECONDS = 10.0
 _ATTEMPTS = 3
 _PLAIN = ModelSettings()
 
@@ -130,6 +131,8 @@ class Residents:
         self._waited_for: dict[tuple[str, tuple[int, ...]], Future[LiveModel]] = {}
         self._executor: ThreadPoolExecutor | None = None
         self._drained: SimpleQueue[Engine] = SimpleQueue()
+        self._leaving: list[tuple[ref[LiveVersion], float]] = []
+        """Versions that have left the table, and when the collector is to look for them."""
 
     # Following the registry
 
@@ -181,10 +184,10 @@ class Residents:
             current = self._models.get(name)
             if current is not None:
                 current.refused = (served, str(error))
-                logger.error("%s goes on being served as it was: %s", name, error)
+                logger.error("%s goes on being served as it was: %s", name, str(error))
             else:
                 self._failed[name] = (served, str(error))
-                logger.error("%s is not served: %s", name, error)
+                logger.error("%s is not served: %s", name, str(error))
             self._coming.discard(name)
             self._announce()
         labels = (("model", name), ("code", error.code))
@@ -395,6 +398,7 @@ class Residents:
 
     def tidy(self) -> int:
         """Unloads versions that nobody uses any more, and gives their memory back. Returns how many."""
+        self._look_for_leaving()
         gone: list[ref[Engine]] = []
         while not self._drained.empty():
             engine = self._drained.get()
@@ -407,6 +411,20 @@ class Residents:
         if gone:
             give_back(gone)
         return len(gone)
+
+    def _look_for_leaving(self) -> None:
+        """A version that a failed request's error still refers to is in a circle, which only the collector opens. It
+        is given the time that requests take first: collecting holds everybody up for a few milliseconds."""
+        if not self._leaving:
+            return
+        now = time.monotonic()
+        with self._lock:
+            self._leaving = [(version, due) for version, due in self._leaving if version() is not None]
+            late = any(due <= now for _, due in self._leaving)
+            if late:
+                self._leaving = [(version, now + _COLLECT_SECONDS) for version, _ in self._leaving]
+        if late:
+            give_back()
 
     def close(self) -> None:
         """Loads nothing any more."""
@@ -455,6 +473,8 @@ class Residents:
             self._mark(live, loaded=False)
 
     def _mark(self, live: LiveVersion, *, loaded: bool) -> None:
+        if not loaded:
+            self._leaving.append((ref(live), time.monotonic() + _COLLECT_SECONDS))
         counters, labels = self._counters, (("model", live.model), ("version", str(live.version)))
         counters.values[counters.slot("fairway_model_info", (*labels, ("digest", live.digest)))] = float(
             loaded
