@@ -59,10 +59,12 @@ def collecting() -> Iterator[Collector]:
     collector.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
-    yield collector
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield collector
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def attributes(span: Span) -> dict[str, Any]:

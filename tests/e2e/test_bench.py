@@ -73,3 +73,13 @@ def test_the_same_over_grpc_and_with_binary_tensors(home: Path, tmp_path: Path) 
         ):
             code, report = bench(url, *quick, *options)
             assert (code, report["ok"], report["errors"], report["rows"]) == (0, 20, {}, 8)
+
+
+def test_the_models_own_example_is_found_and_fits_its_contract(home: Path) -> None:
+    """`shop` has texts, times and nulls: made-up values would be refused."""
+    quick = ("--rate", "40", "--seconds", "0.5", "--warmup", "0")
+    with serving(home, "shop") as server:
+        for options, rows in (((), 1), (("--rows", "7"), 7)):
+            code, report = bench(f"http://{server.address}", *quick, *options)
+            assert (code, report["ok"], report["errors"], report["rows"]) == (0, 20, {}, rows)
+            assert report["body"] == "the model's example, V2 JSON"

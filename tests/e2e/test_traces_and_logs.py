@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from fairway.bench.grpc import ask
+from fairway.bench.tensors import Spec, Tensor, grpc_body
+from fairway.bench.v2_grpc import INFER
 from tests.collector import attributes, collecting
 from tests.e2e.servers import serving, until
 
@@ -48,6 +51,31 @@ def test_a_request_is_a_span_of_its_callers_trace(home: Path) -> None:
             good.start_time_unix_nano <= span.start_time_unix_nano <= span.end_time_unix_nano
             for span in stages
         )
+
+
+def test_over_grpc_it_is_the_same(home: Path) -> None:
+    with collecting() as collector:
+        environ = {"FAIRWAY_TELEMETRY_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}"}
+        with serving(home, "line", environ=environ) as server:
+            tensors = [Tensor(Spec(name, "FP64", [2]), [0.1, 0.2]) for name in "abc"]
+            for body, flag in (
+                (grpc_body("line", "", tensors), "00"),
+                (grpc_body("line", "", tensors), "01"),
+            ):
+                metadata = [("traceparent", f"00-{TRACE}-{SPAN}-{flag}"), ("x-request-id", f"g-{flag}")]
+                assert ask(server.grpc, INFER, body, metadata, 10.0)[0] == "OK"
+        [span] = [span for span in collector.spans if span.kind == Span.SPAN_KIND_SERVER]
+        assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, SPAN)
+        assert span.name == "inference.GRPCInferenceService/ModelInfer"
+        known = attributes(span)
+        assert known["rpc.grpc.status_code"] == 0
+        assert (known["fairway.rows"], known["fairway.protocol"], known["fairway.request_id"]) == (
+            2,
+            "grpc",
+            "g-01",
+        )
+        stages = {child.name for child in collector.spans if child.parent_span_id == span.span_id}
+        assert stages == {"parse", "validate", "queue", "run", "encode"}
 
 
 def test_all_of_the_share_is_traced_without_a_parent(home: Path) -> None:
