@@ -362,7 +362,5 @@ def test_columns_of_one_value_lists_are_columns() -> None:
         )
         == expected
     )
-    _, told = ask.json(
-        "/v1/models/classifier:predict", {"inputs": {"x": [[0.25], [1]], "n": [[1], [2]]}}
-    )
+    _, told = ask.json("/v1/models/classifier:predict", {"inputs": {"x": [[0.25], [1]], "n": [[1], [2]]}})
     assert told == {"outputs": ["no", "yes"]}
