@@ -124,6 +124,11 @@ class LiveVersion:
         return outputs
 
     @property
+    def calls_at_once(self) -> int:
+        """Most calls that the engine can make at the same time."""
+        return int(getattr(self._engine, "calls_at_once", 2**31))
+
+    @property
     def engine(self) -> Engine:
         """For who unloads it: nobody else may hold it, or it stays in memory."""
         return self._engine

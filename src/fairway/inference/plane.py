@@ -304,7 +304,7 @@ class Plane:
                     queued.run,
                     queued,
                     limit=own.queue or self.settings.serving.queue,
-                    runners=own.threads or _runners(self.settings),
+                    runners=min(own.threads or _runners(self.settings), version.calls_at_once),
                     submit=self._threads.submit,
                     count=queue_depth(self.counters, version.model, version.version),
                 )
