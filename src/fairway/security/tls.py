@@ -11,7 +11,7 @@ import logging
 import os
 import ssl
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,11 +41,9 @@ class ReloadingContext(ssl.SSLContext):
 class Tls:
     """The contexts stay the same objects; what new connections get from them changes with `refresh`."""
 
-    def __init__(self, settings: TlsSettings, protocols: Sequence[str] = ("http/1.1",)) -> None:
-        """Reads the files. `protocols` are offered to clients (ALPN). `SettingsError` names the file that cannot be
-        used and says why."""
+    def __init__(self, settings: TlsSettings) -> None:
+        """Reads the files. `SettingsError` names the one that cannot be used and says why."""
         self._settings = settings
-        self._protocols = list(protocols)
         self._guard = threading.Lock()
         self.context = ReloadingContext(ssl.PROTOCOL_TLS_SERVER)
         """For the HTTP port."""
@@ -100,7 +98,7 @@ class Tls:
         self.context.current, self.grpc_context.current = http, grpc
 
 
-def open_tls(settings: TlsSettings, protocols: Sequence[str] = ("http/1.1",)) -> Tls | None:
+def open_tls(settings: TlsSettings) -> Tls | None:
     """None when no certificate is set. `SettingsError` when the settings do not go together or a file is no good."""
     if settings.client_names and not settings.client_ca:
         raise SettingsError(
@@ -114,7 +112,7 @@ def open_tls(settings: TlsSettings, protocols: Sequence[str] = ("http/1.1",)) ->
                 hint="Give the certificate too: --tls-cert FILE",
             )
         return None
-    return Tls(settings, protocols)
+    return Tls(settings)
 
 
 def _read(settings: TlsSettings) -> tuple[ssl.SSLContext, ssl.SSLContext]:

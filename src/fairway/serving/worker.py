@@ -147,7 +147,7 @@ class _Server(uvicorn.Server):
         if self._tls is not None:
             watch_files(self._tls, self._plan.settings.tls.poll_seconds)
         if self._plan.grpc_listen is not None:
-            self._grpc = await start_grpc(self._app, self._plan, self._plan.grpc_listen)
+            self._grpc = await start_grpc(self._app, self._tls, self._plan.grpc_listen)
         self._reload.start()
         os.write(self._plan.report, b"ready\n")
         os.close(self._plan.report)
@@ -183,14 +183,11 @@ class _Server(uvicorn.Server):
         self._leave(again=False)
 
 
-async def start_grpc(app: DataApp, plan: WorkerPlan, listen: int) -> GrpcServer:
+async def start_grpc(app: DataApp, tls: Tls | None, listen: int) -> GrpcServer:
     """gRPC on the running loop."""
     # Needs the extra `grpc`; without it the supervisor gives no socket.
     from fairway.serving.grpc.server import GrpcServer
 
-    tls = open_tls(plan.settings.tls, ["h2"])
-    if tls is not None:
-        watch_files(tls, plan.settings.tls.poll_seconds)
     server = GrpcServer(app, tls)
     await server.start(socket.socket(fileno=listen))
     return server

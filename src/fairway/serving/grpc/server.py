@@ -43,7 +43,7 @@ class GrpcServer:
     """`start`, then `stop`; both in the running event loop."""
 
     def __init__(self, host: Host, tls: Tls | None = None) -> None:
-        """`tls` was opened for the protocol `h2`; it is the caller's to refresh."""
+        """`tls` is the caller's to refresh."""
         self._host = host
         self._tls = tls
         self._connections: set[Connection] = set()
@@ -61,7 +61,7 @@ class GrpcServer:
             return Connection(service, bounds, outbox, self._connections)
 
         self._server = await loop.create_server(
-            connection, sock=listening, ssl=None if self._tls is None else self._tls.context
+            connection, sock=listening, ssl=None if self._tls is None else self._tls.grpc_context
         )
 
     async def stop(self, seconds: float, in_hurry: Callable[[], bool] = lambda: False) -> None:
