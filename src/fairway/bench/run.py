@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -22,8 +23,10 @@ _POLL_SECONDS = 0.1
 
 def run(plan: Plan, progress: Callable[[str, float], None] = lambda stage, fraction: None) -> Tally:
     """Drives the server as planned. Raises Unavailable when it cannot be reached, or a client process died."""
-    clients = [_start(plan, share) for share in range(plan.processes)]
+    clients: list[subprocess.Popen[bytes]] = []
     try:
+        for share in range(plan.processes):
+            clients.append(_start(plan, share))
         for client in clients:
             said = _heard(client, plan)
             if said.failed:
@@ -32,9 +35,7 @@ def run(plan: Plan, progress: Callable[[str, float], None] = lambda stage, fract
                 )
         begin = clock() + _HEAD_START_SECONDS
         for client in clients:
-            assert client.stdin is not None
-            client.stdin.write(f"{begin!r}\n".encode())
-            client.stdin.flush()
+            _tell(client, f"{begin!r}".encode())
         _watch(plan, begin, clients[0], progress)
         tallies = [_heard(client, plan).tally for client in clients]
     finally:
@@ -48,10 +49,15 @@ def _start(plan: Plan, share: int) -> subprocess.Popen[bytes]:
     client = subprocess.Popen(
         [sys.executable, "-m", "fairway.bench.client"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert client.stdin is not None
-    client.stdin.write(msgspec.json.encode(Task(plan=plan, share=share)) + b"\n")
-    client.stdin.flush()
+    _tell(client, msgspec.json.encode(Task(plan=plan, share=share)))
     return client
+
+
+def _tell(client: subprocess.Popen[bytes], line: bytes) -> None:
+    assert client.stdin is not None
+    with suppress(BrokenPipeError):  # it has ended, which is found when its answer is read
+        client.stdin.write(line + b"\n")
+        client.stdin.flush()
 
 
 def _heard(client: subprocess.Popen[bytes], plan: Plan) -> Said:
