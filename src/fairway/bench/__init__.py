@@ -7,7 +7,7 @@ In the order of a run:
     schedule.py   when each request is due (open loop)
     load.py       the two loops as state machines without sockets: who sends when, what every outcome counts as
     http.py       lanes: connections over asyncio and httptools
-    grpc.py       lanes: calls over grpcio (extra `grpc`)
+    grpc.py       lanes: calls over grpcio (extra `bench`)
     alarm.py      wakes the event loop at a moment, more finely than its own timers do
     drive.py      one client process: lanes, load and alarm together
     client.py     that process's entry point

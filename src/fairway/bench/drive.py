@@ -54,7 +54,7 @@ def _load(plan: Plan, share: int, recorder: Recorder, moment: Callable[[], float
 def _lanes(plan: Plan, count: int, load: Load, moment: Callable[[], float]) -> Lanes:
     if not plan.target.protocol.startswith("grpc"):
         return HttpLanes(plan, count, load, moment)
-    # grpcio is the extra `grpc`, and takes longer to import than all the rest.
+    # grpcio is the extra `bench`, and takes longer to import than all the rest.
     from fairway.bench.grpc import GrpcLanes
 
     return GrpcLanes(plan, count, load, moment)

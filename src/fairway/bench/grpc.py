@@ -1,4 +1,4 @@
-"""Lanes over gRPC: each has one call under way at a time, on a few channels between them. Needs the extra `grpc`.
+"""Lanes over gRPC: each has one call under way at a time, on a few channels between them. Needs the extra `bench`.
 
 The messages are made once and sent as they are, so that the client spends nothing on protobuf.
 """
@@ -20,7 +20,7 @@ try:
     import grpc
     from grpc import aio
 except ImportError as error:
-    raise MissingExtra("gRPC servers need grpcio.", hint="Install it: pip install 'fairway[grpc]'") from error
+    raise MissingExtra("gRPC servers need grpcio.", hint="Install it: pip install 'fairway[bench]'") from error
 
 _LANES_A_CHANNEL = 8
 """A channel is one connection: several spread the load over a server's workers."""

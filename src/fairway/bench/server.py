@@ -124,7 +124,7 @@ class GrpcServer:
 
     def ask(self, method: str, message: bytes) -> tuple[str, bytes]:
         """`OK` and the answer, or the name of another code and its details."""
-        from fairway.bench import grpc  # needs the extra `grpc`
+        from fairway.bench import grpc  # needs the extra `bench`
 
         address = self._address
         return grpc.ask(

@@ -127,5 +127,5 @@ def test_without_grpcio_the_message_names_the_extra(
     monkeypatch.delitem(sys.modules, "fairway.bench.grpc", raising=False)
     monkeypatch.delattr(sys.modules["fairway.bench"], "grpc", raising=False)
     monkeypatch.setitem(sys.modules, "grpc", None)
-    with pytest.raises(MissingExtra, match=r"fairway\[grpc\]"):
+    with pytest.raises(MissingExtra, match=r"fairway\[bench\]"):
         connect(read_address("grpc://127.0.0.1:1"), [], 1.0).inputs("m", "")
