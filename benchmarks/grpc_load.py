@@ -1,6 +1,6 @@
 """A closed-loop gRPC load generator: so many ModelInfer calls in flight, the next one sent when one is answered.
 
-python -m benchmarks.grpc_load 127.0.0.1:8081 --model lr --rows 1 --in-flight 32 --seconds 5 [--pid SERVER]
+python -m benchmarks.grpc_load 127.0.0.1:8081 --model lr --body rows-1.json --in-flight 32 --seconds 5 [--pid SERVER]
 
 It speaks HTTP/2 itself with frames made beforehand, so that one core can load servers that answer faster than a client
 library can ask: about 5 us a call. Header blocks settle into the same few bytes as with gRPC's own clients. Prints one
@@ -23,6 +23,7 @@ from hpack import Decoder, Encoder
 
 from fairway.serving.grpc import frames
 from fairway.serving.grpc.messages import message
+from fairway.serving.v2_raw import NUMPY
 
 CLOCK_TICKS = 100
 _STATUS_OK = frames.literal(b"grpc-status", b"0")
@@ -68,9 +69,7 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
         opening = frames.settings({frames.Setting.initial_window_size: _WINDOW})
-        transport.write(
-            frames.PREFACE + opening + frames.window_update(0, _WINDOW - frames.DEFAULT_WINDOW)
-        )
+        transport.write(frames.PREFACE + opening + frames.window_update(0, _WINDOW - frames.DEFAULT_WINDOW))
         self._owed = self._in_flight
         self._send()
 
@@ -167,12 +166,13 @@ class Client(asyncio.Protocol):
             self._transport.write(b"".join(out))
 
 
-def infer_message(model: str, rows: int, features: int, name: str) -> bytes:
-    """A ModelInferRequest of one FP32 tensor, raw."""
-    values = np.random.default_rng(0).normal(size=(rows, features)).astype(np.float32)
+def infer_message(model: str, body: Path) -> bytes:
+    """A ModelInferRequest with the tensors of a V2 JSON body, raw."""
     request = message("inference.ModelInferRequest")(model_name=model)
-    request.inputs.add(name=name, datatype="FP32", shape=[rows, features])
-    request.raw_input_contents.append(values.tobytes())
+    for tensor in json.loads(body.read_text())["inputs"]:
+        request.inputs.add(name=tensor["name"], datatype=tensor["datatype"], shape=tensor["shape"])
+        values = np.array(tensor["data"], dtype=NUMPY[tensor["datatype"]])
+        request.raw_input_contents.append(values.tobytes())
     return bytes(request.SerializeToString())
 
 
@@ -234,9 +234,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("address")
     parser.add_argument("--model", default="lr")
-    parser.add_argument("--input", default="X")
-    parser.add_argument("--rows", type=int, default=1)
-    parser.add_argument("--features", type=int, default=30)
+    parser.add_argument("--body", type=Path, required=True, help="a V2 JSON body with the tensors to send")
     parser.add_argument("--in-flight", type=int, default=32)
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0)
@@ -247,7 +245,7 @@ def main() -> int:
     result = uvloop.run(
         load(
             asked.address,
-            infer_message(asked.model, asked.rows, asked.features, asked.input),
+            infer_message(asked.model, asked.body),
             in_flight=asked.in_flight,
             connections=asked.connections,
             seconds=asked.seconds,
