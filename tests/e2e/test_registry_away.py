@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from benchmarks.large import bundle_of, register, route, table_model
 from fairway.app.home import open_home
-from tests.e2e.reloading import bundle_of, register, route, table_model, traffic
+from tests.e2e.reloading import traffic
 from tests.e2e.servers import Server, serving, until
 from tests.services import Postgres
 

@@ -15,11 +15,12 @@ import pandas as pd
 import pytest
 
 import fairway
+from benchmarks.large import bundle_of, register, route, table_model
 from fairway.app.home import open_home
 from fairway.core.errors import AlreadyExists, GoldenMismatch, ModelNotFound, NotFound
 from fairway.core.route import Arm, Route
 from fairway.inference.repository import State
-from tests.e2e.reloading import bundle_of, register, repository_of, route, table_model, traffic
+from tests.e2e.reloading import repository_of, traffic
 from tests.e2e.servers import Server, alive, output, serving, until
 
 pytestmark = pytest.mark.e2e
