@@ -175,43 +175,45 @@ def _schemas(model: Described) -> Json:
             "parameters": {"type": "object"},
         },
     }
-    v2 = {
-        "type": "object",
-        "required": ["inputs"],
-        "properties": {
-            "id": {"type": "string"},
-            "inputs": {
-                "type": "array",
-                "minItems": 1,
-                "items": tensor,
-                "description": "One tensor a field"
-                + (", or one [rows, fields] matrix under any other name." if not whole else "."),
-                "examples": [[_tensor_of(field) for field in contract]],
-            },
-            "outputs": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["name"],
-                    "properties": {
-                        "name": {"enum": [output.name for output in contract.outputs]},
-                        "parameters": {"type": "object"},
-                    },
+    more: Json = {
+        "id": {"type": ["string", "null"], "description": "Comes back in the answer."},
+        "outputs": {
+            "type": ["array", "null"],
+            "description": "The outputs wanted; all without it.",
+            "items": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {
+                    "name": {"enum": [output.name for output in contract.outputs]},
+                    "parameters": {"type": ["object", "null"], "properties": _OUTPUT_PARAMETERS},
                 },
             },
-            "parameters": {"type": "object"},
         },
+        "parameters": {
+            "type": ["object", "null"],
+            "properties": _REQUEST_PARAMETERS,
+            "description": "Others are passed over, but for `timeout`, the microseconds to answer in.",
+        },
+    }
+    forms = ("inputs", "dataframe_records", "dataframe_split", "instances")
+
+    def body(form: str, schema: Json) -> Json:
+        others = {other: {"type": "null"} for other in forms if other != form}
+        return {"type": "object", "required": [form], "properties": {form: schema} | more | others}
+
+    matrix = ", or one [rows, fields] matrix under any other name." if not whole else "."
+    v2 = {
+        "type": "array",
+        "minItems": 1,
+        "items": tensor,
+        "description": f"One tensor a field{matrix}",
+        "examples": [[_tensor_of(field) for field in contract]],
     }
     rows = {"type": "array", "minItems": 1, "items": {"$ref": refer}}
     return {
         f"{name}.row": row_schema(contract),
-        f"{name}.rows": {
-            "type": "object",
-            "required": ["dataframe_records"],
-            "properties": {"dataframe_records": rows},
-            "additionalProperties": False,
-        },
-        f"{name}.v2": v2,
+        f"{name}.rows": body("dataframe_records", rows),
+        f"{name}.v2": body("inputs", v2),
         f"{name}.answer": _answer_schema(model),
     }
 
@@ -431,15 +433,27 @@ _PARAMETERS: Json = {
     "request_id": {
         "name": "X-Request-Id",
         "in": "header",
-        "description": "Comes back in the answer, and stands in the log.",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:@/+=-]{1,128}$"},
+        "description": "Comes back in the answer and stands in the log, where it is at most 128 plain characters.",
+        "schema": {"type": "string"},
     },
     "key": {
         "name": "X-Fairway-Key",
         "in": "header",
         "description": "Decides which version answers while traffic is split: the same key, the same version.",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+        "schema": {"type": "string"},
     },
+}
+_OUTPUT_PARAMETERS: Json = {
+    "binary_data": {"type": ["boolean", "null"], "description": "As raw bytes behind the JSON, or not."},
+    "classification": {
+        "type": "integer",
+        "minimum": 0,
+        "description": "As this many `value:index:label`, best first.",
+    },
+}
+_REQUEST_PARAMETERS: Json = {
+    "key": {"type": ["string", "number", "boolean", "null"], "description": "As X-Fairway-Key."},
+    "binary_data_output": {"type": "boolean", "description": "Outputs as raw bytes behind the JSON."},
 }
 _ANSWER_HEADERS: Json = {
     "X-Request-Id": {"schema": {"type": "string"}},

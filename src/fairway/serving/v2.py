@@ -39,7 +39,8 @@ class TensorParameters(msgspec.Struct, gc=False):
 
 class OutputParameters(msgspec.Struct, gc=False):
     binary_data: bool | None = None
-    classification: int = 0
+    classification: float = 0
+    """A whole number; JSON may write it as 2.0."""
     shared_memory_region: str | None = None
 
 

@@ -21,6 +21,7 @@ from fairway.serving.v2_raw import DATATYPES, read_raw
 
 _HEADER_LENGTH = b"inference-header-content-length"
 _SEQUENCES = ("sequence_id", "sequence_start", "sequence_end")
+_MOST_CLASSES = 2**31 - 1
 _RAW_ANSWER = Form(all_raw=True)
 
 
@@ -54,10 +55,11 @@ def read_request(heading: Heading, contract: Contract, body: bytes, headers: Hea
         wanted = tuple(output.name for output in decoded.outputs)
         raw, classes = _ways(decoded.outputs, contract)
     parameters = decoded.parameters or {}
-    return (
-        _with_parameters(heading, inputs, wanted, parameters),
-        Form(decoded.id, answer, parameters.get("binary_data_output") is True, raw, classes),
-    )
+    all_raw = parameters.get("binary_data_output", False)
+    if type(all_raw) is not bool:
+        raise MalformedInput("The parameter binary_data_output must be true or false.")
+    request = _with_parameters(heading, inputs, wanted, parameters)
+    return request, Form(decoded.id, answer, all_raw, raw, classes)
 
 
 def _request(heading: Heading, inputs: Inputs) -> Request:
@@ -85,6 +87,8 @@ def _with_parameters(
             (Problem("is not supported", used[0]),),
         )
     key, timeout, deadline = parameters.get("key"), parameters.get("timeout"), heading.deadline
+    if isinstance(key, list | dict):
+        raise MalformedInput("The parameter key must be text, a number, true or false.")
     if timeout:
         if type(timeout) is not int or timeout < 0:
             raise MalformedInput("The parameter timeout must be a whole number of microseconds.")
@@ -152,12 +156,14 @@ def _ways(
             raise MalformedInput("Answers are not written to shared memory here.")
         if options.binary_data is not None:
             raw.append((output.name, options.binary_data))
-        if options.classification:
-            if options.classification < 0 or not known[output.name].dtype.is_numeric:
+        top = options.classification
+        if top:
+            if top < 0 or top % 1 or not known[output.name].dtype.is_numeric:
                 raise MalformedInput(
-                    f"{output.name!r} cannot be answered as {options.classification} classes: it must hold numbers."
+                    f"{output.name!r} cannot be answered as {top:g} classes: it must hold numbers, and the number of "
+                    "classes be a whole one."
                 )
-            classes.append((output.name, options.classification))
+            classes.append((output.name, int(min(top, _MOST_CLASSES))))
     return tuple(raw), tuple(classes)
 
 

@@ -1,9 +1,12 @@
 """Rows in every form are the same rows; what is no such form is refused, and never executed."""
 
+import csv
 import io
 import json
 import pickle
+import sys
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -79,8 +82,6 @@ def written(
         return "\n".join(json.dumps({name: wire(v) for name, v in row.items()}) for row in rows).encode()
     if kind == "csv":
         text = io.StringIO(newline="")
-        import csv  # beside its only use
-
         writer = csv.writer(text)
         writer.writerow([field.name for field in contract])
         for row in rows:
@@ -414,8 +415,6 @@ def test_columns_of_one_name(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["arrow-stream", "arrow-file", "parquet"])
 def test_other_types_of_the_same_values(kind: str) -> None:
-    from decimal import Decimal  # beside its only use
-
     when = Contract(
         inputs=(Field(name="t", dtype=DType.timestamp), Field(name="d", dtype=DType.float64),
                 Field(name="n", dtype=DType.int64), Field(name="s", dtype=DType.string)), outputs=()
@@ -469,8 +468,6 @@ def test_one_long_text_many_times_stays_one_text() -> None:
 
 
 def test_without_pyarrow_the_answer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys  # beside its only use
-
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UnsupportedContent, match="pyarrow is not installed"):
         read_rows("parquet", BODIES["parquet"], ROW)
