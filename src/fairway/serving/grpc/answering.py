@@ -23,6 +23,8 @@ class Bounds(msgspec.Struct, frozen=True):
     connection_window: int = 8 * 1024 * 1024
     idle_control: int = 2000
     """Frames that ask for nothing, or take back what they asked for, more than there were answers."""
+    idle_control_rate: float = 20.0
+    """How many of them are forgiven each second: keepalives of a client that is quiet for days."""
 
 
 class Service(Protocol):

@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 
 from fairway.serving.grpc import frames
 from fairway.serving.grpc.answering import Bounds, Service
 from fairway.serving.grpc.frames import FRAME_HEAD, ConnectionFault, Reason, Setting
+from fairway.serving.grpc.gathering import Gathering
 from fairway.serving.grpc.head import HeadReader
-from fairway.serving.grpc.sending import Outbox, Sending
+from fairway.serving.grpc.sending import Outbox
 from fairway.serving.grpc.stream import Stream
 
 logger = logging.getLogger("fairway.serving")
@@ -30,13 +32,11 @@ _NOT_HTTP_2 = (
 )
 
 
-class Connection(Sending, asyncio.Protocol):
+class Connection(Gathering, asyncio.Protocol):
     """One peer. Streams that are open are in `streams`, by number."""
 
     def __init__(self, service: Service, bounds: Bounds, outbox: Outbox, everybody: set[Connection]) -> None:
-        super().__init__(outbox)
-        self._service = service
-        self._bounds = bounds
+        super().__init__(service, bounds, outbox)
         self._everybody = everybody
         self._heads = HeadReader(service.find, bounds.header_block)
         self.client: str | None = None
@@ -47,7 +47,7 @@ class Connection(Sending, asyncio.Protocol):
         self._last_stream = 0
         self._receive_window = bounds.connection_window
         self._consumed = 0
-        self._unfinished = 0
+        self._idle_since = time.monotonic()
 
     # -- the socket
 
@@ -171,7 +171,7 @@ class Connection(Sending, asyncio.Protocol):
             if stream.ended or not ended:
                 self._fail(stream, Reason.protocol_error)
             else:
-                self._on_end(stream)
+                self.end_of(stream)
             return
         if number <= self._last_stream:
             return  # of a stream answered or reset already, whose peer has not heard of it yet
@@ -196,7 +196,7 @@ class Connection(Sending, asyncio.Protocol):
         elif self._service.is_streaming(head.method):
             self._service.streaming(self, stream)
         if ended and number in self.streams:
-            self._on_end(stream)
+            self.end_of(stream)
 
     def _on_data(self, flags: int, number: int, payload: bytes, size: int) -> None:
         self._receive_window -= size
@@ -235,82 +235,14 @@ class Connection(Sending, asyncio.Protocol):
         stream.consumed += size
         if stream.buffer is None and stream.call is None and not self._service.may_begin(self, stream):
             return
-        self._gather(stream, payload)
+        self.gather(stream, payload)
         if number in self.streams:
             if flags & frames.END_STREAM:
-                self._on_end(stream)
+                self.end_of(stream)
             elif stream.consumed >= self._bounds.stream_window >> 1 and not (
                 stream.call is not None and stream.call.full
             ):
                 self.take_more(stream)
-
-    def _gather(self, stream: Stream, payload: bytes) -> None:
-        """Adds to the message that is arriving; hands on those that are whole when the call takes many."""
-        buffer = stream.buffer
-        if buffer is None:
-            buffer = stream.buffer = bytearray()
-        buffer += payload
-        self._unfinished += len(payload)
-        streaming = stream.call is not None
-        while len(buffer) >= 5:
-            if not stream.need:
-                size = int.from_bytes(buffer[1:5], "big")
-                stream.need = 5 + size
-                if size > self._bounds.message:
-                    self._service.refuse(
-                        self,
-                        stream,
-                        8,
-                        f"The message has {size} bytes; the limit is {self._bounds.message} (limits.body_bytes). "
-                        "Send fewer rows a request.",
-                    )
-                    return
-                if buffer[0] > 1:
-                    self._service.refuse(self, stream, 13, "the message's first byte is neither 0 nor 1")
-                    return
-            if len(buffer) < stream.need or not streaming:
-                break
-            message = bytes(buffer[5 : stream.need])
-            compressed = buffer[0] == 1
-            del buffer[: stream.need]
-            self._unfinished -= stream.need
-            stream.need = 0
-            assert stream.call is not None
-            stream.call.received(message, compressed)
-            if stream.number not in self.streams:
-                return
-        if stream.need and len(buffer) > stream.need and not streaming:
-            self._service.refuse(self, stream, 12, "a unary call takes one message")
-        elif self._unfinished > 2 * self._bounds.message:
-            self._service.refuse(self, stream, 8, "this connection has too many unfinished messages")
-
-    def _on_end(self, stream: Stream) -> None:
-        stream.ended = True
-        buffer = stream.buffer
-        if stream.call is not None:
-            if buffer:
-                self._service.refuse(self, stream, 13, "the last message was cut short")
-            else:
-                stream.call.ended()
-            return
-        if not buffer or not stream.need or len(buffer) != stream.need:
-            what = "the message was cut short" if buffer else "a unary call needs a message"
-            self._service.refuse(self, stream, 13, what)
-            return
-        self.release(stream)
-        self._service.unary(self, stream, bytes(memoryview(buffer)[5:]), buffer[0] == 1)
-
-    def release(self, stream: Stream) -> None:
-        if stream.buffer is not None:
-            self._unfinished -= len(stream.buffer)
-            stream.buffer = None
-
-    def take_more(self, stream: Stream) -> None:
-        """Lets the peer send more on this stream."""
-        if stream.consumed and not stream.ended and stream.number in self.streams:
-            self._send(frames.window_update(stream.number, stream.consumed))
-            stream.receive_window += stream.consumed
-            stream.consumed = 0
 
     def _on_other(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
@@ -330,7 +262,7 @@ class Connection(Sending, asyncio.Protocol):
             self._take_back()
             stream = self.streams.get(number)
             if stream is not None:
-                self._drop(stream)
+                self.drop(stream)
         elif kind == frames.CONTINUATION:
             if self._block is None or self._block[0] != number:
                 raise ConnectionFault(Reason.protocol_error, "CONTINUATION without its HEADERS")
@@ -351,7 +283,10 @@ class Connection(Sending, asyncio.Protocol):
             self._take_back()  # GOAWAY asks for nothing more; unknown frames are ignored
 
     def _take_back(self) -> None:
-        self.idle_control += 1
+        now = time.monotonic()
+        forgiven = (now - self._idle_since) * self._bounds.idle_control_rate
+        self._idle_since = now
+        self.idle_control = max(0.0, self.idle_control - forgiven) + 1
         if self.idle_control > self._bounds.idle_control:
             raise ConnectionFault(Reason.enhance_your_calm, "too many frames that ask for nothing")
 
@@ -394,16 +329,7 @@ class Connection(Sending, asyncio.Protocol):
         """Ends one stream that broke the rules."""
         self._take_back()
         self._send(frames.reset(stream.number, reason))
-        self._drop(stream)
-
-    def _drop(self, stream: Stream) -> None:
-        del self.streams[stream.number]
-        self.release(stream)
-        if stream.queued:
-            self.unread -= sum(len(part) for part in stream.queued)
-            stream.queued = None
-        if stream.call is not None:
-            stream.call.cancelled()
+        self.drop(stream)
 
     # -- the end
 

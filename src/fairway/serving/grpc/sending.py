@@ -41,7 +41,7 @@ class Sending:
     def __init__(self, outbox: Outbox) -> None:
         self.streams: dict[int, Stream] = {}
         self.unread = 0
-        self.idle_control = 0
+        self.idle_control = 0.0
         """Frames of the peer's that asked for nothing, since the last answer."""
         self._outbox = outbox
         self._out: list[bytes] = []

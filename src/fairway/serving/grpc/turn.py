@@ -73,7 +73,9 @@ class Turn:
                 for outcome in self._plane.answer_together(works):
                     self._give(outcome)
                 for work in works:
-                    work.origin = None  # what refers to each other here is not looked at by the garbage collector
+                    work.origin = (
+                        None  # what refers to each other here is not looked at by the garbage collector
+                    )
             except Exception as error:
                 logger.exception("a turn of %d requests failed unexpectedly", len(works))
                 for work in works:

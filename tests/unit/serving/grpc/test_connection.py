@@ -1,5 +1,6 @@
 """HTTP/2 as a peer sees it that keeps to the rules (h2) or does not (frames by hand)."""
 
+import asyncio
 import socket
 import struct
 import zlib
@@ -13,8 +14,11 @@ import pytest
 
 from fairway.core.settings import LimitSettings, Settings
 from fairway.serving.grpc import frames
+from fairway.serving.grpc.answering import Bounds
+from fairway.serving.grpc.connection import Connection
 from fairway.serving.grpc.frames import Reason, Setting
 from fairway.serving.grpc.messages import message
+from fairway.serving.grpc.sending import Outbox
 from tests.unit.serving.grpc.conftest import INFER, Port, Serve, asking, raw
 
 HEADERS = [
@@ -249,7 +253,7 @@ def test_a_cancelled_call_frees_what_it_held(still: Port) -> None:
     peer.wait(number)
     assert peer.status(number) == 0
     (connection,) = [c for c in still.server._connections if c._last_stream == number]
-    assert still.call(lambda: (connection.streams, connection._unfinished, connection.unread)) == ({}, 0, 0)
+    assert still.call(lambda: (connection.streams, connection.unfinished, connection.unread)) == ({}, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -502,3 +506,48 @@ def test_draining_finishes_what_was_begun_and_leaves_the_rest_to_be_tried_elsewh
     left = [struct.unpack(">I", payload[:4])[0] for kind, _, _, payload in found if kind == frames.GOAWAY]
     assert left == [2**31 - 1, 1]
     assert [number for kind, _, number, _ in found if kind == frames.DATA] == [1]
+
+
+class Nobody:
+    """A service of which nothing is asked."""
+
+    def find(self, path: str) -> None:
+        return None
+
+    def client(self, transport: Any) -> None:
+        return None
+
+
+class Wire:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+
+@pytest.mark.parametrize(("rate", "closed"), [(0.0, True), (1e9, False)])
+def test_keepalives_of_a_quiet_client_are_forgiven(rate: float, closed: bool) -> None:
+    loop = asyncio.new_event_loop()
+    wire = Wire()
+    bounds = Bounds(idle_control=10, idle_control_rate=rate)
+    connection = Connection(Nobody(), bounds, Outbox(loop), set())
+    connection.connection_made(wire)
+    connection.data_received(frames.PREFACE)
+    for _ in range(20):
+        connection.data_received(frames.frame(frames.PING, 0, 0, b"keepaliv"))
+    connection.flush()
+    assert wire.closed is closed
+    loop.close()
