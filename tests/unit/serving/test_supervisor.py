@@ -140,3 +140,22 @@ def test_a_port_that_another_server_shares_among_its_workers_is_taken() -> None:
     finally:
         for listening in first:
             listening.close()
+
+
+def test_without_the_extra_it_serves_http_only_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert supervisor.serves_grpc(Settings())
+    assert not supervisor.serves_grpc(Settings(serving=ServingSettings(grpc=False)))
+    assert caplog.messages == []
+    monkeypatch.setattr(supervisor, "_is_installed", lambda name: name != "hpack")
+    assert not supervisor.serves_grpc(Settings())
+    [said] = caplog.messages
+    assert "pip install 'fairway[grpc]'" in said
+
+
+def test_any_free_port_is_meant_for_grpc_where_it_is_for_http() -> None:
+    assert ServingSettings().listening_grpc_port == 8081
+    assert ServingSettings(port=0).listening_grpc_port == 0
+    assert ServingSettings(port=0, grpc_port=9000).listening_grpc_port == 9000
+    assert not supervisor._is_installed("no_such_package.part")
