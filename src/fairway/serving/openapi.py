@@ -100,7 +100,7 @@ def _value_schema(field: Field, *, matrix: bool) -> Json:
     elif field.dtype is DType.timestamp:
         schema = {"type": "string", "format": "date-time"}
     elif field.dtype is DType.bool:
-        schema = {"type": "boolean"}
+        schema = {"type": ["boolean", "integer"], "minimum": 0, "maximum": 1}  # 0 and 1 stand for them
     else:
         low, high = _limits(field, matrix=matrix)
         schema = {"type": "integer" if field.dtype.is_integer else "number"}
@@ -108,8 +108,11 @@ def _value_schema(field: Field, *, matrix: bool) -> Json:
         schema |= {"maximum": high} if high is not None else {}
     if field.categories and field.rules.on_category is Action.reject:
         schema["enum"] = [category.value for category in field.categories]
+        if field.dtype is DType.bool:
+            schema["enum"] += [int(value) for value in schema["enum"]]
     if field.rules.on_null is not Action.reject:
-        schema["type"] = [schema["type"], "null"]
+        types = schema["type"]
+        schema["type"] = [*([types] if isinstance(types, str) else types), "null"]
         if "enum" in schema:
             schema["enum"] = [*schema["enum"], None]
     return schema
