@@ -78,6 +78,8 @@ class Connection(Gathering, asyncio.Protocol):
             self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
         try:
             self._frames(data)
         except ConnectionFault as fault:
