@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import fairway
-from benchmarks.large import bundle_of, register, route, table_model
+from benchmarks.large import bundle_of, dense_model, private_bytes, register, route, table_model
 from fairway.app.home import open_home
 from fairway.core.errors import AlreadyExists, GoldenMismatch, ModelNotFound, NotFound
 from fairway.core.route import Arm, Route
@@ -395,3 +395,51 @@ def test_a_second_signal_does_not_wait(shifting: tuple[Path, Path], tmp_path: Pa
         assert server.process.wait(20) == 0
         assert time.monotonic() - began < 12  # the request would have taken longer
         sleeping.join()
+
+
+# Large weights
+
+
+def test_workers_share_a_models_weights(tmp_path: Path) -> None:
+    """What a worker has of its own stays far below the weights that all of them use."""
+    megabytes, workers = 144, 3
+    home = tmp_path / "home"
+    with open_home(home) as place:
+        register(place, "large", bundle_of(dense_model(tmp_path / "m" / "m.onnx", megabytes), tmp_path / "b"))
+    route(home, "large", 1)
+    with serving(home, "--workers", str(workers)) as server:
+        for _ in range(20):
+            assert server.post(ROW, "/v2/models/large/infer")[0] == 200
+        until(lambda: len(server.workers()) == workers)
+        shares = [private_bytes(pid) for pid in server.workers()]
+    together = sum(pss for pss, _ in shares)
+    own = max(private for _, private in shares)
+    assert own < megabytes * 2**20 * 0.7, shares  # its weights would be more than that alone
+    assert together < (megabytes + workers * 100) * 2**20, shares
+
+
+def test_memory_is_given_back(tmp_path: Path, bundles: list[Path]) -> None:
+    """A model that takes far more than its files, as a library may: 40 MB, 15 times."""
+    code = tmp_path / "hungry.py"
+    code.write_text(
+        "import numpy as np\n\nHELD = np.random.default_rng(1).random(5_000_000)\n\n"
+        "def predict(frame):\n    return {'y': frame['x'].to_numpy() + HELD[0] - HELD[0]}\n"
+    )
+    home = tmp_path / "home"
+    fairway.deploy(f"{code}:predict", pd.DataFrame({"x": np.arange(20.0)}), name="hungry", home=home)
+    with serving(home) as server:
+        repository = repository_of(server)
+        [worker] = server.workers()
+
+        def cycles(count: int) -> int:
+            for _ in range(count):
+                repository.unload("hungry")
+                repository.load("hungry")
+                assert server.post(X, "/v2/models/hungry/infer")[0] == 200
+            return private_bytes(worker)[1]
+
+        before = cycles(5)
+        after = cycles(15)
+        assert after - before < 40 * 2**20  # one copy at most, where 15 would be 600 MB
+        repository.unload("hungry")
+        until(lambda: private_bytes(worker)[1] < after - 30 * 2**20)
