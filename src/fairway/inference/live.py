@@ -29,7 +29,7 @@ from fairway.inference.cost import CostCurve
 from fairway.inference.merging import Floor, find_floor, repeated
 from fairway.inference.route import choose
 from fairway.inference.stats import VersionStats
-from fairway.inference.validate import Validator
+from fairway.inference.validate import Split, Validator
 from fairway.packaging.bundle import Bundle, read_bundle
 from fairway.packaging.environment import check_environment
 from fairway.packaging.golden import check_golden
@@ -97,6 +97,10 @@ class LiveVersion:
     def validate(self, inputs: Inputs) -> Columns:
         """Typed columns, or ContractViolation with every bad field."""
         return self._validator.check(inputs, self.stats.broken)
+
+    def split(self, inputs: Inputs) -> Split:
+        """As `validate`, with the rows that do not fit apart from the others; see `Validator.split`."""
+        return self._validator.split(inputs, self.stats.broken)
 
     def validate_together(self, requests: Sequence[Inputs]) -> tuple[Columns, list[int]] | None:
         """The rows of all requests and how many each has, when nothing is wrong with any; None to look at each."""

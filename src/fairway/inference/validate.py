@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from fairway.core.columns import Array, Columns
 from fairway.core.conform import (
     EXACT_IN_FLOAT64,
+    Values,
     canonical_dtype,
     conform,
     gather,
@@ -33,6 +35,15 @@ FEW_ROWS = 4
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _NAT = np.iinfo(np.int64).min
+
+
+class Split(msgspec.Struct, frozen=True):
+    """Rows of one table parted: `columns` are those that fit the contract (None when none does), `rows` `[n]` their
+    places in the table, ascending; `problems` names what is wrong with each of the others, `row` always set."""
+
+    columns: Columns | None
+    rows: Array
+    problems: tuple[Problem, ...]
 
 
 class Validator:
@@ -65,6 +76,41 @@ class Validator:
         if packed is not None and self._limits is not None and self._limits.judge(packed, broken):
             return Columns(self._names, len(packed), packed=packed)
         return self._check_fields(inputs, broken)
+
+    def split(self, inputs: Inputs, broken: Broken) -> Split:
+        """As `check`, but rows that do not fit leave the others alone: a row is among `rows` if and only if `check`
+        takes it alone, with the same values. Raises what no row can help: ContractViolation for fields that are
+        missing, unknown or of another length, MalformedInput for no rows, PayloadTooLarge."""
+        total = max((len(values) for values in inputs.values()), default=0)
+        left = np.arange(total)
+        problems: list[Problem] = []
+        while len(left) or not total:
+            noted: list[tuple[str, str, int]] = []
+            rest = inputs if len(left) == total else {name: _at(v, left) for name, v in inputs.items()}
+            try:
+                columns = self.check(rest, lambda *note, noted=noted: noted.append(note))
+            except ContractViolation as error:
+                if self._has_other_fields(inputs):
+                    raise
+                # A column with a value of the wrong type was looked at no further, so the rest is looked at again.
+                wrong, found = _placed(error.problems, left)
+                problems += found
+                left = np.delete(left, wrong)
+                continue
+            for field, rule, rows in noted:
+                broken(field, rule, rows)
+            return Split(columns, left, tuple(problems))
+        return Split(None, left, tuple(problems))
+
+    def _has_other_fields(self, inputs: Inputs) -> bool:
+        """Whether the columns themselves are not those of the contract, whatever their values."""
+        names = set(inputs)
+        if len(names) == 1 and not names & self._known:  # one matrix for all fields
+            (values,) = inputs.values()
+            return not (isinstance(values, np.ndarray) and values.shape[1:] == (len(self._names),))
+        sizes = {len(inputs[name]) for name in self._names if name in inputs}
+        extra = self.contract.extra_fields == "reject" and bool(names - self._known)
+        return extra or len(sizes) > 1 or not names >= self._known
 
     def check_together(self, requests: Sequence[Inputs], broken: Broken) -> tuple[Columns, list[int]] | None:
         """Several requests judged in one go: their rows one after the other, and how many each has. None when they
@@ -220,6 +266,21 @@ class Validator:
             )
         if rows == 0:
             raise MalformedInput("The request holds no rows.", (Problem("0 rows"),))
+
+
+def _at(values: Values, rows: Array) -> Values:
+    return values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows.tolist()]
+
+
+def _placed(problems: Sequence[Problem], rows: Array) -> tuple[list[int], list[Problem]]:
+    """Which of `rows` are wrong, and the problems at their places in the whole table. A tensor that has another shape
+    in every row is one problem without a row."""
+    whole = [problem for problem in problems if problem.row is None]
+    if whole:
+        everywhere = [msgspec.structs.replace(problem, row=row) for row in rows.tolist() for problem in whole]
+        return list(range(len(rows))), everywhere
+    wrong = sorted({problem.row for problem in problems if problem.row is not None})
+    return wrong, [msgspec.structs.replace(p, row=int(rows[p.row or 0])) for p in problems]
 
 
 def _beyond_matrix(field: Field, values: Array) -> list[Problem]:

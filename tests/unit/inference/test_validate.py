@@ -424,3 +424,79 @@ def test_problems_can_be_sent_as_json() -> None:
     with pytest.raises(ContractViolation) as refused:
         check(wanted, {"x": [{}], "c": ["\x00\u2028"]})
     assert json.dumps([p.reason for p in refused.value.problems])
+
+
+# Rows that do not fit, apart from the others
+
+
+def alone(wanted: Contract, inputs: Any, row: int) -> Any:
+    return outcome(wanted, {name: values[row : row + 1] for name, values in inputs.items()}, short_cuts=True)
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_the_rows_of_a_split_are_those_taken_one_by_one(data: st.DataObject) -> None:
+    wanted = data.draw(contracts())
+    rows = data.draw(st.integers(1, 8))
+    inputs = {f.name: data.draw(st.lists(json_value(f), min_size=rows, max_size=rows)) for f in wanted}
+    singles = [alone(wanted, inputs, row) for row in range(rows)]
+    broken: Counter[tuple[str, str]] = Counter()
+    split = Validator(wanted).split(inputs, lambda field, rule, count: broken.update({(field, rule): count}))
+    good = [row for row, (shown, _) in enumerate(singles) if shown != "refused"]
+    assert split.rows.tolist() == good
+    assert {problem.row for problem in split.problems} == set(range(rows)) - set(good)
+    counted: Counter[tuple[str, str]] = sum((Counter(singles[row][1]) for row in good), Counter())
+    assert broken == counted
+    if split.columns is None:
+        assert not good
+        return
+    for place, row in enumerate(good):
+        for name, (dtype, values) in singles[row][0].items():
+            value = split.columns[name][place : place + 1]
+            assert value.dtype.str == dtype
+            assert [None if nulls_of(value)[0] else value.tolist()[0]] == values
+
+
+def test_a_split_says_what_is_wrong_with_each_row_and_looks_behind_wrong_types() -> None:
+    wanted = contract(number("x", maximum=5.0, rules=Rules(on_range=Action.reject)), number("y"))
+    split = Validator(wanted).split({"x": ["?", 1.0, 9.0, 2.0], "y": [1.0, None, 1.0, 1.0]}, lambda *_: None)
+    assert split.rows.tolist() == [3]
+    assert [(p.row, p.field) for p in split.problems] == [(0, "x"), (1, "y"), (2, "x")]
+
+
+def test_a_split_of_a_matrix() -> None:
+    wanted = contract(number("x"), number("y"))
+    split = Validator(wanted).split({"": np.array([[1.0, 2.0], [np.nan, 1.0]])}, lambda *_: None)
+    assert split.columns is not None
+    assert split.columns.packed is not None
+    assert split.columns.packed.tolist() == [[1.0, 2.0]]
+    assert [(p.row, p.field) for p in split.problems] == [(1, "x")]
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"x": [1.0]},
+        {"x": [1.0], "y": [1.0, 2.0]},
+        {"": np.zeros((2, 3))},
+        {"x": [1.0], "y": [1.0], "z": [1.0]},
+    ],
+)
+def test_a_split_cannot_help_wrong_columns(inputs: Any) -> None:
+    wanted = contract(number("x"), number("y"), extra_fields="reject")
+    with pytest.raises(ContractViolation):
+        Validator(wanted).split(inputs, lambda *_: None)
+
+
+def test_tensors_of_another_shape_are_wrong_in_every_row() -> None:
+    wanted = contract(Field(name="x", dtype=DType.float32, shape=(2,)))
+    split = Validator(wanted).split({"x": [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]}, lambda *_: None)
+    assert split.columns is None
+    assert [p.row for p in split.problems] == [0, 1]
+    ragged = Validator(wanted).split({"x": [[1.0, 2.0], [1.0]]}, lambda *_: None)
+    assert ragged.rows.tolist() == [0]
+
+
+def test_no_rows_cannot_be_split() -> None:
+    with pytest.raises(MalformedInput):
+        Validator(contract(number("x"))).split({"x": []}, lambda *_: None)
