@@ -374,6 +374,20 @@ def test_a_snapshot_holds_what_a_server_needs(three: Registry, tmp_path: Path) -
     assert Path(moved.models[0].versions[0].directory).is_relative_to(tmp_path / "moved")
 
 
+def test_a_listing_says_what_to_serve_before_it_is_unpacked(three: Registry, tmp_path: Path) -> None:
+    three.set_route(everything_to("payments", 1), expected_revision=0, who="ann", why="live")
+    listing = three.listing()
+    assert listing.revision == three.revision()
+    [payments] = listing.models
+    assert [three.unpacked(version) for version in payments.versions] == [None] * len(payments.versions)
+    path = three.fetch(payments.versions[0])
+    assert three.unpacked(payments.versions[0]) == path
+    also = three.listing((), ["fraud", "nobody", "payments"])
+    assert [listed.route.model for listed in also.models] == ["payments", "fraud"]
+    with pytest.raises(ModelNotFound):
+        three.listing(("nobody",))
+
+
 def test_a_snapshot_holds_the_recent_versions_and_those_in_use(registry: Registry, tmp_path: Path) -> None:
     for number in range(1, RECENT + 4):
         register(registry, tmp_path / str(number), str(number).encode())

@@ -4,11 +4,14 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
+from fairway.core.errors import RegistryUnavailable
 from fairway.core.settings import RegistrySettings
 from fairway.core.version import Change
 from fairway.stores.base import RegistryDatabase
 from fairway.stores.opening import open_database, sqlite_path
-from fairway.stores.revision import sqlite_revision
+from fairway.stores.revision import read_revision, sqlite_revision
 
 
 def _append(database: RegistryDatabase) -> None:
@@ -51,3 +54,20 @@ def test_a_locked_registry_is_none(tmp_path: Path) -> None:
         holder.execute("UPDATE fairway_registry SET revision = revision")
         assert sqlite_revision(sqlite_path(tmp_path)) is None
     database.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "the file is gone"), (b"", "no such table"), (b"not a database" * 100, "not a database")],
+)
+def test_why_it_cannot_be_told(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    path = tmp_path / "registry.db"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RegistryUnavailable, match=rf"registry\.db cannot be read: .*{reason}"):
+        read_revision(path)
+    path.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE fairway_registry (revision INTEGER)")
+    with pytest.raises(RegistryUnavailable, match="is not a registry of Fairway"):
+        read_revision(path)
