@@ -375,7 +375,8 @@ def test_a_snapshot_holds_what_a_server_needs(three: Registry, tmp_path: Path) -
 
 
 def test_a_listing_says_what_to_serve_before_it_is_unpacked(three: Registry, tmp_path: Path) -> None:
-    three.set_route(everything_to("payments", 1), expected_revision=0, who="ann", why="live")
+    register(three, tmp_path / "fraud", b"fraud", name="fraud")
+    _live(three, 1)
     listing = three.listing()
     assert listing.revision == three.revision()
     [payments] = listing.models

@@ -26,6 +26,7 @@ from fairway.core.version import ModelVersion
 from fairway.inference.repository import RegistryHealth, RegistryState
 from fairway.registry.snapshot import ServedModel, ServingSnapshot, write_snapshot
 from fairway.serving.folder import ServerFolder, Watched
+from fairway.serving.logs import set_up_logging
 from fairway.stores.revision import read_revision
 
 logger = logging.getLogger("fairway.watcher")
@@ -221,9 +222,9 @@ def _model_of(listed: Any, folder: Callable[[ModelVersion], Path | None]) -> Ser
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    os.nice(_NICE)
     plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=WatcherPlan)
+    set_up_logging(plan.settings.telemetry, "watcher")
+    os.nice(_NICE)
     watcher = Watcher(plan.settings, ServerFolder(Path(plan.folder)))
     while not select.select([plan.lifeline], [], [], _LOOK_SECONDS)[0]:
         watcher.look()
