@@ -25,7 +25,9 @@ class Engine:
     def predict(self, columns: Columns) -> Outputs:
         total = (columns["a"] + columns["b"]).view(Watched)
         self.seen.append(weakref.ref(total))
-        self.seen.append(weakref.ref(columns.packed.base if columns.packed.base is not None else columns.packed))  # type: ignore[union-attr]
+        self.seen.append(
+            weakref.ref(columns.packed.base if columns.packed.base is not None else columns.packed)
+        )  # type: ignore[union-attr]
         return {"sum": total, "both": np.stack([columns["a"], columns["b"]], axis=1)}
 
     def unload(self) -> None:
