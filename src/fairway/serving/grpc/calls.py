@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from fairway.core.errors import FairwayError
@@ -25,6 +26,7 @@ class Ticket(Call):
 
     __slots__ = (
         "connection",
+        "expiry",
         "gone",
         "limited",
         "model",
@@ -49,6 +51,7 @@ class Ticket(Call):
         self.request_id = request_id
         self.waiting: Waiting | None = None
         self.limited: Caller | None = None
+        self.expiry: asyncio.TimerHandle | None = None
         self.model = ""
         self.reading: Reading | None = None
         self.gone = False
@@ -61,11 +64,20 @@ class Ticket(Call):
     def leave(self) -> None:
         """Nothing is to be answered any more: a queued call is not run, the key's limits are told."""
         self.gone = True
+        self._forget()
         if self.waiting is not None:
             self.waiting.cancel()
+            self.waiting = None  # it knows this ticket
+        if self.expiry is not None:
+            self.expiry.cancel()
+            self.expiry = None
         if self.limited is not None:
             self.service.host.key_limits.leave(self.limited)
             self.limited = None
+
+    def _forget(self) -> None:
+        """Ends the cycle of stream and call: collections are rare in a worker, and this is one for every call."""
+        self.stream.call = None
 
     def answered(self, message: bytes, live: LiveVersion) -> None:
         self.leave()
@@ -78,6 +90,7 @@ class Ticket(Call):
         caller = "" if self.reading is None else self.reading.request.caller
         self.service.log(error, self.request_id, self.predict.protocol, self.model, caller)
         self.tell(error)
+        error.__traceback__ = None  # its frames hold what it is about, and they are a cycle
 
     def tell(self, error: Exception) -> None:
         fail(self.connection, self.stream, error, self.request_id, safe=self.service.host.safe)

@@ -34,6 +34,9 @@ class _Streamed(Ticket):
 
     flow: StreamInfer
 
+    def _forget(self) -> None:
+        """The stream's call is the whole flow, which goes on."""
+
     def answered(self, message: bytes, live: LiveVersion) -> None:
         self.leave()
         self.flow.send(_response(0x12, message))

@@ -54,7 +54,7 @@ class GrpcServer:
         loop = asyncio.get_running_loop()
         limits = self._host.settings.limits
         bounds = Bounds(message=limits.body_bytes, header_block=limits.header_bytes)
-        service = GrpcService(self._host, METHODS, loop, limits.body_bytes)
+        self._service = service = GrpcService(self._host, METHODS, loop, limits.body_bytes)
         outbox = Outbox(loop)
 
         def connection() -> Connection:

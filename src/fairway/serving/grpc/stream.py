@@ -54,6 +54,8 @@ class Stream:
 class Call:
     """What is told when a stream ends before its answer, or when everything held back has left."""
 
+    __slots__ = ("__weakref__",)
+
     @property
     def full(self) -> bool:
         """Whether the caller should send no more messages for now."""

@@ -79,8 +79,9 @@ class Turn:
             except Exception as error:
                 logger.exception("a turn of %d requests failed unexpectedly", len(works))
                 for work in works:
-                    if not work.origin.gone and work.origin.waiting is None:
-                        work.origin.failed(error)
+                    ticket, work.origin = work.origin, None
+                    if ticket is not None and not ticket.gone and ticket.waiting is None:
+                        ticket.failed(error)
 
     def _give(self, outcome: Ran | Work | tuple[Work, FairwayError]) -> None:
         if isinstance(outcome, Ran):
@@ -144,13 +145,13 @@ class Turn:
         """Queues a request whose model takes long."""
         work = ticket.work
         try:
-            ticket.waiting = waiting = self._plane.begin(work, partial(self._from_thread, ticket))
+            ticket.waiting = self._plane.begin(work, partial(self._from_thread, ticket))
         except FairwayError as error:
             ticket.failed(error)
             return
         deadline = work.request.deadline
         if deadline is not None:
-            self._loop.call_later(max(0.0, deadline - now()), self._expire, ticket, waiting)
+            ticket.expiry = self._loop.call_later(max(0.0, deadline - now()), self._expire, ticket)
 
     def _from_thread(self, ticket: Ticket, waiting: Waiting) -> None:
         """A queue has an answer; the loop is woken once for all that come before it looks."""
@@ -171,7 +172,7 @@ class Turn:
             assert waiting.outputs is not None
             self._write_one(ticket, waiting.outputs, waiting.began, waiting.ended)
 
-    def _expire(self, ticket: Ticket, waiting: Waiting) -> None:
-        if not ticket.gone and not waiting.cancelled:
+    def _expire(self, ticket: Ticket) -> None:
+        if not ticket.gone:
             name = ticket.work.version.model
             ticket.failed(DeadlineExceeded(f"{name} did not answer before the deadline."))

@@ -1,9 +1,11 @@
 """Calls through gRPC's own client: deadlines, cancelling, errors, access, streaming, health, reflection, metrics."""
 
 import asyncio
+import gc
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +24,7 @@ from fairway.inference.live import LiveModel
 from fairway.inference.repository import State, VersionState
 from fairway.security.access import Access
 from fairway.security.keys import new_key
+from fairway.serving.grpc.calls import Ticket
 from fairway.serving.grpc.messages import message
 from fairway.stores.counters import Counters
 from tests.planes import Adding, Kept, live_version, plane
@@ -440,3 +443,31 @@ def test_stopping_ends_streams_that_wait_for_their_caller(serve: Serve) -> None:
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     streamed.end()
     assert not port.server._connections
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_calls_leave_nothing_behind_for_the_garbage_collector(serve: Serve, threaded: bool) -> None:
+    """Collections are rare in a worker, and some of these values are not even looked at by them."""
+    settings = Settings(serving=ServingSettings(threads=1))
+    port = serve(plane(settings=settings, inline_seconds=-1.0 if threaded else 10.0), settings)
+    tickets: list[weakref.ref[Any]] = []
+    turn = port.server._service.turn
+    wrong = asking()
+    wrong.inputs[0].name = "x"
+    add = turn.add
+
+    def adding(ticket: Ticket) -> None:
+        tickets.append(weakref.ref(ticket))
+        add(ticket)
+
+    port.call(lambda: setattr(turn, "add", adding))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            port.infer(asking(), timeout=1000)
+            port.refused(INFER + "ModelInfer", wrong)
+        until(lambda: all(ticket() is None for ticket in tickets))
+    finally:
+        gc.enable()
+    assert len(tickets) == 10
