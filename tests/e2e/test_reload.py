@@ -397,6 +397,27 @@ def test_a_second_signal_does_not_wait(shifting: tuple[Path, Path], tmp_path: Pa
         sleeping.join()
 
 
+def test_stopping_does_not_wait_for_a_load(tmp_path: Path) -> None:
+    slow = tmp_path / "slow"
+    code = tmp_path / "late.py"
+    code.write_text(
+        f"import time\nfrom pathlib import Path\n\nif Path({str(slow)!r}).exists():\n    time.sleep(60)\n\n"
+        "def predict(frame):\n    return {'y': frame['x'].to_numpy()}\n"
+    )
+    home = tmp_path / "home"
+    fairway.deploy(f"{code}:predict", pd.DataFrame({"x": np.arange(20.0)}), name="late", home=home)
+    slow.touch()
+    (home / "fairway.toml").write_text('[serving]\nload = "lazy"\ndrain_seconds = 1\n')
+    with serving(home) as server:
+        status, _, told = server.post(X, "/v2/models/late/infer", x_request_timeout_ms="700")
+        assert (status, told["code"]) == (504, "deadline_exceeded")
+        assert "while late was being loaded" in told["error"]
+        assert [s.state for s in repository_of(server).index()] == [State.loading]
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+        assert "is killed" not in server.errors.read_text()
+
+
 # Large weights
 
 

@@ -394,6 +394,11 @@ class Residents:
         with self._lock:
             return {model.name: model.served for model in self._models.values()}
 
+    @property
+    def loading(self) -> bool:
+        """Whether a version is being loaded now."""
+        return bool(self._loading)
+
     # Memory
 
     def tidy(self) -> int:

@@ -88,6 +88,9 @@ def main() -> int:
         plane.close()
         if tracer is not None:
             tracer.close()
+    if residents.loading:  # the interpreter would wait for that, and nobody else does
+        logging.shutdown()
+        os._exit(0)
     return 0
 
 
