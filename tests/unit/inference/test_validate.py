@@ -133,7 +133,7 @@ def test_arrays_side_by_side_give_what_each_gives(data: st.DataObject) -> None:
     assert outcome(wanted, columns, short_cuts=True) == outcome(wanted, columns, short_cuts=False)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 40, 500])
+@pytest.mark.parametrize("rows", [1, 2, 40, 273, 274, 500, 1000])
 def test_many_or_few_odd_values_are_counted_alike(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = [
         Field(name=f"f{i}", dtype=DType.float32, nullable=True, missing_rate=0.1, minimum=-1.0, maximum=1.0,
