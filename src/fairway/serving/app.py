@@ -38,6 +38,7 @@ from fairway.serving.compression import SMALLEST, compressed, decompressed
 from fairway.serving.entrance import Call, Entry, Headers, Heading, Match, Reply, Router, Target, words
 from fairway.serving.entrances import ENTRIES
 from fairway.serving.errors import MethodNotAllowed
+from fairway.serving.formats import takes_long
 from fairway.serving.logs import FailureLog
 from fairway.serving.tracing import Served, Tracer
 from fairway.stores.limits import Limits
@@ -185,7 +186,8 @@ class DataApp:
                 if live_model.needs_loading(heading.version):
                     live_model = loaded = await self._loaded(live_model, heading)
                 contract = live_model.primary.contract
-                if len(body) > _LARGE_BODY:
+                columnar = takes_long(headers)
+                if columnar or len(body) > _LARGE_BODY:
                     reading = await self.in_thread(codec.read, target, heading, body, headers, contract)
                     work = await self.in_thread(self.plane.arrive, reading.request, received, loaded)
                     await self.in_thread(self.plane.validate, work)
@@ -211,7 +213,10 @@ class DataApp:
                 self.trace(headers, match, arrived, (), failed)
             return reply
         live = work.version
-        written = codec.write(reading, outputs, live)
+        if columnar:
+            written = await self.in_thread(codec.write, reading, outputs, live)
+        else:
+            written = codec.write(reading, outputs, live)
         encoded = now()
         self.plane.finish(work, outputs, ended, encoded, began)
         extra = [(b"content-type", written.content_type), *written.headers, *version_headers(live)]

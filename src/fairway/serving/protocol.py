@@ -25,6 +25,7 @@ from fairway.security.access import Caller, presented
 from fairway.serving.answers import heading_from, request_id_from
 from fairway.serving.app import CLIENT, DataApp
 from fairway.serving.entrance import Match, Reply
+from fairway.serving.formats import takes_long
 from fairway.serving.tracing import Served
 from fairway.serving.turn import Ticket, Turn
 
@@ -248,7 +249,11 @@ class PredictProtocol(HttpToolsProtocol):
             heading = heading_from(target, headers, request_id, plane.table, caller)
             model = heading.model
             live_model = plane.table[model]
-            if live_model.needs_loading(heading.version) or b"content-encoding" in headers:
+            if (
+                live_model.needs_loading(heading.version)
+                or b"content-encoding" in headers
+                or takes_long(headers)
+            ):
                 return False
             reading = codec.read(target, heading, body, headers, live_model.primary.contract)
             work = plane.arrive(reading.request, received)

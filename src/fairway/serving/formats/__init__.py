@@ -13,6 +13,7 @@ when the first such body comes (about 40 MB and 0.3 s).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 from fairway.core.columns import Outputs
@@ -122,6 +123,15 @@ def _quality(name: str, ranges: list[tuple[str, float]]) -> float:
         if found:
             return max(found)
     return 0.0
+
+
+def takes_long(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a body or its answer goes through pyarrow, whose import and set-up an event loop should not wait for."""
+    kind, accept = headers.get(b"content-type", b""), headers.get(b"accept", b"")
+    if kind == b"application/json" and accept in (b"", b"*/*"):
+        return False
+    asked = (kind + accept).lower()
+    return b"arrow" in asked or b"parquet" in asked
 
 
 def content_type(kind: str) -> bytes:

@@ -489,3 +489,17 @@ def test_without_pyarrow_the_answer_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 def test_text_that_is_no_rows(kind: str, body: bytes, why: str) -> None:
     with pytest.raises(MalformedInput, match=why):
         read_rows(kind, body, ROW)
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, False),
+        ({b"content-type": b"application/json", b"accept": b"*/*"}, False),
+        ({b"content-type": b"text/csv", b"accept": b"application/json"}, False),
+        ({b"content-type": b"application/X-Parquet"}, True),
+        ({b"content-type": b"application/json", b"accept": b"application/vnd.apache.arrow.file"}, True),
+    ],
+)
+def test_what_goes_through_pyarrow_is_known_by_its_headers(headers: dict[bytes, bytes], expected: bool) -> None:
+    assert formats.takes_long(headers) is expected
