@@ -26,6 +26,6 @@ grep -E '^(scikit-learn|numpy|scipy|joblib)==' "$work/constraints.txt" > "$work/
 compile clients requirements/clients.in --constraint "$work/shared.txt"
 compile build requirements/build.in --constraint "$work/constraints.txt"
 compile core pyproject.toml --constraint "$work/constraints.txt"
-for extra in sklearn xgboost lightgbm catboost grpc postgres s3 bench otel all; do
+for extra in sklearn xgboost lightgbm catboost grpc postgres s3 redis bench otel all; do
   compile "$extra" pyproject.toml --extra "$extra" --constraint "$work/constraints.txt"
 done

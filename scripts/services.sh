@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need besides Python packages, when it is missing: PostgreSQL 14 or newer, which they start by
-# themselves, curl, which the guides use, and Chromium, in which pages are looked at. Prints the folder of PostgreSQL's programs. Debian and Ubuntu by apt-get; elsewhere it says what to install.
+# themselves, Redis, curl, which the guides use, and Chromium, in which pages are looked at. Prints the folder of PostgreSQL's programs. Debian and Ubuntu by apt-get; elsewhere it says what to install.
 set -euo pipefail
 
 find_postgres() {
@@ -18,6 +18,7 @@ find_postgres() {
 
 missing=()
 find_postgres >/dev/null || missing+=(postgresql)
+command -v redis-server >/dev/null || missing+=(redis-server)
 command -v curl >/dev/null || missing+=(curl)
 [[ -n ${FAIRWAY_CHROMIUM:-} ]] || command -v chromium google-chrome >/dev/null || missing+=(chromium)
 if [[ ${#missing[@]} == 0 ]]; then

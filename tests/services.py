@@ -1,6 +1,6 @@
-"""Real servers for tests: one PostgreSQL cluster for all xdist workers, one S3 server per worker.
+"""Real servers for tests: one PostgreSQL cluster for all xdist workers, one S3 server and one Redis per worker.
 
-A missing PostgreSQL fails the tests that need it, with the installer's message; nothing is skipped.
+A missing PostgreSQL or Redis fails the tests that need it, with the installer's message; nothing is skipped.
 """
 
 import fcntl
@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,6 +169,70 @@ def s3() -> Iterator[S3]:
     host, port = server.get_host_and_port()
     endpoint = f"http://{host}:{port}"
     yield S3(endpoint, {"endpoint_url": endpoint, "key": "test", "secret": "test"})
+    server.stop()
+
+
+@dataclass
+class Redis:
+    """A server of its own, whose data survives `stop` and `start`."""
+
+    directory: Path
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        program = shutil.which("redis-server")
+        if program is None:
+            found = subprocess.run([_INSTALLER], capture_output=True, text=True, check=False)
+            program = shutil.which("redis-server")
+            if program is None:
+                pytest.fail(f"No Redis for the tests.\n{found.stderr}", pytrace=False)
+        for _ in range(5):
+            self.port = self.port or free_port()
+            options = {
+                "port": self.port,
+                "bind": "127.0.0.1",
+                "dir": self.directory,
+                "save": "",
+                "appendonly": "yes",
+            }
+            command = [
+                program,
+                *(str(part) for name, value in options.items() for part in (f"--{name}", value)),
+            ]
+            with (self.directory / "log").open("ab") as log:
+                self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            while self.process.poll() is None:
+                if b"PONG" in self._ask(b"PING\r\n"):
+                    return
+                time.sleep(0.02)
+            self.port = 0  # it may have been taken since
+        pytest.fail(f"Redis does not start.\n{(self.directory / 'log').read_text()}", pytrace=False)
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.terminate()
+        self.process.wait(30)
+
+    def _ask(self, command: bytes) -> bytes:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                connection.sendall(command)
+                return connection.recv(100)
+        except OSError:
+            return b""
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """Shared by the tests of a worker: use names of your own in it, and do not stop it."""
+    server = Redis(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
     server.stop()
 
 

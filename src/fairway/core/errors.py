@@ -11,7 +11,8 @@ FairwayError
 │   ├── ModelNotFound
 │   ├── VersionNotFound
 │   ├── AliasNotFound
-│   └── KeyNotFound             no API key of that name is in use
+│   ├── KeyNotFound             no API key of that name is in use
+│   └── AnswerNotFound          nothing was precomputed for that key, and there is nothing else to answer with
 ├── Conflict
 │   ├── AlreadyExists
 │   ├── RouteConflict           compare-and-set lost: somebody changed the route first
@@ -27,6 +28,7 @@ FairwayError
 │   └── ProofFailed             the converted model disagrees and nothing else may be used
 ├── Unavailable                 try again later
 │   ├── RegistryUnavailable     database or object store away, or held by another process
+│   ├── AnswersUnavailable      the store of precomputed answers is away, damaged or being written
 │   ├── StorageFull
 │   ├── Overloaded              a queue is full
 │   └── OutOfMemory             the model does not fit beside those that must stay
@@ -114,6 +116,14 @@ class KeyNotFound(NotFound):
     code = "key_not_found"
 
 
+class AnswerNotFound(NotFound):
+    code = "answer_not_found"
+
+
+class RunNotFound(NotFound):
+    code = "run_not_found"
+
+
 class Conflict(FairwayError):
     code = "conflict"
 
@@ -178,6 +188,10 @@ class Unavailable(FairwayError):
 
 class RegistryUnavailable(Unavailable):
     code = "registry_unavailable"
+
+
+class AnswersUnavailable(Unavailable):
+    code = "answers_unavailable"
 
 
 class StorageFull(Unavailable):

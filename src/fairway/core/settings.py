@@ -101,6 +101,23 @@ class BatchingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Most rows of a merged call."""
 
 
+class HybridSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Answers computed ahead by `fairway precompute`. Which models use them is said in `[models.NAME]`."""
+
+    store: str = ""
+    """Where they are: `lmdb:///folder`, `redis://host:port/db`; empty means `<home>/answers`."""
+    ttl_seconds: Annotated[float, msgspec.Meta(ge=0)] = 86_400.0
+    """How long an answer is fresh, unless it is written with another time (`--ttl`); 0: for ever."""
+    timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 0.25
+    """Longest that one look-up may take in a store on another machine."""
+    retry_seconds: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    """How long a store that was away is not asked again."""
+    entry_bytes: Annotated[int, msgspec.Meta(gt=0)] = 64 * 1024
+    """Largest answer of one row that is kept; a row with a larger one is rejected while precomputing."""
+    store_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Most bytes of keys and answers that one run writes; 0: no limit."""
+
+
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one model has its own way, as `[models.NAME]`; None leaves it to the group that says it for all."""
 
@@ -118,6 +135,20 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Most engine calls of this model at once, in one worker; None: one for each core of the worker."""
     pinned: bool = False
     """Loaded at the start and never unloaded to make room."""
+    hybrid_key: str = ""
+    """What a request calls the key that its precomputed answer is found by; empty: this model has no such answers."""
+    hybrid_prefer: Literal["store", "live"] = "store"
+    """`live` runs the model whenever the features are there; the store then answers only when they are not, or under
+    overload."""
+    hybrid_missing: Literal["refuse", "stale", "default"] = "refuse"
+    """What a request without features gets when its answer is not fresh: 404; a stale answer, else 404; or a stale
+    answer, else `hybrid_default`."""
+    hybrid_overload: Literal["refuse", "fresh", "stale", "default"] = "refuse"
+    """What a request gets instead of 503: nothing else; a fresh answer; or also a stale one; or also the default."""
+    hybrid_stale_seconds: Annotated[float, msgspec.Meta(ge=0)] = 604_800.0
+    """Oldest answer that is still given as a stale one, from when it was computed."""
+    hybrid_default: dict[str, Any] | None = None
+    """The default answer: a value for every output."""
 
 
 class AccessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -226,6 +257,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     batching: BatchingSettings = BatchingSettings()
     access: AccessSettings = AccessSettings()
     tls: TlsSettings = TlsSettings()
+    hybrid: HybridSettings = HybridSettings()
     models: dict[str, ModelSettings] = {}
     """By model name."""
     isolation: IsolationSettings = IsolationSettings()

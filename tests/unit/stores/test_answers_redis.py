@@ -1,0 +1,142 @@
+"""What is particular to Redis: a server that is away, one that is full, what expires."""
+
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from fairway.core.errors import AnswersUnavailable, NewerFormat, SettingsError, StorageFull
+from fairway.stores.answers import FORMAT
+from fairway.stores.answers_redis import UNFINISHED_SECONDS, RedisAnswers
+from tests.generations import generation
+from tests.services import Redis
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Redis]:
+    """One that the test may stop."""
+    server = Redis(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+def open_model(server: Redis, model: str = "", timeout_seconds: float = 5.0) -> RedisAnswers:
+    return RedisAnswers(server.url, model or uuid.uuid4().hex, timeout_seconds=timeout_seconds)
+
+
+def put(store: RedisAnswers, entry: bytes) -> None:
+    writer = store.begin(generation())
+    writer.write([(b"a", entry)], b"")
+    writer.publish()
+
+
+def test_a_server_that_goes_away_is_told_and_found_again(own_server: Redis) -> None:
+    store = open_model(own_server, "m")
+    put(store, b"1")
+    writer = store.begin(generation())
+    writer.write([(b"a", b"2")], b"half")
+    own_server.stop()
+    for attempt in (lambda: store.get(b"a"), store.current, lambda: writer.write([], b""), writer.publish):
+        with pytest.raises(AnswersUnavailable, match="does not answer"):
+            attempt()
+    own_server.start()
+    found = store.get(b"a")
+    assert found is not None
+    assert found.entry == b"1"
+    writer.write([(b"b", b"2")], b"whole")
+    writer.publish()
+    answers = store.get_many([b"a", b"b"])
+    assert [answer and answer.entry for answer in answers] == [b"2", b"2"]
+    store.close()
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        store = RedisAnswers(f"redis://127.0.0.1:{silent.getsockname()[1]}", "m", timeout_seconds=0.05)
+        with pytest.raises(AnswersUnavailable, match="does not answer"):
+            store.get(b"a")
+        store.close()
+
+
+def test_a_full_server_is_told(own_server: Redis) -> None:
+    store = open_model(own_server, "m")
+    put(store, b"1")
+    writer = store.begin(generation())
+    with redis.Redis.from_url(own_server.url) as client:
+        client.config_set("maxmemory", "1")
+        with pytest.raises(StorageFull, match="maxmemory"):
+            writer.write([(b"a", b"2")], b"")
+        client.config_set("maxmemory", "0")
+    found = store.get(b"a")
+    assert found is not None
+    assert found.entry == b"1"
+    assert writer.keys() == 0
+    writer.abandon()
+    store.close()
+
+
+def test_what_is_unfinished_expires_and_what_is_published_does_not(redis_server: Redis) -> None:
+    model = uuid.uuid4().hex
+    store = open_model(redis_server, model)
+    writer = store.begin(generation())
+    writer.write([(b"a", b"1")], b"x")
+    name = f"fairway:{{{model}}}:{writer.generation.id}"
+    with redis.Redis.from_url(redis_server.url) as client:
+        for part in ("answers", "generation", "mark"):
+            assert 0 < client.ttl(f"{name}:{part}") <= UNFINISHED_SECONDS
+        writer.publish()
+        assert client.ttl(f"{name}:answers") == client.ttl(f"{name}:generation") == -1
+        put(store, b"2")
+        assert not client.exists(f"{name}:answers", f"{name}:generation", f"{name}:mark")
+        unfinished = store.begin(generation())
+        client.delete(f"fairway:{{{model}}}:{unfinished.generation.id}:generation")  # as if it had expired
+        assert store.resume() is None
+        assert client.scard(f"fairway:{{{model}}}:generations") == 0
+        with pytest.raises(AnswersUnavailable, match="not there any more"):
+            unfinished.publish()
+    unfinished.close()
+    store.close()
+
+
+def test_runs_on_two_machines_do_not_disturb_each_other(redis_server: Redis) -> None:
+    model = uuid.uuid4().hex
+    one, two = open_model(redis_server, model), open_model(redis_server, model)
+    first, second = one.begin(generation()), two.begin(generation())
+    first.write([(b"a", b"1")], b"")
+    second.write([(b"a", b"2")], b"")
+    second.publish()
+    first.publish()
+    found = two.get(b"a")
+    assert found is not None
+    assert found.entry == b"1"
+    one.close()
+    two.close()
+
+
+def test_a_newer_format_is_refused(redis_server: Redis) -> None:
+    store = open_model(redis_server)
+    store.begin(generation(format=FORMAT + 1)).publish()
+    with pytest.raises(NewerFormat, match="Update Fairway"):
+        store.get(b"a")
+    store.close()
+
+
+def test_a_wrong_password_is_told_without_repeating_it(redis_server: Redis) -> None:
+    url = redis_server.url.replace("redis://", "redis://ann:hunter2@")
+    store = RedisAnswers(url, "m", timeout_seconds=5.0)
+    with pytest.raises(AnswersUnavailable) as caught:
+        store.get(b"a")
+    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in store.where
+    store.close()
+
+
+def test_a_url_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingsError, match="Redis"):
+        RedisAnswers("redis://host:port", "m", timeout_seconds=1.0)
