@@ -113,14 +113,14 @@ class Client(asyncio.Protocol):
         self._send()
 
     def _on_headers(self, flags: int, number: int, block: bytes) -> None:
-        ok = self._known.get(block)
+        ok: bool | None = self._known.get(block)
         if ok is None:
             if _STATUS_OK in block:
                 ok = True  # literal fields change nothing that later blocks need
             else:
                 entries = len(self._decoder.header_table.dynamic_entries)
-                fields = dict(self._decoder.decode(block))
-                ok = fields.get("grpc-status", "0") == "0"
+                fields = {bytes(name): bytes(value) for name, value in self._decoder.decode(block, raw=True)}
+                ok = fields.get(b"grpc-status", b"0") == b"0"
                 if not ok:
                     self.last_error = str(fields)
                 if len(self._decoder.header_table.dynamic_entries) == entries:
