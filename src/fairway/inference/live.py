@@ -26,6 +26,7 @@ from fairway.core.request import Inputs
 from fairway.core.route import Route
 from fairway.core.settings import ModelSettings, Settings
 from fairway.inference.cost import CostCurve
+from fairway.inference.matrix_limits import Broken
 from fairway.inference.merging import Floor, find_floor, repeated
 from fairway.inference.route import choose
 from fairway.inference.stats import VersionStats
@@ -98,9 +99,10 @@ class LiveVersion:
         """Typed columns, or ContractViolation with every bad field."""
         return self._validator.check(inputs, self.stats.broken)
 
-    def split(self, inputs: Inputs) -> Split:
-        """As `validate`, with the rows that do not fit apart from the others; see `Validator.split`."""
-        return self._validator.split(inputs, self.stats.broken)
+    def split(self, inputs: Inputs, broken: Broken | None = None) -> Split:
+        """As `validate`, with the rows that do not fit apart from the others; see `Validator.split`. `broken` is told
+        of broken rules instead of the version's counters."""
+        return self._validator.split(inputs, broken or self.stats.broken)
 
     def validate_together(self, requests: Sequence[Inputs]) -> tuple[Columns, list[int]] | None:
         """The rows of all requests and how many each has, when nothing is wrong with any; None to look at each."""

@@ -46,6 +46,9 @@ class Merges(Protocol):
     def merge_rows(self) -> int:
         """Most rows of a merged call; 1: none are merged."""
 
+    def merged(self, requests: int) -> None:
+        """Told how many requests a merged call was made for."""
+
 
 class MergingQueue:
     """The calls that wait for one version. `run` makes the engine call; `submit` starts something in a thread."""
@@ -145,6 +148,8 @@ class MergingQueue:
     def _execute(self, calls: list[Waiting]) -> None:
         began = self._clock()
         answers: list[Outputs | FairwayError]
+        if len(calls) > 1:
+            self._merges.merged(len(calls))
         try:
             answers = run_together(self._run, [call.columns for call in calls])
         except Exception as error:

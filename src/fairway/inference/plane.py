@@ -170,9 +170,11 @@ class Plane:
         if len(works) > 1 and version.merges and self._cache(version.model) is None:
             hurried = any(work.request.deadline is not None for work in works)
             together = None if hurried else version.validate_together([work.request.inputs for work in works])
-            if together is not None and together[0].rows <= min(
+            if together is not None and together[0].rows > min(
                 version.merge_rows(), version.cost.inline_rows
             ):
+                _share_out(works, *together)
+            elif together is not None:
                 columns, counts = together
                 validated = now()
                 try:
@@ -181,18 +183,20 @@ class Plane:
                     outputs = {}
                 if outputs and all(len(values) == columns.rows for values in outputs.values()):
                     return [Ran(version, works, counts, columns, outputs, begun, validated, now())]
+                _share_out(works, columns, counts)  # one of them is at fault: each is run alone
         return self._answer_each(version, works, begun)
 
     def _answer_each(
         self, version: LiveVersion, works: Sequence[Work], begun: float
     ) -> list[Ran | Work | tuple[Work, FairwayError]]:
-        """Each validated for itself, then merged as far as it pays."""
+        """Each validated for itself, if it is not yet, then merged as far as it pays."""
         answers: list[Ran | Work | tuple[Work, FairwayError]] = []
         ready: list[Work] = []
         cache = self._cache(version.model)
         for work in works:
             try:
-                self.validate(work)
+                if work.columns is None:
+                    self.validate(work)
             except FairwayError as error:
                 answers.append((work, error))
                 continue
@@ -360,6 +364,15 @@ class Plane:
             )
 
 
+def _share_out(works: Sequence[Work], columns: Columns, counts: Sequence[int]) -> None:
+    """Gives each request its rows of what was validated together."""
+    validated, begin = now(), 0
+    for work, count in zip(works, counts, strict=True):
+        work.columns = columns.take(slice(begin, begin + count))
+        work.validated = validated
+        begin += count
+
+
 class _Queued:
     """A version as its queue sees it. Who waits holds the version, the queue does not: when nobody waits and nothing
     routes to it any more, it goes."""
@@ -373,6 +386,11 @@ class _Queued:
         if version is None:
             raise Overloaded("this version is not loaded any more.", hint="Try again.")
         return self._call(version, 1, columns)
+
+    def merged(self, requests: int) -> None:
+        version = self._version()
+        if version is not None:
+            version.stats.merged(requests)
 
     def merge_rows(self) -> int:
         version = self._version()

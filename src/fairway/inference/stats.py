@@ -100,6 +100,11 @@ class VersionStats:
             if requests > 1:
                 self._values[self._merged] += requests
 
+    def merged(self, requests: int) -> None:
+        """That many requests share an engine call that is counted for itself."""
+        with self._lock:
+            self._values[self._merged] += requests
+
     def _slots(self, protocol: str) -> _Slots:
         slot = self._counters.slot
         labels = (*self._labels, ("protocol", protocol))

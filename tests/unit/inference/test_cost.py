@@ -46,7 +46,9 @@ def test_it_falls_fast_and_rises_slowly() -> None:
 def test_merging_pays_as_long_as_a_row_gets_cheaper() -> None:
     assert curve(FOREST).pays_rows >= 63
     assert curve(MLP).pays_rows >= 255
-    assert curve([(1, 11), (2, 30), (8, 208)]).pays_rows == 1  # a forest whose batches cost more than their rows alone
+    assert (
+        curve([(1, 11), (2, 30), (8, 208)]).pays_rows == 1
+    )  # a forest whose batches cost more than their rows alone
     assert curve([(1, 10)]).pays_rows == 3  # what was not tried yet is tried
     assert curve(MLP, most_rows=50).pays_rows == 50
 

@@ -23,6 +23,9 @@ class Most:
     def merge_rows(self) -> int:
         return self.rows
 
+    def merged(self, requests: int) -> None:
+        assert requests > 1
+
 
 class Later:
     """Runs what it was given when it is told to."""
