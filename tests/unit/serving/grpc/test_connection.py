@@ -1,6 +1,5 @@
 """HTTP/2 as a peer sees it that keeps to the rules (h2) or does not (frames by hand)."""
 
-import asyncio
 import socket
 import struct
 import zlib
@@ -11,6 +10,8 @@ import h2.connection
 import h2.events
 import hpack
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fairway.core.settings import LimitSettings, Settings
 from fairway.serving.grpc import frames
@@ -517,6 +518,16 @@ class Nobody:
     def client(self, transport: Any) -> None:
         return None
 
+    def refuse(self, connection: Connection, stream: Any, status: int, message: str) -> None:
+        connection.close(stream, frames.literal(b"grpc-status", b"12"))
+
+
+class Later:
+    """A loop that is asked for a turn and never has one."""
+
+    def call_soon(self, function: Any) -> None:
+        return None
+
 
 class Wire:
     """A transport that keeps what is written."""
@@ -540,14 +551,45 @@ class Wire:
 
 @pytest.mark.parametrize(("rate", "closed"), [(0.0, True), (1e9, False)])
 def test_keepalives_of_a_quiet_client_are_forgiven(rate: float, closed: bool) -> None:
-    loop = asyncio.new_event_loop()
     wire = Wire()
     bounds = Bounds(idle_control=10, idle_control_rate=rate)
-    connection = Connection(Nobody(), bounds, Outbox(loop), set())
+    connection = Connection(Nobody(), bounds, Outbox(Later()), set())
     connection.connection_made(wire)
     connection.data_received(frames.PREFACE)
     for _ in range(20):
         connection.data_received(frames.frame(frames.PING, 0, 0, b"keepaliv"))
     connection.flush()
     assert wire.closed is closed
-    loop.close()
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_frames_bring_a_connection_down_unexpectedly(
+    caplog: pytest.LogCaptureFixture, data: st.DataObject
+) -> None:
+    """Any frames, in any pieces: the connection lives, or ends with a reason of the peer's making."""
+    wire = Wire()
+    connection = Connection(
+        Nobody(),
+        Bounds(message=1000, streams=4, stream_window=5000, connection_window=70_000),
+        Outbox(Later()),
+        set(),
+    )
+    connection.connection_made(wire)
+    block = hpack.Encoder().encode(HEADERS)
+    payloads = st.one_of(st.binary(max_size=40), st.just(block), st.just(BODY[:30]), st.just(b"\0\0\0\1\0"))
+    sent = frames.PREFACE + b"".join(
+        frames.frame(kind, flags, number, payload)
+        for kind, flags, number, payload in data.draw(
+            st.lists(
+                st.tuples(st.integers(0, 10), st.integers(0, 63), st.integers(0, 7), payloads), max_size=12
+            )
+        )
+    )
+    cut = data.draw(st.integers(0, len(sent)))
+    for part in (sent[:cut], sent[cut:]):
+        connection.data_received(part)
+    connection.flush()
+    connection.connection_lost(None)
+    assert "a gRPC connection failed" not in caplog.text
+    assert connection.unfinished == 0 or not connection.streams
