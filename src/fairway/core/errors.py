@@ -12,6 +12,7 @@ FairwayError
 │   ├── VersionNotFound
 │   ├── AliasNotFound
 │   ├── KeyNotFound             no API key of that name is in use
+│   ├── RunNotFound             no batch run of that name is known
 │   └── AnswerNotFound          nothing was precomputed for that key, and there is nothing else to answer with
 ├── Conflict
 │   ├── AlreadyExists
