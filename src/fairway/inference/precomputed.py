@@ -1,0 +1,483 @@
+"""Whether a request is answered from what was computed ahead: the decision, pure, and what a worker holds for it.
+
+An answer is fresh while its time has not passed, the version that computed it (by digest) still takes the request, the
+contract is the same, and the features, if the request has any, are those it was computed from. Then it is
+`precomputed`. Otherwise the model answers `live` where the features are there. Where they are not, or the model is
+overloaded, the model's policy says what may stand in: a `stale` answer, which is one that was fresh once and has the
+same contract; or the `default`; or nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import logging
+import math
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import msgspec
+import numpy as np
+
+from fairway.core.columns import Array, Columns, Outputs
+from fairway.core.contract import Contract, DType, Output
+from fairway.core.errors import AnswerNotFound, AnswersUnavailable, NewerFormat, Overloaded, SettingsError
+from fairway.core.settings import ModelSettings, Settings
+from fairway.inference.entries import decode_entry, features_of, read_head
+from fairway.stores.answers import AnswerStore, Generation, Stored, open_answers
+from fairway.stores.counters import Counters
+
+logger = logging.getLogger("fairway.answers")
+
+AGES = (60.0, 300.0, 900.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0, 172_800.0, 604_800.0)
+"""Upper bounds of the histogram of answers' ages, seconds."""
+_WARN_SECONDS = 30.0
+
+
+class Source(enum.StrEnum):
+    """Who answers: the store; the model; an answer that is not fresh any more; the default; nobody."""
+
+    precomputed = "precomputed"
+    live = "live"
+    stale = "stale"
+    default = "default"
+    nobody = "nobody"
+
+
+class Reason(enum.StrEnum):
+    """Why it is not simply the stored answer; `fresh` where it is."""
+
+    fresh = "fresh"
+    preferred = "preferred"  # fresh, but the model is to answer where it can
+    missing = "missing"  # no answer was stored under the key
+    expired = "expired"
+    digest = "digest"  # another version computed it
+    contract = "contract"  # for another contract: its outputs may mean something else
+    features = "features"  # from other features than the request has
+    away = "away"  # the store cannot be asked
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """How one model uses its answers; see `ModelSettings.hybrid_*`."""
+
+    prefer: Literal["store", "live"] = "store"
+    missing: Literal["refuse", "stale", "default"] = "refuse"
+    overload: Literal["refuse", "fresh", "stale", "default"] = "refuse"
+    stale_seconds: float = math.inf
+
+
+class Known(msgspec.Struct, frozen=True, gc=False):
+    """What a decision has to know of a stored answer. `computed` is in seconds since 1970."""
+
+    digest: str
+    signature: str
+    computed: float
+    ttl_seconds: float
+    features: bytes
+
+
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """`age` is the stored answer's, in seconds, where one is given."""
+
+    source: Source
+    reason: Reason
+    age: float = 0.0
+
+
+_LADDER = {"refuse": 0, "fresh": 1, "stale": 2, "default": 3}
+
+
+def decide(
+    known: Known | None,
+    *,
+    now: float,
+    digest: str,
+    signature: str,
+    features: bytes | None,
+    policy: Policy,
+    overloaded: bool = False,
+    away: bool = False,
+) -> Verdict:
+    """Who answers one row. `digest` and `signature` are the live version's; `features` is the hash of the request's
+    validated features, None when it has none; `overloaded`: the model cannot be run now; `away`: the store could not
+    be asked, so `known` is None."""
+    reason = _standing(known, now, digest, signature, features, away)
+    age = 0.0 if known is None else max(0.0, now - known.computed)
+    can_run = features is not None and not overloaded
+    if reason is Reason.fresh:
+        if policy.prefer == "live" and can_run:
+            return Verdict(Source.live, Reason.preferred)
+        if not overloaded or policy.prefer == "store" or _LADDER[policy.overload] >= 1:
+            return Verdict(Source.precomputed, reason, age)
+        return Verdict(Source.nobody, reason)
+    if can_run:
+        return Verdict(Source.live, reason)
+    step = _LADDER[policy.overload if overloaded and features is not None else policy.missing]
+    usable = known is not None and reason is not Reason.contract and age <= policy.stale_seconds
+    if usable and step >= _LADDER["stale"]:
+        return Verdict(Source.stale, reason, age)
+    if step >= _LADDER["default"]:
+        return Verdict(Source.default, reason)
+    return Verdict(Source.nobody, reason)
+
+
+def _standing(
+    known: Known | None, now: float, digest: str, signature: str, features: bytes | None, away: bool
+) -> Reason:
+    """The first thing that keeps a stored answer from being fresh, the gravest first."""
+    if known is None:
+        return Reason.away if away else Reason.missing
+    if known.signature != signature:
+        return Reason.contract
+    if features is not None and features != known.features:
+        return Reason.features
+    if known.digest != digest:
+        return Reason.digest
+    if known.ttl_seconds and now - known.computed >= known.ttl_seconds:
+        return Reason.expired
+    return Reason.fresh
+
+
+_RANK = (Source.nobody, Source.live, Source.default, Source.stale, Source.precomputed)
+
+
+def together(verdicts: Sequence[Verdict]) -> Verdict:
+    """One verdict for a request of several rows: it is answered as its worst row is, and is as old as its oldest.
+    One row for which the model has to run has all of them run."""
+    worst = min(verdicts, key=lambda verdict: _RANK.index(verdict.source))
+    given = worst.source not in (Source.live, Source.nobody)
+    return Verdict(worst.source, worst.reason, max(verdict.age for verdict in verdicts) if given else 0.0)
+
+
+def contract_signature(contract: Contract) -> str:
+    """Digest of what answers mean: names, types and shapes of inputs and outputs, and the outputs' labels."""
+    outputs = [(o.name, o.dtype.value, o.shape, o.labels) for o in contract.outputs]
+    return hashlib.sha256(msgspec.json.encode([contract.input_signature(), outputs])).hexdigest()
+
+
+def default_row(outputs: Sequence[Output], values: Mapping[str, Any]) -> Outputs:
+    """The configured default as one row. Raises SettingsError naming what is missing, too much or of another kind."""
+    names = [output.name for output in outputs]
+    wrong = [f"{name} is missing" for name in names if name not in values]
+    wrong += [f"{name} is no output" for name in values if name not in names]
+    row: Outputs = {}
+    for output in outputs:
+        if output.name in values:
+            try:
+                row[output.name] = _default_value(output, values[output.name])
+            except (ValueError, TypeError, OverflowError) as error:
+                wrong.append(f"{output.name}: {error}")
+    if wrong:
+        raise SettingsError(
+            f"hybrid_default does not fit the model: {'; '.join(wrong)}.",
+            hint=f"It gives a value for each of {', '.join(names)}.",
+        )
+    return row
+
+
+def _default_value(output: Output, value: Any) -> Array:
+    if output.dtype is DType.string:
+        array = np.empty((1, *output.shape), dtype=object)
+        filled = np.array(value, dtype=object)
+        if not all(isinstance(text, str | None) for text in filled.reshape(-1).tolist()):
+            raise ValueError("expected text")
+        array[0] = filled
+        return array
+    dtype = "datetime64[us]" if output.dtype is DType.timestamp else output.dtype.value
+    exact = np.array(value)
+    if dtype != "datetime64[us]" and exact.dtype.kind not in ("b" if dtype == "bool" else "iuf"):
+        raise ValueError(f"{value!r:.40} is not {'true or false' if dtype == 'bool' else 'a number'}")
+    array = np.array(value, dtype=dtype)[None]
+    open_shape = any(size < 0 for size in output.shape)
+    if array.ndim != 1 + len(output.shape) or (not open_shape and array.shape[1:] != output.shape):
+        raise ValueError(f"expected the shape {list(output.shape)}, got {list(array.shape[1:])}")
+    if np.dtype(dtype).kind in "iu" and not np.array_equal(array[0], exact):
+        raise ValueError(f"{value!r:.40} is no {output.dtype}")
+    return array
+
+
+class Version(Protocol):
+    """What is asked of a live version here."""
+
+    digest: str
+    contract: Contract
+
+
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """Who answers a request. `outputs` are there unless the source is `live`; `age` is in seconds, the oldest row's,
+    0 for `live` and `default`; `overloaded` says that it was asked for instead of a 503."""
+
+    source: Source
+    reason: Reason
+    age: float = 0.0
+    outputs: Outputs | None = None
+    overloaded: bool = False
+
+
+class Precomputed:
+    """The precomputed answers of one model, as a worker asks for them. Safe to use from several threads.
+
+    A store that is away is asked again after `retry_seconds`; meanwhile it has no answers. Counts
+    `fairway_answers_total` by model and source, `fairway_answers_missed_total` by model and reason,
+    `fairway_answers_overload_total`, the ages of what was given, and the gauge `fairway_answers_store_up`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        store: AnswerStore,
+        policy: Policy,
+        counters: Counters,
+        *,
+        key_name: str,
+        default: Mapping[str, Any] | None = None,
+        retry_seconds: float = 1.0,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.model = model
+        self.policy = policy
+        self.key_name = key_name
+        """What a request calls its key."""
+        self.may_block = store.may_block
+        """Whether `find` may wait for a network: then never in an event loop."""
+        self._store = store
+        self._default = default
+        self._retry_seconds = retry_seconds
+        self._clock = clock
+        self._monotonic = monotonic
+        self._ask_again = 0.0
+        self._warned = {"away": -math.inf, "overload": -math.inf}
+        self._version: tuple[str, str, Outputs] | None = None
+        labels = (("model", model),)
+        slot = counters.slot
+        self._counters = counters
+        self._sources = {
+            source: slot("fairway_answers_total", (*labels, ("source", source.value))) for source in Source
+        }
+        self._reasons = {
+            reason: slot("fairway_answers_missed_total", (*labels, ("reason", reason.value)))
+            for reason in Reason
+            if reason is not Reason.fresh
+        }
+        bounds = [*(f"{age:g}" for age in AGES), "+Inf"]
+        self._ages = [
+            slot("fairway_answers_age_seconds_bucket", (*labels, ("le", bound))) for bound in bounds
+        ]
+        self._age_sum = slot("fairway_answers_age_seconds_sum", labels)
+        self._overloads = slot("fairway_answers_overload_total", labels)
+        self._up = slot("fairway_answers_store_up", labels)
+        counters.values[self._up] = 1.0
+
+    def check(self, version: Version) -> None:
+        """For who loads a version: raises SettingsError when the model's default does not fit what it gives."""
+        self._about(version)
+
+    def find(
+        self, keys: Sequence[bytes], version: Version, columns: Columns | None, *, overloaded: bool = False
+    ) -> Found:
+        """Who answers a request of these keys (`entries.key_bytes`), one a row, in order.
+
+        `columns` are its validated features, None when it has none. After `live` the caller runs the model; if that
+        is Overloaded, it asks again with `overloaded`, for what may be given instead. Raises AnswerNotFound when
+        there are no features and nothing else to answer with, AnswersUnavailable when that is because the store is
+        away, and Overloaded. Call `answered` with what was in the end answered.
+        """
+        about = self._about(version)
+        hashes: Sequence[bytes | None] = [None] * len(keys) if columns is None else features_of(columns)
+        stored, away = self._stored(keys)
+        try:
+            verdicts, outputs = self._judge(about, stored, hashes, overloaded=overloaded, away=away)
+        except AnswersUnavailable as error:  # what is stored is damaged
+            self._went_away(error)
+            stored = [None] * len(keys)
+            verdicts, outputs = self._judge(about, stored, hashes, overloaded=overloaded, away=True)
+        verdict = together(verdicts)
+        if verdict.source is Source.nobody:
+            self._count(verdict.reason, Source.nobody)
+            raise self._refusal(keys, verdicts, columns is not None and overloaded)
+        return Found(verdict.source, verdict.reason, verdict.age, outputs, overloaded)
+
+    def answered(self, found: Found) -> None:
+        """Counts an answer that was given."""
+        self._count(found.reason, found.source)
+        with self._counters.lock:
+            values = self._counters.values
+            if found.source in (Source.precomputed, Source.stale):
+                values[self._ages[bisect_left(AGES, found.age)]] += 1.0
+                values[self._age_sum] += found.age
+            if found.overloaded:
+                values[self._overloads] += 1.0
+        if found.overloaded:
+            self._warn("overload", "%s is overloaded: requests are answered from the store", self.model)
+
+    def close(self) -> None:
+        self._store.close()
+
+    def _stored(self, keys: Sequence[bytes]) -> tuple[list[Stored | None], bool]:
+        """What the store has, and whether it is away."""
+        nothing: list[Stored | None] = [None] * len(keys)
+        if self._ask_again and self._monotonic() < self._ask_again:
+            return nothing, True
+        try:
+            found = [self._store.get(keys[0])] if len(keys) == 1 else self._store.get_many(keys)
+        except (AnswersUnavailable, NewerFormat) as error:
+            self._went_away(error)
+            return nothing, True
+        if self._ask_again:
+            self._ask_again = 0.0
+            self._counters.values[self._up] = 1.0
+            logger.warning("the precomputed answers of %s can be used again", self.model)
+        return found, False
+
+    def _went_away(self, error: Exception) -> None:
+        self._ask_again = self._monotonic() + self._retry_seconds
+        self._counters.values[self._up] = 0.0
+        self._warn("away", "the precomputed answers of %s cannot be used: %s", self.model, error)
+
+    def _judge(
+        self,
+        about: tuple[str, str, Outputs],
+        stored: Sequence[Stored | None],
+        hashes: Sequence[bytes | None],
+        *,
+        overloaded: bool,
+        away: bool,
+    ) -> tuple[list[Verdict], Outputs | None]:
+        """A verdict a row, and the outputs of all, unless the model or nobody answers."""
+        digest, signature, default = about
+        now = self._clock()
+        verdicts = [
+            decide(
+                None if one is None else _known(one),
+                now=now,
+                digest=digest,
+                signature=signature,
+                features=features,
+                policy=self.policy,
+                overloaded=overloaded,
+                away=away,
+            )
+            for one, features in zip(stored, hashes, strict=True)
+        ]
+        if any(verdict.source in (Source.live, Source.nobody) for verdict in verdicts):
+            return verdicts, None
+        rows = [
+            default if verdict.source is Source.default or one is None else _outputs(one)
+            for verdict, one in zip(verdicts, stored, strict=True)
+        ]
+        return verdicts, _stacked(rows)
+
+    def _about(self, version: Version) -> tuple[str, str, Outputs]:
+        """Digest, signature and default of a version; worked out when it is another one than the last time."""
+        known = self._version
+        if known is None or known[0] != version.digest:
+            contract = version.contract
+            default = {} if self._default is None else default_row(contract.outputs, self._default)
+            known = self._version = version.digest, contract_signature(contract), default
+        return known
+
+    def _refusal(
+        self, keys: Sequence[bytes], verdicts: Sequence[Verdict], overloaded: bool
+    ) -> AnswerNotFound | AnswersUnavailable | Overloaded:
+        if overloaded:
+            return Overloaded(
+                f"{self.model} has more requests than it can answer, and no precomputed answer may stand in.",
+                hint="Try again in a second.",
+            )
+        why = [verdict for verdict in verdicts if verdict.source is Source.nobody]
+        if any(verdict.reason is Reason.away for verdict in why):
+            return AnswersUnavailable(
+                f"the precomputed answers of {self.model} cannot be read now, and the request has no features.",
+                hint="Try again in a second, or send the features.",
+            )
+        key = next(
+            key for key, verdict in zip(keys, verdicts, strict=True) if verdict.source is Source.nobody
+        )
+        what = _WHY.get(why[0].reason, "there is no fresh answer")
+        more = f" (and {len(why) - 1} more)" if len(why) > 1 else ""
+        return AnswerNotFound(
+            f"{self.model} has no answer for {self.key_name} {key.decode(errors='replace')[:80]!r}{more}: {what}.",
+            hint="Send the features and the model answers.",
+        )
+
+    def _count(self, reason: Reason, source: Source) -> None:
+        with self._counters.lock:
+            values = self._counters.values
+            values[self._sources[source]] += 1.0
+            if reason is not Reason.fresh:
+                values[self._reasons[reason]] += 1.0
+
+    def _warn(self, about: str, message: str, *values: object) -> None:
+        """At most twice a minute: under overload there are thousands."""
+        now = self._monotonic()
+        if now - self._warned[about] >= _WARN_SECONDS:
+            self._warned[about] = now
+            logger.error(message, *values)
+
+
+_WHY = {
+    Reason.missing: "nothing was precomputed for it",
+    Reason.expired: "what was precomputed has expired",
+    Reason.digest: "what was precomputed is another version's",
+    Reason.contract: "what was precomputed is of another contract",
+}
+
+
+def _known(stored: Stored) -> Known:
+    computed, features = read_head(stored.entry)
+    generation: Generation = stored.generation
+    return Known(generation.digest, generation.signature, computed, generation.ttl_seconds, features)
+
+
+def _outputs(stored: Stored) -> Outputs:
+    return decode_entry(stored.entry, stored.generation.layout).outputs
+
+
+def _stacked(rows: Sequence[Outputs]) -> Outputs:
+    if len(rows) == 1:
+        return rows[0]
+    try:
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    except (KeyError, ValueError) as error:
+        raise AnswersUnavailable(f"the answers to these keys do not fit together: {error}.") from error
+
+
+def policy_of(model: str, own: ModelSettings) -> Policy:
+    """What the settings say of a model. Raises SettingsError when a default is to be given and there is none."""
+    if own.hybrid_default is None and "default" in (own.hybrid_missing, own.hybrid_overload):
+        raise SettingsError(
+            f"[models.{model}] gives a default answer and has none.",
+            hint="Set hybrid_default, such as { prediction = 0.0 }.",
+        )
+    return Policy(
+        prefer=own.hybrid_prefer,
+        missing=own.hybrid_missing,
+        overload=own.hybrid_overload,
+        stale_seconds=own.hybrid_stale_seconds,
+    )
+
+
+def open_precomputed(settings: Settings, model: str, counters: Counters) -> Precomputed | None:
+    """What a worker holds for a model, or None for one that has no `hybrid_key`. The store is not asked yet. Raises
+    SettingsError or MissingExtra."""
+    own = settings.models.get(model)
+    if own is None or not own.hybrid_key:
+        return None
+    policy = policy_of(model, own)
+    hybrid = settings.hybrid
+    store = open_answers(
+        hybrid.store, model, home=Path(settings.home), timeout_seconds=hybrid.timeout_seconds
+    )
+    return Precomputed(
+        model,
+        store,
+        policy,
+        counters,
+        key_name=own.hybrid_key,
+        default=own.hybrid_default,
+        retry_seconds=hybrid.retry_seconds,
+    )
