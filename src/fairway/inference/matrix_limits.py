@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from operator import le
 from typing import Any
@@ -108,8 +107,9 @@ class MatrixLimits:
         if not self._well_formed(packed):
             return False
         for rule, hits in zip(_RULES, outside[1:], strict=True):
-            for column, count in Counter(columns[hits].tolist()).items():
-                broken(self._names[column], rule, count)
+            for column, count in enumerate(np.bincount(columns[hits]).tolist()):
+                if count:
+                    broken(self._names[column], rule, count)
         return True
 
     def _judge_few(
