@@ -39,13 +39,16 @@ def main() -> int:
     parser.add_argument("--megabytes", type=float, default=500.0, help="weights of the large model")
     parser.add_argument("--requests", type=int, default=100_000, help="while the large model is reloaded")
     parser.add_argument("--rate", type=float, default=1000.0, help="requests a second, both models together")
+    parser.add_argument(
+        "--every", type=float, default=10.0, help="seconds from one of its reloads to the next"
+    )
     parser.add_argument("--reloads", type=int, default=100)
     parser.add_argument("--cycles", type=int, default=200)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fairway-reload-") as scratch:
         folder = Path(scratch)
         lines = soak(folder / "soak", given.reloads, given.cycles)
-        lines += under_load(folder / "load", given.megabytes, given.requests, given.rate)
+        lines += under_load(folder / "load", given.megabytes, given.requests, given.rate, given.every)
     print("\n".join(lines))
     return 0
 
@@ -138,8 +141,8 @@ def soak(folder: Path, reloads: int, cycles: int) -> list[str]:
     ]
 
 
-def under_load(folder: Path, megabytes: float, requests: int, rate: float) -> list[str]:
-    """A large model reloaded again and again while it and a small one are asked."""
+def under_load(folder: Path, megabytes: float, requests: int, rate: float, every: float) -> list[str]:
+    """A large model reloaded every so many seconds while it and a small one are asked."""
     home = folder / "home"
     with open_home(home) as place:
         for number, shift in enumerate((0.0, 1.0)):
@@ -157,10 +160,13 @@ def under_load(folder: Path, megabytes: float, requests: int, rate: float) -> li
         def keep_reloading(busy: Callable[[], bool]) -> None:
             nonlocal reloads
             while busy():
+                next_one = time.monotonic() + every
                 version = 1 + reloads % 2
                 route(home, "large", version)
                 _until(partial(server.serves, "large", version))
                 reloads += 1
+                while busy() and time.monotonic() < next_one:
+                    time.sleep(_LOOK_SECONDS)
 
         busy = _load(server, seconds, rate, keep_reloading)
     rows = []

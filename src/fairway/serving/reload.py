@@ -1,7 +1,8 @@
-"""How a worker follows what the server's folder says, in a thread of its own beside those that serve.
+"""How a worker follows what the server's folder says, in threads of its own beside those that serve.
 
-It looks several times a second. Keys take effect at once; models as each is loaded, checked and warm, while the one
-before serves. What a worker has loaded it writes back, for the others to tell.
+One looks several times a second: keys take effect at once, however long models take. The other does what follows:
+each model as it is loaded, checked and warm, while the one before serves. What a worker has loaded it writes back, for
+the others to tell.
 """
 
 from __future__ import annotations
@@ -58,14 +59,17 @@ class Reload:
         self._counters = counters
         self._snapshot = snapshot
         self._desired = folder.desired()
+        self._followed = self._desired
+        """What was asked for when models were last followed."""
+        self._due = False
         self._watched: Watched | None = None
         self._errors: dict[str, Trouble] = {}
         self._generation = 0
         self._files: dict[Path, object] = {path: _mark(path) for path in self._paths()}
         self._see_again = 0.0
         self._reported = -1
-        self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
+        self._lock = threading.Lock()
 
     def _paths(self) -> tuple[Path, ...]:
         return (self._folder.snapshot_file, self._folder.desired_file, self._folder.watched_file)
@@ -83,7 +87,7 @@ class Reload:
             self._folder.note_good(self._residents.serving())
         else:
             good = self._folder.good()
-            self._follow(())
+            self._follow(self._snapshot, self._desired)
             for model in models:
                 name = model.route.model
                 why = self._residents.refusals().get(name)
@@ -92,12 +96,12 @@ class Reload:
                         self._residents.fall_back(good[name], model, why)
                     except FairwayError as error:
                         logger.error("%s cannot be served as it was either: %s", name, error)
-        self._settle()
+        self._settle(self._snapshot)
         self._report()
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="fairway-reload", daemon=True)
-        self._thread.start()
+        for name, step, nice in (("fairway-look", self.look, 0), ("fairway-follow", self.follow, NICE)):
+            threading.Thread(target=self._again_and_again, args=(step, nice), name=name, daemon=True).start()
 
     def stop(self) -> None:
         """Follows nothing any more. A load under way is not waited for."""
@@ -128,57 +132,57 @@ class Reload:
         return Health(ready=ready, registry=None if watched is None else watched.health, models=models)
 
     def look(self) -> None:
-        """One look: follows what has changed, tidies up, reports."""
+        """Sees what has changed. Keys are in force when this returns; models are for `follow`."""
         changed = {path for path in self._paths() if self._has_changed(path)}
         if self._folder.watched_file in changed or time.monotonic() > self._see_again:
             self._see_registry()
-        if self._folder.snapshot_file in changed:
-            snapshot = self._folder.snapshot()
-            if snapshot is not None:
-                self.on_snapshot(snapshot)
-                self._snapshot = snapshot
-        now: list[str] = []
-        if self._folder.desired_file in changed:
-            self._desired = self._folder.desired()
-            now = [
-                name
-                for name, wish in self._desired.models.items()
-                if wish.loaded and wish.generation > self._generation
-            ]
-        if changed - {self._folder.watched_file}:
-            self._follow(now)
+        snapshot = self._folder.snapshot() if self._folder.snapshot_file in changed else None
+        if snapshot is not None:
+            self.on_snapshot(snapshot)
+        with self._lock:
+            self._snapshot = snapshot or self._snapshot
+            if self._folder.desired_file in changed:
+                self._desired = self._folder.desired()
+            self._due = self._due or bool(changed - {self._folder.watched_file})
+
+    def follow(self) -> None:
+        """Does what `look` has seen to be due, tidies up, reports."""
+        with self._lock:
+            due, self._due = self._due, False
+            snapshot, desired = self._snapshot, self._desired
+        if due:
+            self._follow(snapshot, desired)
         self._residents.tidy()
-        if self._settle() or self._residents.changes != self._reported:
+        if self._settle(snapshot) or self._residents.changes != self._reported:
             self._report()
 
-    def _run(self) -> None:
-        step_back(NICE)
+    def _again_and_again(self, step: Callable[[], None], nice: int) -> None:
+        if nice:
+            step_back(nice)
         while not self._stopping.wait(_LOOK_SECONDS):
             try:
-                self.look()
+                step()
             except Exception:
                 logger.exception("following the registry failed; trying again")
 
-    def _follow(self, now: list[str] | tuple[str, ...]) -> None:
-        models, unloaded = to_serve(self._snapshot, self._desired)
-        asked = set(self._desired.from_registry())
-        failed = self._residents.follow(
-            models,
-            unloaded=unloaded,
-            now={*now, *(asked - self._known())},
-            turn=self._folder.turn,
-        )
+    def _follow(self, snapshot: ServingSnapshot, desired: Desired) -> None:
+        models, unloaded = to_serve(snapshot, desired)
+        known = {live.route.model for live in self._residents.table}
+        now = {
+            name
+            for name, wish in desired.models.items()
+            if wish.loaded and (wish.generation > self._generation or name not in known)
+        }
+        failed = self._residents.follow(models, unloaded=unloaded, now=now, turn=self._folder.turn)
         self._errors = {name: Trouble(error.code, str(error)) for name, error in failed.items()}
+        self._followed = desired
         self._folder.note_good(self._residents.serving())
 
-    def _known(self) -> set[str]:
-        return {live.route.model for live in self._residents.table}
-
-    def _settle(self) -> bool:
+    def _settle(self, snapshot: ServingSnapshot) -> bool:
         """Whether requests up to a later one are done now. One for a model that the registry has yet to give is not."""
-        listed = {model.route.model for model in self._snapshot.models}
-        waiting = [name for name in self._desired.from_registry() if name not in listed]
-        done = self._desired.generation
+        listed = {model.route.model for model in snapshot.models}
+        waiting = [name for name in self._followed.from_registry() if name not in listed]
+        done = self._followed.generation
         if waiting and (self._watched is None or self._watched.generation < done):
             return False
         for name in waiting:

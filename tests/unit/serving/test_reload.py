@@ -58,6 +58,10 @@ class Worker:
             folder, number, self.residents, self.counters, lambda s: self.snapshots.append(s.revision)
         )
 
+    def step(self) -> None:
+        self.reload.look()
+        self.reload.follow()
+
     @property
     def serves(self) -> dict[str, int]:
         return {live.route.model: live.primary.version for live in self.residents.table}
@@ -116,10 +120,10 @@ def test_what_was_asked_for_on_top_of_the_registry() -> None:
 def test_it_follows_snapshots_and_reports(folder: ServerFolder, start: Callable[..., Worker]) -> None:
     worker = start()
     assert worker.serves == {"a": 1, "b": 1}
-    worker.reload.look()
+    worker.step()
     assert worker.snapshots == []
     folder.write_snapshot(snapshot(served("a", 2), served("c"), revision=2))
-    worker.reload.look()
+    worker.step()
     assert worker.serves == {"a": 2, "c": 1}
     assert worker.snapshots == [2]
     report = folder.report(0)
@@ -130,7 +134,7 @@ def test_it_follows_snapshots_and_reports(folder: ServerFolder, start: Callable[
         ("c", 1, State.ready),
     ]
     before = folder.report_file(0).stat()
-    worker.reload.look()
+    worker.step()
     assert folder.report_file(0).stat() == before
 
 
@@ -138,21 +142,26 @@ def test_keys_do_not_wait_for_models(folder: ServerFolder, start: Callable[..., 
     worker = start()
     worker.library.gate.clear()
     folder.write_snapshot(snapshot(served("a", 2), revision=2))
-    looking = threading.Thread(target=worker.reload.look)
-    looking.start()
+    stepping = threading.Thread(target=worker.step)
+    stepping.start()
     while len(worker.library.loads) < 3:
         time.sleep(0.001)
     assert worker.snapshots == [2]
+    folder.write_snapshot(snapshot(served("a", 3), revision=3))
+    worker.reload.look()  # while the model before is still being loaded
+    assert worker.snapshots == [2, 3]
     assert worker.serves["a"] == 1
     worker.library.gate.set()
-    looking.join()
+    stepping.join()
     assert worker.serves["a"] == 2
+    worker.reload.follow()
+    assert worker.serves["a"] == 3
 
 
 def test_what_is_loaded_on_demand_is_reported_too(folder: ServerFolder, start: Callable[..., Worker]) -> None:
     worker = start(load="lazy")
     worker.residents.table["a"].load(None)
-    worker.reload.look()
+    worker.step()
     report = folder.report(0)
     assert report is not None
     assert [s.state for s in report.versions] == [State.ready, State.unloaded]
@@ -163,7 +172,7 @@ def test_a_failure_is_told_everywhere(folder: ServerFolder, start: Callable[...,
     say(folder)
     worker.library.errors["a2"] = GoldenMismatch("golden row 3")
     folder.write_snapshot(snapshot(served("a", 2), served("b"), revision=2))
-    worker.reload.look()
+    worker.step()
     health = worker.reload.health(ready=True)
     assert health.models["a"].state is State.ready
     assert (health.models["a"].version, health.models["a"].reason) == (1, "golden row 3")
@@ -184,7 +193,7 @@ def test_what_the_watcher_could_not_fetch_is_told(folder: ServerFolder, start: C
     worker = start()
     assert worker.reload.health(ready=True).registry is None
     say(folder, failures={"a": "a:2 is torn"})
-    worker.reload.look()
+    worker.step()
     assert worker.reload.health(ready=True).models["a"].reason == "a:2 is torn"
 
 
@@ -193,7 +202,7 @@ def test_registry_away_and_back(folder: ServerFolder, start: Callable[..., Worke
     up = ("fairway_registry_up", ())
     for state, flag in ((RegistryState.ok, 1.0), (RegistryState.away, 0.0), (RegistryState.ok, 1.0)):
         say(folder, state)
-        worker.reload.look()
+        worker.step()
         health = worker.reload.health(ready=True)
         assert health.ready
         assert health.registry is not None
@@ -224,7 +233,7 @@ def test_one_that_starts_late_serves_as_the_others_did(
         worker = old if number == 0 else Worker(folder, 1)
         worker.library.errors["a2"] = GoldenMismatch("golden row 3")
         if number == 0:
-            worker.reload.look()
+            worker.step()
         else:
             worker.reload.open(first=False)
         assert worker.serves == {"a": 1, "b": 1}
