@@ -85,11 +85,13 @@ def _data_type(value: Field | Output) -> str:
 
 
 async def statistics(service: Service, call: Call) -> Reply:
-    """Of one version, of a model's loaded versions, or of all."""
+    """Of one version, of a model's loaded versions, or of all that the caller's key reaches."""
     plane, directory = service.plane, service.counters_directory
     totals = plane.counters.totals() if directory is None else read_totals(directory)
     if "model" not in call.names:
-        chosen = [(model, live) for model in plane.table for live in _loaded(model)]
+        reach = service.access.models_of(call.caller)
+        models = [model for model in plane.table if reach is None or model.route.model in reach]
+        chosen = [(model, live) for model in models for live in _loaded(model)]
     else:
         model = plane.table[call.names["model"]]
         wanted = call.names.get("version")

@@ -1,6 +1,7 @@
 """V2's extensions on a real port: configuration, statistics, the repository, and what Triton has and this has not."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from fairway.core.errors import ModelNotFound
 from fairway.core.route import everything_to
 from fairway.inference.live import LiveModel
 from fairway.inference.repository import Repository, State, VersionState
+from fairway.security.access import Access
+from fairway.security.keys import new_key
 from fairway.stores.counters import Counters
 from tests.planes import live_version, plane, split
 from tests.unit.serving.conftest import Port, Serve
@@ -146,3 +149,15 @@ def test_what_triton_has_and_this_has_not(port: Port, shelf: Shelf) -> None:
         status, told = ask(port, f"{kind}sharedmemory/region/r/register", b"{}")
         assert status == 400
         assert "failed to register" in told["error"]
+
+
+def test_a_key_for_some_models_sees_those_alone(port: Port) -> None:
+    made, secret = new_key("mine", now=datetime.now(UTC), scopes=("infer", "metrics"), models=("two",))
+    port.app.access = Access([made])
+    status, _, body = port.ask("GET", "/v2/models/stats", x_api_key=secret)
+    assert (status, {told["name"] for told in json.loads(body)["model_stats"]}) == (200, {"two"})
+    status, _, body = port.ask("GET", "/openapi.json", x_api_key=secret)
+    assert (status, [tag["name"] for tag in json.loads(body)["tags"]]) == (200, ["two"])
+    assert port.ask("GET", "/v2/models/m/stats", x_api_key=secret)[0] == 403
+    assert port.ask("GET", "/v2/models/m/openapi.json")[0] == 401
+    assert port.ask("GET", "/v2/models/m/docs")[0] == 200
