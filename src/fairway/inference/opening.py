@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from fairway.core.settings import Settings
 from fairway.inference.live import Table
 from fairway.inference.plane import Plane
@@ -18,8 +20,10 @@ from fairway.stores.log_segments import SegmentLog
 
 
 def open_plane(models: Iterable[ServedModel], counters: Counters, settings: Settings) -> Plane:
-    """Loads and checks every model; raises what `load_version` raises for the first that fails."""
-    residents = Residents(counters, settings)
+    """Loads and checks every model now, for a program that uses these and no others; raises what `load_version` raises
+    for the first that fails."""
+    serving = msgspec.structs.replace(settings.serving, load="start", memory_bytes=0)
+    residents = Residents(counters, msgspec.structs.replace(settings, serving=serving))
     residents.open(models)
     return connect(residents, counters, settings)
 
