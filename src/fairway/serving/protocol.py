@@ -19,15 +19,15 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from fairway.core.errors import FairwayError, InvalidInput
-from fairway.inference.microbatch import Waiting
 from fairway.inference.plane import now
-from fairway.security.access import Caller, presented
+from fairway.security.access import presented
 from fairway.serving.answers import heading_from, request_id_from
 from fairway.serving.app import CLIENT, DataApp
 from fairway.serving.entrance import Match, Reply
 from fairway.serving.formats import takes_long
+from fairway.serving.ticket import HttpTicket, Outbox
 from fairway.serving.tracing import Served
-from fairway.serving.turn import Ticket, Turn
+from fairway.serving.turn import Turn
 
 _INLINE_BODY = 256 * 1024
 _TARGETS = 1024
@@ -43,9 +43,7 @@ class _Answering:
         self.more_body = False
         self.body = b""
         self.message_event = self
-        self.waiting: Waiting | None = None
-        self.limited: Caller | None = None
-        """Whose limits count this request until it is answered."""
+        self.ticket: HttpTicket | None = None
 
     def set(self) -> None:
         """Nobody waits for this event."""
@@ -56,6 +54,7 @@ class PredictProtocol(HttpToolsProtocol):
 
     data_app: DataApp
     turn: Turn
+    outbox: Outbox
     matches: dict[bytes, Match | None]
     inline_body = _INLINE_BODY
     """Bytes of body up to which a request is answered from here."""
@@ -79,10 +78,9 @@ class PredictProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._idle_check.cancel()
-        if self._answering.waiting is not None:
-            self._answering.waiting.cancel()
-            self._answering.waiting = None
-        self._leave_limits()
+        if self._answering.ticket is not None:
+            self._answering.ticket.leave()
+            self._answering.ticket = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -273,45 +271,30 @@ class PredictProtocol(HttpToolsProtocol):
             return False
         answering = self._answering
         answering.response_complete = False
-        answering.limited = limited
         self.cycle = answering  # type: ignore[assignment]
-        self.turn.add(Ticket(self, match, reading, work, headers, app.traces(headers)))
+        answering.ticket = HttpTicket(app, self, match, reading, work, headers, limited)
+        self.turn.add(answering.ticket)
         return True
-
-    def waits(self, waiting: Waiting) -> None:
-        """The request is in a model's queue: it is taken out if the caller goes away."""
-        self._answering.waiting = waiting
-
-    def is_answered(self) -> bool:
-        """Whether nobody waits for an answer from the turn."""
-        return self._answering.response_complete
 
     def answered(self) -> None:
         """The answer has been handed to `write`; what the connection brought meanwhile can go on."""
         answering = self._answering
-        answering.waiting = None
+        answering.ticket = None
         answering.response_complete = True
-        self._leave_limits()
         if self.pipeline and self.parser is not None:
             self.on_response_complete()
         else:
             self.server_state.total_requests += 1
 
-    def _leave_limits(self) -> None:
-        limited = self._answering.limited
-        if limited is not None:
-            self._answering.limited = None
-            self.data_app.key_limits.leave(limited)
-
     def write(self, reply: Reply, request_id: str) -> None:
         """Any answer."""
-        self.write_block(
+        self.write_lines(
             reply.status, request_id, b"".join([b"%b: %b\r\n" % pair for pair in reply.headers]), reply.body
         )
 
-    def write_block(self, status: int, request_id: str, headers: bytes, body: bytes) -> None:
+    def write_lines(self, status: int, request_id: str, headers: bytes, body: bytes) -> None:
         """An answer whose headers are already lines."""
-        self.turn.post(
+        self.outbox.post(
             self.transport,
             b"%b%b%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
             % (STATUS_LINE[status], self._default_block(), headers, request_id.encode(), len(body), body),
@@ -357,10 +340,13 @@ _default_blocks: dict[int, tuple[Any, bytes]] = {}
 
 def protocol_for(app: DataApp) -> type[PredictProtocol]:
     """The protocol class uvicorn instantiates for each connection of this app."""
+    outbox = Outbox()
     limits = {
         "head_limit": app.limits.header_bytes,
         "inline_body": min(_INLINE_BODY, app.limits.body_bytes),
     }
     return type(
-        "PredictProtocol", (PredictProtocol,), {"data_app": app, "matches": {}, "turn": Turn(app), **limits}
+        "PredictProtocol",
+        (PredictProtocol,),
+        {"data_app": app, "matches": {}, "turn": Turn(app.plane, outbox.send), "outbox": outbox, **limits},
     )

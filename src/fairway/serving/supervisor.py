@@ -100,7 +100,9 @@ class Supervisor:
         try:
             sockets = _listen(serving.host, serving.port, serving.workers)
             if serves_grpc(self._settings):
-                grpc_sockets = _listen(serving.host, serving.listening_grpc_port, serving.workers, "--grpc-port")
+                grpc_sockets = _listen(
+                    serving.host, serving.listening_grpc_port, serving.workers, "--grpc-port"
+                )
             ServerFolder(self._folder).write_snapshot(self._snapshot)
             slots: list[_Slot] = [
                 _Slot(

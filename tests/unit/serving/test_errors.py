@@ -24,7 +24,7 @@ EXPECTED = {
     "Conflict": 409, "AlreadyExists": 409, "RouteConflict": 409, "IncompatibleContract": 409,
     "Unavailable": 503, "RegistryUnavailable": 503, "StorageFull": 503, "Overloaded": 503,
     "OutOfMemory": 507, "DeadlineExceeded": 504,
-    "KeyNotFound": 404, "NotSupported": 501,
+    "AnswerNotFound": 404, "AnswersUnavailable": 503, "RunNotFound": 404,
     "AccessDenied": 403, "Unauthenticated": 401, "Forbidden": 403, "RateLimited": 429,
 }  # fmt: skip
 EVERY = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, FairwayError)]

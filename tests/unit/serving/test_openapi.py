@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
@@ -105,6 +105,8 @@ def test_no_golden_rows_no_example() -> None:
 @given(st.data())
 def test_a_row_fits_the_schema_just_when_the_contract_takes_it(data: st.DataObject) -> None:
     contract = data.draw(contracts())
+    # Clipped into the range and then outside the fence: which of two rules comes first is no matter of a schema.
+    assume(not any(field.fence and field.rules.on_range is Action.clip for field in contract))
     row = {field.name: data.draw(json_value(field)) for field in contract}
     validator = Draft202012Validator(json.loads(json.dumps(row_schema(contract))))
     try:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from fairway.core.columns import Outputs
 from fairway.core.errors import FairwayError
 from fairway.inference.live import LiveVersion
 from fairway.inference.microbatch import Waiting
 from fairway.inference.plane import Work
 from fairway.security.access import Caller
+from fairway.serving.app import served
 from fairway.serving.entrance import Reading
 from fairway.serving.grpc.method import Predict
-from fairway.serving.grpc.status import OPENING, failure, success
+from fairway.serving.grpc.status import OPENING, Status, failure, success
 from fairway.serving.grpc.stream import Call, Stream
 
 if TYPE_CHECKING:
@@ -79,9 +84,32 @@ class Ticket(Call):
         """Ends the cycle of stream and call: collections are rare in a worker, and this is one for every call."""
         self.stream.call = None
 
+    @property
+    def traced(self) -> bool:
+        tracer = self.service.host.tracer
+        return tracer is not None and tracer.wants(self.stream.head.headers.get(b"traceparent"))
+
+    def answer(self, outputs: Outputs, validated: float, began: float, ended: float) -> bool:
+        version = self.work.version
+        assert self.reading is not None
+        try:
+            message = self.predict.write(self.reading, outputs, version)
+        except Exception as error:  # noqa: BLE001 - `failed` logs it; the other answers of this turn go on
+            self.failed(error)
+            return False
+        self.answered(message, version)
+        return True
+
     def answered(self, message: bytes, live: LiveVersion) -> None:
         self.leave()
         self.connection.reply(self.stream, OPENING, message, success(live, self.request_id))
+
+    def trace(self, stages: Sequence[tuple[str, float]]) -> None:
+        tracer = self.service.host.tracer
+        if tracer is not None:
+            head, work = self.stream.head, self.work
+            about = msgspec.structs.replace(served(work, int(Status.ok)), method=head.path[1:])
+            tracer.record(head.headers.get(b"traceparent"), work.received, stages, about)
 
     def failed(self, error: Exception) -> None:
         """Answers, counts and, where it is not the caller's fault, logs an error."""

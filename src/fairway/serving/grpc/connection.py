@@ -1,7 +1,7 @@
 """HTTP/2 on one socket, as far as gRPC needs it (RFC 9113; no push, no priorities).
 
 Frames of one call that have arrived whole are answered in the same turn of the loop, without a task, an event or a
-queue. Answers of all connections leave together at the end of the turn: see `serving/protocol.py` for what that saves.
+queue. Answers of all connections leave together at the end of the turn: see `serving/ticket.py` for what that saves.
 
 What bounds a caller: the size of a message, of a header block, the number of streams, how many bytes of unfinished
 messages and unread answers one connection may hold, and how often it may reset streams or have frames acknowledged

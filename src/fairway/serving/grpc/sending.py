@@ -1,6 +1,6 @@
 """The half of a connection that sends: answers as far as the peer's windows let them go, the rest when they do.
 
-Answers of all connections leave together at the end of the loop's turn: see `serving/turn.py` for what that saves.
+Answers of all connections leave together at the end of the loop's turn: see `serving/ticket.py` for what that saves.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ class Outbox:
 
     def add(self, connection: Sending) -> None:
         if not self._waiting:
-            self._loop.call_soon(self._send)
+            self._loop.call_soon(self.send)
         self._waiting.append(connection)
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Sends them now."""
         ready, self._waiting = self._waiting, []
         for connection in ready:
             connection.flush()

@@ -54,8 +54,8 @@ class GrpcServer:
         loop = asyncio.get_running_loop()
         limits = self._host.settings.limits
         bounds = Bounds(message=limits.body_bytes, header_block=limits.header_bytes)
-        self._service = service = GrpcService(self._host, METHODS, loop, limits.body_bytes)
         outbox = Outbox(loop)
+        self._service = service = GrpcService(self._host, METHODS, loop, limits.body_bytes, outbox.send)
 
         def connection() -> Connection:
             return Connection(service, bounds, outbox, self._connections)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from fairway.core.errors import (
@@ -31,7 +31,7 @@ from fairway.serving.grpc.head import Head
 from fairway.serving.grpc.method import Arrival, Asking, Host, Method
 from fairway.serving.grpc.status import OPENING, success, trailers
 from fairway.serving.grpc.stream import Call, Stream
-from fairway.serving.grpc.turn import Turn
+from fairway.serving.turn import Turn
 
 if TYPE_CHECKING:
     from fairway.serving.grpc.connection import Connection
@@ -44,11 +44,17 @@ class GrpcService:
     """Answers the calls of every connection of a worker. Lives in its event loop."""
 
     def __init__(
-        self, host: Host, methods: Iterable[Method], loop: asyncio.AbstractEventLoop, limit: int
+        self,
+        host: Host,
+        methods: Iterable[Method],
+        loop: asyncio.AbstractEventLoop,
+        limit: int,
+        send: Callable[[], None],
     ) -> None:
+        """`send` writes what was answered."""
         self.host = host
         self.loop = loop
-        self.turn = Turn(host, loop)
+        self.turn = Turn(host.plane, send)
         self.limit = limit
         self._methods = {method.path: method for method in methods}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -164,7 +170,7 @@ class GrpcService:
         if ticket.gone:
             ticket.leave()
         else:
-            self.turn.settle(ticket)
+            self.turn.settle_alone(ticket)
 
     async def _load(self, ticket: Ticket, request: Request, received: float) -> None:
         """A version that has to be loaded first: for as long as anybody should wait."""
