@@ -29,6 +29,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "serve": ("fairway.cli.serve", "Serve models over HTTP and gRPC."),
     "sagemaker-serve": ("fairway.cli.sagemaker_serve", "Serve a bundle by SageMaker's container contract."),
     "predict": ("fairway.cli.predict", "Predict the rows of a file, here or on a running server."),
+    "batch": ("fairway.cli.batch", "Score all rows of files or tables."),
+    "precompute": ("fairway.cli.precompute", "Compute answers ahead, stored by key."),
     "bench": ("fairway.cli.bench", "Measure how quickly a server answers."),
     "models": ("fairway.cli.models", "List the models."),
     "show": ("fairway.cli.show", "Show a model, a version, its proof."),

@@ -247,6 +247,12 @@ class VertexSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Told with every answer of `predict_route`, when there is one."""
 
 
+class BatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    storage: dict[str, dict[str, Any]] = {}
+    """Options of the fsspec filesystems that inputs and outputs are on, by protocol: `[batch.storage.s3]`,
+    `endpoint_url = "..."`."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     home: str = ""
     registry: RegistrySettings = RegistrySettings()
@@ -264,6 +270,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     telemetry: TelemetrySettings = TelemetrySettings()
     sagemaker: SagemakerSettings = SagemakerSettings()
     vertex: VertexSettings = VertexSettings()
+    batch: BatchSettings = BatchSettings()
 
     def isolation_at_home(self) -> IsolationSettings:
         """`isolation` with its folder, below the home where none is set."""

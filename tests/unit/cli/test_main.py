@@ -15,7 +15,11 @@ from fairway.cli.main import EXIT_CODES, VERBS, exit_code, main
 from fairway.core import errors
 from fairway.core.errors import FairwayError, InvalidInput, Problem
 
-GROUPS = {"contract": ("show", "edit", "check"), "keys": ("create", "list", "revoke", "history")}
+GROUPS = {
+    "batch": ("run", "resume", "list", "show", "cancel"),
+    "contract": ("show", "edit", "check"),
+    "keys": ("create", "list", "revoke", "history"),
+}
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -1,0 +1,433 @@
+"""Batch runs wired up: the registry's version, sources and sinks by URL, the ledger in the home."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from fairway.app.home import Home, open_home
+from fairway.batch.ledger import Ledger, State
+from fairway.batch.lines import types_of
+from fairway.batch.local import Model, load_for_batch, open_scorers, wants_processes
+from fairway.batch.plan import (
+    Options,
+    Plan,
+    make_reading,
+    now_text,
+    output_schema,
+    pack_schema,
+    part_rows,
+    read_limit,
+    run_name,
+)
+from fairway.batch.report import Report
+from fairway.batch.run import Run, Tell, shown
+from fairway.batch.score import plan_calls
+from fairway.batch.sink import Sink, open_file_sink
+from fairway.batch.source import (
+    Piece,
+    Position,
+    Reading,
+    SourceFile,
+    file_system,
+    find_files,
+    kept_schema,
+    pieces,
+)
+from fairway.batch.sql import SqlSink, SqlSource, is_sql, read_place
+from fairway.core.contract import Contract
+from fairway.core.errors import Conflict, FairwayError, InvalidInput, MalformedInput, RunNotFound
+from fairway.core.version import parse_reference
+
+
+class RunLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A run in the list. `state` is "killed" for one that says running while no process works on it."""
+
+    run: str
+    model: str
+    version: int
+    state: str
+    reason: str
+    rows: int
+    rejected: int
+    created: str
+    input: str
+    output: str
+
+
+class _Files:
+    def __init__(self, fs: Any, reading: Reading, contract: Contract) -> None:
+        self._fs, self._reading, self._contract = fs, reading, contract
+
+    def pieces(self, file: SourceFile, start: Position) -> Generator[Piece]:
+        yield from pieces(self._fs, file, start, self._reading, self._contract)
+
+    def close(self) -> None:
+        return None
+
+
+class _Rows:
+    def __init__(self, source: SqlSource, rows: int) -> None:
+        self._source, self._rows = source, rows
+
+    def pieces(self, file: SourceFile, start: Position) -> Generator[Piece]:
+        return self._source.pieces(start, self._rows)
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def batch(
+    name: str,
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    keep: tuple[str, ...] = (),
+    join: bool = False,
+    format: str = "",
+    input_format: str = "",
+    encoding: str = "utf-8",
+    delimiter: str = "",
+    rows_per_file: int = 0,
+    max_errors: str = "",
+    workers: int = 0,
+    overwrite: bool = False,
+    home: str | os.PathLike[str] | None = None,
+    tell: Tell = lambda progress: None,
+    started: Callable[[Run], None] = lambda run: None,
+) -> Report:
+    """Scores every row of `input` into `output`, and goes on with a run that was begun and not finished.
+
+    `name` is a model, `payments@champion` or `payments:3`. `input` is a file, a folder, a glob, an fsspec URL or a
+    database's; so is `output`. The same run again has nothing to do, and gives the report it had. See
+    `docs/guides/batch.md`. Raises what the model's loading raises, AlreadyExists for a sink that holds other data,
+    NotFound, InvalidInput, StorageFull, Unavailable, ModelFailed.
+    """
+    options = Options(
+        input=str(input),
+        output=str(output),
+        keep=tuple(keep),
+        join=join,
+        format=format,
+        input_format=input_format,
+        encoding=encoding,
+        delimiter=delimiter,
+        rows_per_file=rows_per_file,
+        max_errors=max_errors,
+        workers=workers,
+    )
+    read_limit(max_errors)
+    with open_home(home) as place:
+        model = _find(place, name)
+        files = _find_files(place, options)
+        run = run_name(model.name, model.digest, options, files)
+        folder = _folder(place, run)
+        if (folder / "ledger.db").exists():
+            ledger = Ledger(folder)
+            state, _ = ledger.state
+            if overwrite or (is_sql(options.input) and state == "finished"):
+                with ledger.lock():
+                    ledger.close()
+                    run, folder = _away(folder)
+            else:
+                try:
+                    report = _report(ledger)
+                    if state == "finished" and report is not None and _is_there(place, ledger, options):
+                        return report
+                finally:
+                    ledger.close()
+                return resume(run, home=place.path, tell=tell, started=started)
+        return _begin(place, run, model, options, files, overwrite, tell, started)
+
+
+def resume(
+    run: str,
+    *,
+    home: str | os.PathLike[str] | None = None,
+    tell: Tell = lambda progress: None,
+    started: Callable[[Run], None] = lambda run: None,
+) -> Report:
+    """Goes on with a run from what it has committed. A finished one gives its report. Raises RunNotFound, Conflict
+    when another process works on it, and what `batch` raises."""
+    with open_home(home) as place:
+        ledger = Ledger(_folder(place, run))
+        try:
+            report = _report(ledger)
+            if ledger.state[0] == "finished" and report is not None and not report.failed_files:
+                return report
+            plan = ledger.plan(Plan)
+            model = _find(place, f"{plan.model}:{plan.version}")
+            if model.digest != plan.digest:
+                raise Conflict(
+                    f"{plan.model}:{plan.version} is another model than the one that the run began with."
+                )
+            with ledger.lock():
+                _check_unchanged(place, ledger, plan)
+                ledger.begin()
+                return _go(place, plan, ledger, model, tell, started)
+        finally:
+            ledger.close()
+
+
+def list_runs(home: str | os.PathLike[str] | None = None) -> list[RunLine]:
+    """Every run of the home, the last begun first."""
+    with open_home(home) as place:
+        lines = []
+        for folder in (place.path / "batch").glob("*/ledger.db"):
+            ledger = Ledger(folder.parent)
+            try:
+                plan, parts = ledger.plan(Plan), ledger.parts()
+                state, reason = ledger.state
+                lines.append(
+                    RunLine(
+                        run=plan.run,
+                        model=plan.model,
+                        version=plan.version,
+                        state=_shown_state(ledger, state),
+                        reason=reason,
+                        rows=sum(part.end.row - part.first for part in parts),
+                        rejected=sum(part.rejects for part in parts),
+                        created=plan.created,
+                        input=shown(plan.options.input),
+                        output=shown(plan.options.output),
+                    )
+                )
+            finally:
+                ledger.close()
+        return sorted(lines, key=lambda line: line.created, reverse=True)
+
+
+def show_run(run: str, home: str | os.PathLike[str] | None = None) -> tuple[RunLine, Report | None]:
+    """A run, and its report once it has ended. Raises RunNotFound."""
+    found = [line for line in list_runs(home) if line.run == run]
+    if not found:
+        raise RunNotFound(f"there is no run {run}.", hint="`fairway batch list` names them.")
+    with open_home(home) as place:
+        ledger = Ledger(_folder(place, run))
+        try:
+            return found[0], _report(ledger)
+        finally:
+            ledger.close()
+
+
+def cancel_run(run: str, home: str | os.PathLike[str] | None = None) -> bool:
+    """Asks the process that works on a run to stop after the chunk it is at; what is done is kept. False when nothing
+    works on it. Raises RunNotFound."""
+    with open_home(home) as place:
+        ledger = Ledger(_folder(place, run))
+        try:
+            if ledger.is_locked:
+                ledger.cancel()
+                return True
+            if ledger.state[0] != "finished":
+                ledger.end("cancelled", "cancelled", ledger.report or b"null", 0.0)
+            return False
+        finally:
+            ledger.close()
+
+
+def _begin(
+    place: Home,
+    run: str,
+    model: Model,
+    options: Options,
+    files: list[SourceFile],
+    overwrite: bool,
+    tell: Tell,
+    started: Callable[[Run], None],
+) -> Report:
+    settings = place.settings
+    workers = options.workers or len(os.sched_getaffinity(0))
+    live = load_for_batch(model, settings, workers)
+    calls = plan_calls(live)
+    reading = make_reading(options, live.contract, calls)
+    schema = _kept_schema(place, files, reading, live.contract, options)
+    to_sql = is_sql(options.output)
+    folder = _folder(place, run)
+    output_schema(schema, live.contract, flat=_is_flat(options))
+    sink = _sink(place, options, run, folder, [file.path for file in files])
+    try:
+        sink.check(overwrite=overwrite)
+    finally:
+        sink.close()
+    plan = Plan(
+        run=run,
+        model=model.name,
+        version=model.version,
+        digest=model.digest,
+        options=options,
+        reading=reading,
+        schema=pack_schema(schema),
+        part_rows=part_rows(options, calls, workers, sql=to_sql),
+        call_rows=calls.rows,
+        workers=workers,
+        processes=wants_processes(live, calls, workers),
+        created=now_text(),
+        notes=(calls.note,) if calls.note else (),
+    )
+    ledger = Ledger.create(folder, msgspec.json.encode(plan), files)
+    try:
+        with ledger.lock():
+            return _go(place, plan, ledger, model, tell, started, live)
+    finally:
+        ledger.close()
+
+
+def _go(
+    place: Home,
+    plan: Plan,
+    ledger: Ledger,
+    model: Model,
+    tell: Tell,
+    started: Callable[[Run], None],
+    live: Any = None,
+) -> Report:
+    live = live or load_for_batch(model, place.settings, plan.workers)
+    files = [record.file for record in ledger.files()]
+    source: Any = _source(place, plan, live.contract)
+    sink = _sink(place, plan.options, plan.run, ledger.folder, [file.path for file in files])
+    pool, score = open_scorers(
+        model,
+        live,
+        place.settings,
+        schema=plan.schema,
+        call_rows=plan.call_rows,
+        workers=plan.workers,
+        processes=plan.processes,
+    )
+    try:
+        run = Run(plan, ledger, live.contract, source, sink, flat=_is_flat(plan.options), tell=tell)
+        started(run)
+        with pool as executor:
+            return run.go(executor, score)
+    finally:
+        source.close()
+        sink.close()
+        live.engine.unload()
+
+
+def _find(place: Home, name: str) -> Model:
+    """The version that `name` means: by its route the one with the most traffic."""
+    reference = parse_reference(name)
+    if reference.alias is None and reference.version is None:
+        (served,) = place.registry.snapshot((reference.model,)).models
+        number = max(served.route.arms, key=lambda arm: arm.weight).version
+        reference = parse_reference(f"{reference.model}:{number}")
+    version = place.registry.resolve(reference)
+    return Model(version.model, version.version, version.digest, str(place.registry.fetch(version)))
+
+
+def _find_files(place: Home, options: Options) -> list[SourceFile]:
+    if is_sql(options.input):
+        found = read_place(options.input)
+        return [SourceFile(path=found.shown, format="sql")]
+    fs, path = file_system(options.input, place.settings.batch.storage)
+    return find_files(fs, path, format=options.input_format)
+
+
+def _source(place: Home, plan: Plan, contract: Contract) -> _Files | _Rows:
+    if is_sql(plan.options.input):
+        return _Rows(SqlSource(read_place(plan.options.input)), plan.reading.chunk_rows)
+    fs, _ = file_system(plan.options.input, place.settings.batch.storage)
+    return _Files(fs, plan.reading, contract)
+
+
+def _sink(place: Home, options: Options, run: str, folder: Path, inputs: list[str]) -> Sink:
+    if is_sql(options.output):
+        if options.format:
+            raise InvalidInput("--format is of files; a table has none.")
+        return SqlSink(read_place(options.output), run, folder)
+    fs, path = file_system(options.output, place.settings.batch.storage)
+    if options.output.endswith("/") and not path.endswith("/"):
+        path += "/"
+    return open_file_sink(fs, path, format=options.format, scratch=folder / "parts", inputs=inputs)
+
+
+def _is_flat(options: Options) -> bool:
+    if is_sql(options.output):
+        return True
+    return (options.format or ("csv" if ".csv" in options.output.rpartition("/")[2] else "")) == "csv"
+
+
+def _kept_schema(
+    place: Home, files: list[SourceFile], reading: Reading, contract: Contract, options: Options
+) -> Any:
+    """By the first file that can be read."""
+    if is_sql(options.input):
+        return _sql_schema(options, reading, contract)
+    fs, _ = file_system(options.input, place.settings.batch.storage)
+    first: FairwayError | None = None
+    for file in files:
+        try:
+            return kept_schema(fs, file, reading, contract)
+        except MalformedInput as error:
+            first = first or MalformedInput(f"{file.path}: {error}")
+    assert first is not None, "there are files"
+    raise first
+
+
+def _sql_schema(options: Options, reading: Reading, contract: Contract) -> Any:
+    source = SqlSource(read_place(options.input))
+    try:
+        names = source.names()
+        lacking = [f.name for f in contract if f.name not in names]
+        lacking += [name for name in options.keep if name not in names]
+        if lacking:
+            raise MalformedInput(f"the rows of {shown(options.input)} have no column {', '.join(lacking)}.")
+        kept = names if reading.kept is None else list(reading.kept)
+        found = source.pieces(Position(), reading.chunk_rows)
+        piece = next(found, None)
+        found.close()
+        columns = {name: piece.raw[name] if piece else [] for name in kept}
+        return pa.schema(list(types_of(columns).items()))
+    finally:
+        source.close()
+
+
+def _check_unchanged(place: Home, ledger: Ledger, plan: Plan) -> None:
+    """A run goes on only on the files that it began with. Raises Conflict."""
+    if is_sql(plan.options.input):
+        return
+    now = {file.path: file for file in _find_files(place, plan.options)}
+    for record in ledger.files():
+        if record.state != "done" and record.file.path in now and now[record.file.path] != record.file:
+            raise Conflict(
+                f"{record.file.path} has changed since the run began.",
+                hint="Start it anew with `fairway batch run`.",
+            )
+
+
+def _is_there(place: Home, ledger: Ledger, options: Options) -> bool:
+    if is_sql(options.output):
+        return True
+    fs, path = file_system(options.output, place.settings.batch.storage)
+    return bool(fs.exists(path))
+
+
+def _away(folder: Path) -> tuple[str, Path]:
+    """A free name for the same run done anew; the one before stays in the list."""
+    number = 2
+    while folder.with_name(f"{folder.name}-{number}").exists():
+        number += 1
+    fresh = folder.with_name(f"{folder.name}-{number}")
+    return fresh.name, fresh
+
+
+def _folder(place: Home, run: str) -> Path:
+    if "/" in run or run.startswith("."):
+        raise RunNotFound(f"there is no run {run}.")
+    return place.path / "batch" / run
+
+
+def _report(ledger: Ledger) -> Report | None:
+    content = ledger.report
+    return msgspec.json.decode(content, type=Report | None) if content else None
+
+
+def _shown_state(ledger: Ledger, state: State) -> str:
+    return "killed" if state == "running" and not ledger.is_locked else state

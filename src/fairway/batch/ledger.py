@@ -1,0 +1,222 @@
+"""What a run has done, so that it can be killed at any moment and go on: one SQLite file in the run's folder.
+
+A run, and each of its files:
+
+    running  -> finished            every file read to its end, or failed for a reason of its own
+    running  -> stopped             too many rejects, or Ctrl-C
+    running  -> cancelled           `fairway batch cancel`
+    running  -> failed              no room, no database, a model that fails: nothing to do with single rows
+    anything but finished -> running   resumed; the process that holds the lock is the only one that does
+
+    todo -> done | failed; failed -> todo when the run is resumed
+
+"running" without a process that holds the lock means that it was killed. What counts is the list of parts: a part is
+a stretch of one file's rows, and is in the list once its rows are where they belong for good:
+
+    1. rows are written under a name that nobody reads, or in an open transaction
+    2. rejects are written under a temporary name, and renamed
+    3. rows are renamed to their name, which depends only on file and part; or the transaction commits, with a mark
+       of this part in it
+    4. the part is in the list, with the position behind it
+
+Killed before 4, the part is done again from the position of the one before: the same rows under the same name (or,
+in a database, none, because of the mark). So no row is there twice and none is missing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from fairway.batch.source import Position, SourceFile
+from fairway.core.errors import Conflict, CorruptRegistry, RunNotFound, StorageFull, Unavailable
+
+State = Literal["running", "finished", "stopped", "cancelled", "failed"]
+FileState = Literal["todo", "done", "failed"]
+_T = TypeVar("_T")
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS run (id INTEGER PRIMARY KEY CHECK (id = 1), plan BLOB NOT NULL, state TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '', cancel INTEGER NOT NULL DEFAULT 0, seconds REAL NOT NULL DEFAULT 0,
+    report BLOB);
+CREATE TABLE IF NOT EXISTS files (number INTEGER PRIMARY KEY, file BLOB NOT NULL, state TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '');
+CREATE TABLE IF NOT EXISTS parts (file INTEGER NOT NULL, part INTEGER NOT NULL, content BLOB NOT NULL,
+    PRIMARY KEY (file, part));
+"""
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """A committed stretch of a file: rows `first` to `end.row`. `rejected` counts by field and reason; `seen` are sums
+    over some rows of each column (`report.Seen`); `broken` counts by field and rule."""
+
+    file: int
+    part: int
+    first: int
+    end: Position
+    scored: int
+    rejects: int
+    name: str
+    bytes: int
+    sha256: str
+    rejects_name: str = ""
+    rejected: dict[str, int] = {}
+    broken: dict[str, int] = {}
+    seen: list[list[float]] = []
+
+
+class FileRecord(msgspec.Struct, frozen=True):
+    number: int
+    file: SourceFile
+    state: FileState
+    reason: str = ""
+
+
+class Ledger:
+    """One run's. Every method is a transaction of its own; StorageFull and Unavailable say what went wrong."""
+
+    def __init__(self, folder: Path) -> None:
+        """Opens what `create` made. Raises RunNotFound."""
+        path = folder / "ledger.db"
+        if not path.exists():
+            raise RunNotFound(f"there is no run {folder.name}.", hint="`fairway batch list` names them.")
+        self.folder = folder
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+
+    @staticmethod
+    def create(folder: Path, plan: bytes, files: Sequence[SourceFile]) -> Ledger:
+        """A new run's ledger, whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        fresh = folder / "ledger.db.new"
+        fresh.unlink(missing_ok=True)
+        db = sqlite3.connect(fresh, isolation_level=None)
+        with _errors(folder):
+            db.executescript(_TABLES)
+            db.execute("BEGIN")
+            db.execute("INSERT INTO run (id, plan, state) VALUES (1, ?, 'running')", (plan,))
+            rows = [(i, msgspec.json.encode(file)) for i, file in enumerate(files)]
+            db.executemany("INSERT INTO files (number, file, state) VALUES (?, ?, 'todo')", rows)
+            db.execute("COMMIT")
+        db.close()
+        os.replace(fresh, folder / "ledger.db")
+        return Ledger(folder)
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held by the one process that works on the run, until it ends in whatever way. Raises Conflict."""
+        with (self.folder / "lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Conflict(f"another process works on run {self.folder.name}.") from None
+            yield
+
+    @property
+    def is_locked(self) -> bool:
+        try:
+            with self.lock():
+                return False
+        except Conflict:
+            return True
+
+    def plan(self, kind: type[_T]) -> _T:
+        try:
+            return msgspec.json.decode(self._one("SELECT plan FROM run"), type=kind)
+        except msgspec.MsgspecError as error:
+            raise CorruptRegistry(f"the ledger of run {self.folder.name} cannot be read: {error}.") from error
+
+    @property
+    def state(self) -> tuple[State, str]:
+        """What it is in, and why. "running" says nothing of whether a process works on it: see `is_locked`."""
+        with _errors(self.folder):
+            state, reason = self._db.execute("SELECT state, reason FROM run").fetchone()
+        return state, reason
+
+    def begin(self) -> None:
+        """Resumed: failed files are tried again from where they failed."""
+        self._do("UPDATE run SET state = 'running', reason = '', cancel = 0")
+        self._do("UPDATE files SET state = 'todo', reason = '' WHERE state = 'failed'")
+
+    def end(self, state: State, reason: str, report: bytes, seconds: float) -> None:
+        self._do(
+            "UPDATE run SET state = ?, reason = ?, report = ?, seconds = seconds + ?",
+            (state, reason, report, seconds),
+        )
+
+    @property
+    def seconds(self) -> float:
+        """What earlier goes at this run took."""
+        return float(self._one("SELECT seconds FROM run"))
+
+    @property
+    def report(self) -> bytes | None:
+        with _errors(self.folder):
+            (found,) = self._db.execute("SELECT report FROM run").fetchone()
+        return found if found is None else bytes(found)
+
+    def cancel(self) -> None:
+        """Asks the process that works on the run to stop; it does so after the chunk it is at."""
+        self._do("UPDATE run SET cancel = 1")
+
+    @property
+    def is_cancelled(self) -> bool:
+        return bool(self._one("SELECT cancel FROM run"))
+
+    def files(self) -> list[FileRecord]:
+        with _errors(self.folder):
+            rows = self._db.execute(
+                "SELECT number, file, state, reason FROM files ORDER BY number"
+            ).fetchall()
+        return [FileRecord(n, msgspec.json.decode(f, type=SourceFile), s, r) for n, f, s, r in rows]
+
+    def end_file(self, number: int, state: FileState, reason: str = "") -> None:
+        self._do("UPDATE files SET state = ?, reason = ? WHERE number = ?", (state, reason, number))
+
+    def parts(self) -> list[Part]:
+        """Ascending by file and part."""
+        with _errors(self.folder):
+            rows = self._db.execute("SELECT content FROM parts ORDER BY file, part").fetchall()
+        return [msgspec.json.decode(content, type=Part) for (content,) in rows]
+
+    def commit(self, part: Part) -> None:
+        """Step 4: from here on the part is done."""
+        content = msgspec.json.encode(part)
+        self._do("INSERT INTO parts (file, part, content) VALUES (?, ?, ?)", (part.file, part.part, content))
+
+    def _do(self, statement: str, values: Sequence[object] = ()) -> None:
+        with _errors(self.folder):
+            self._db.execute(statement, values)
+
+    def _one(self, statement: str) -> bytes:
+        with _errors(self.folder):
+            (value,) = self._db.execute(statement).fetchone()
+        return value  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "full" in str(error):
+            raise StorageFull(
+                f"no room left for the ledger in {folder}.", hint="Free some space, then resume."
+            ) from error
+        raise Unavailable(f"the ledger in {folder} cannot be used: {error}.") from error
+    except sqlite3.DatabaseError as error:
+        raise CorruptRegistry(f"the ledger in {folder} is damaged: {error}.") from error
+
+
+def starts(parts: Sequence[Part]) -> dict[int, tuple[int, Position]]:
+    """By file that was begun: the number of its next part, and where that begins."""
+    return {part.file: (part.part + 1, part.end) for part in parts}

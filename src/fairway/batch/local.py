@@ -1,0 +1,103 @@
+"""What the local engine's scorers are: a loaded version, in this process or in each of several."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from fairway.batch.engine import scorers, threads_scale
+from fairway.batch.run import Work
+from fairway.batch.score import Calls, Scored, score
+from fairway.batch.source import parse
+from fairway.core.conform import to_columns
+from fairway.core.settings import Settings
+from fairway.inference.live import LiveVersion, load_version
+from fairway.stores.counters import Counters
+
+_NO_LIMIT = 2**62
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A registered version, and where its bundle is unpacked."""
+
+    name: str
+    version: int
+    digest: str
+    directory: str
+
+
+class Scorer:
+    """Scores pieces of files with a loaded version. Called from several threads."""
+
+    def __init__(self, live: LiveVersion, kept: pa.Schema, call_rows: int) -> None:
+        self._live, self._kept, self._call_rows = live, kept, call_rows
+
+    def __call__(self, work: Work) -> Scored:
+        assert work.piece is not None, "the end of a file is not scored"
+        parsed = parse(work.piece, work.file, self._live.contract, self._kept)
+        return score(self._live, parsed, call_rows=self._call_rows)
+
+
+def load_for_batch(model: Model, settings: Settings, workers: int) -> LiveVersion:
+    """As the server loads it, without the limits of a request. Raises what `load_version` raises."""
+    limits = msgspec.structs.replace(settings.limits, rows=_NO_LIMIT, problems=_NO_LIMIT)
+    isolation = msgspec.structs.replace(settings.isolation, processes=workers)
+    settings = msgspec.structs.replace(settings, limits=limits, isolation=isolation)
+    return load_version(model.name, model.version, Path(model.directory), Counters(), settings)
+
+
+def wants_processes(live: LiveVersion, calls: Calls, workers: int) -> bool:
+    """Whether threads would stand in each other's way, measured on calls of the size to come. ONNX Runtime lets go of
+    Python's lock while it computes, so there is nothing to measure."""
+    golden, spec = live.bundle.golden.inputs, live.bundle.spec
+    if workers < 2 or not golden or getattr(live.engine, "may_block", False):
+        return False
+    if spec.kind == "onnx" and spec.prepare is None:
+        return False
+    columns = to_columns(live.contract, golden)
+    columns = columns.take(np.arange(calls.rows) % columns.rows)
+    return not threads_scale(lambda: live.run(columns))
+
+
+def score_work(work: Work) -> Scored | None:
+    """In a process of scorers: what `Scorer` gives. The end of a file is nobody's."""
+    assert _here, "begin_process comes first"
+    return _here[0](work) if work.piece is not None else None
+
+
+_here: list[Scorer] = []
+"""The scorer of this process, when it is one of several."""
+
+
+def begin_process(model: bytes, settings: bytes, schema: str, call_rows: int) -> None:
+    """Loads the version in a process of scorers."""
+    live = load_for_batch(
+        msgspec.json.decode(model, type=Model), msgspec.json.decode(settings, type=Settings), 1
+    )
+    kept = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(schema)))
+    _here[:] = [Scorer(live, kept, call_rows)]
+
+
+def open_scorers(
+    model: Model,
+    live: LiveVersion,
+    settings: Settings,
+    *,
+    schema: str,
+    call_rows: int,
+    workers: int,
+    processes: bool,
+) -> tuple[AbstractContextManager[Executor], Callable[[Work], Scored | None]]:
+    """The pool and what runs in it."""
+    if processes:
+        arguments = (msgspec.json.encode(model), msgspec.json.encode(settings), schema, call_rows)
+        return scorers(workers, processes=True, begin=begin_process, arguments=arguments), score_work
+    scorer = Scorer(live, pa.ipc.read_schema(pa.py_buffer(base64.b64decode(schema))), call_rows)
+    return scorers(workers, processes=False), lambda work: scorer(work) if work.piece is not None else None

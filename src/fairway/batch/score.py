@@ -1,0 +1,173 @@
+"""The one function that scores a chunk of rows, for every engine: local threads and processes now, others later.
+
+A chunk goes the way a request goes: `LiveVersion.split` is the validation of a request, row by row where that is
+needed, and `LiveVersion.run` the same call of the same engine. What a row gets does not depend on the rows that come
+with it (`inference/merging.py`), so it gets what the server would have answered, to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from fairway.batch.columns import output_columns, output_type
+from fairway.core.columns import Array, Columns, Outputs
+from fairway.core.conform import to_columns
+from fairway.core.contract import Output
+from fairway.core.errors import FairwayError, ModelFailed
+from fairway.core.request import Inputs
+from fairway.inference.live import LiveVersion
+
+_MOST_CALL_ROWS = 8192
+_PROVED_ROWS = 100
+"""`find_floor` has tried calls of up to so many rows."""
+_SLOW_SECONDS = 0.25
+
+
+class Reject(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A row that was not scored: its place in its file (the first row of data is 0), the field and the reason."""
+
+    row: int
+    reason: str
+    field: str | None = None
+    file: str = ""
+
+
+class Parsed(msgspec.Struct, frozen=True):
+    """A chunk's rows as its format gave them. `inputs` holds the contract's columns, `kept` the columns that go to
+    the output, both of the same rows; `places` `[n]` are those rows' places in the chunk, None when it is all of
+    them; `total` counts the rows with those that could not be read, which are in `rejects`."""
+
+    inputs: Inputs
+    kept: pa.Table
+    total: int
+    places: Array | None = None
+    rejects: tuple[Reject, ...] = ()
+
+
+class Scored(msgspec.Struct, frozen=True):
+    """The rows that were scored, in their order: kept columns, then outputs. Rows of `rejects` count within the
+    chunk. `total` is both together; `sample` `[s, fields]` are some rows of a numeric table, `broken` counts
+    (field, rule, rows) that were let through, clipped or imputed."""
+
+    table: pa.Table
+    rejects: tuple[Reject, ...]
+    total: int
+    sample: Array | None = None
+    broken: tuple[tuple[str, str, int], ...] = ()
+
+
+def score(live: LiveVersion, parsed: Parsed, *, call_rows: int = _PROVED_ROWS) -> Scored:
+    """Scores what can be scored. Raises ContractViolation or MalformedInput when the columns are not those of the
+    contract, ModelFailed when the model fails on every row of a call.
+
+    When a call fails its rows are tried one by one, as requests would be: one row cannot fail the others.
+    """
+    outputs_declared = live.contract.outputs
+    rows = len(parsed.kept)
+    rejects = list(parsed.rejects)
+    places = np.arange(rows) if parsed.places is None else parsed.places
+    if rows == 0:
+        return Scored(_scored(parsed.kept, {}, outputs_declared), tuple(rejects), parsed.total)
+    broken: list[tuple[str, str, int]] = []
+    split = live.split(parsed.inputs, lambda *note: broken.append(note))
+    rejects += [Reject(int(places[p.row or 0]), p.reason, p.field) for p in split.problems]
+    good = split.rows
+    outputs: Outputs = {}
+    sample = None
+    if split.columns is not None:
+        outputs, failed = _run(live, split.columns, call_rows)
+        if failed:
+            rejects += [Reject(int(places[good[row]]), reason) for row, reason in failed.items()]
+            good = np.delete(good, list(failed))
+        sample = split.columns.packed
+        sample = None if sample is None else sample[:: max(1, len(sample) // _SAMPLED)].copy()
+    kept = parsed.kept if len(good) == rows else parsed.kept.take(pa.array(good))
+    rejects.sort(key=lambda reject: reject.row)
+    return Scored(
+        _scored(kept, outputs, outputs_declared), tuple(rejects), parsed.total, sample, tuple(broken)
+    )
+
+
+_SAMPLED = 512
+"""About so many rows of a chunk go into the summary of the columns."""
+
+
+def _scored(kept: pa.Table, outputs: Outputs, declared: Sequence[Output]) -> pa.Table:
+    if outputs:
+        columns = output_columns(outputs, declared)
+    else:
+        columns = [pa.array([], type=output_type(output)) for output in declared]
+        kept = kept.slice(0, 0)
+    return pa.table([*kept.columns, *columns], names=[*kept.column_names, *(o.name for o in declared)])
+
+
+def _run(live: LiveVersion, columns: Columns, call_rows: int) -> tuple[Outputs, dict[int, str]]:
+    """Outputs of the rows that the model takes, and why it failed on others, by their place."""
+    parts: list[Outputs] = []
+    failed: dict[int, str] = {}
+    for begin in range(0, columns.rows, call_rows):
+        part = columns if call_rows >= columns.rows else columns.take(slice(begin, begin + call_rows))
+        try:
+            parts.append(_checked(live.run(part), part.rows))
+        except ModelFailed as error:
+            for row in range(part.rows):
+                try:
+                    parts.append(_checked(live.run(part.take(slice(row, row + 1))), 1))
+                except ModelFailed as own:
+                    failed[begin + row] = str(own)
+            if part.rows > 1 and all(begin + row in failed for row in range(part.rows)):
+                raise error
+    if not parts:
+        return {}, failed
+    if len(parts) == 1:
+        return parts[0], failed
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, failed
+
+
+def _checked(outputs: Outputs, rows: int) -> Outputs:
+    for name, values in outputs.items():
+        if len(values) != rows:
+            raise ModelFailed(f"output {name!r} has {len(values)} rows for {rows} rows of input")
+    return outputs
+
+
+class Calls(msgspec.Struct, frozen=True):
+    """How a version is best called: rows a call, seconds a row, and a note where answers may differ from single
+    requests."""
+
+    rows: int
+    seconds_a_row: float
+    note: str = ""
+
+
+def plan_calls(live: LiveVersion) -> Calls:
+    """The largest calls whose rows are proved to get, to the bit, what they get alone."""
+    floor = live.floor.rows
+    golden = live.bundle.golden.inputs
+    one = max(live.cost.expect(1), 1e-9)
+    if floor is None:
+        note = f"answers may differ from single requests in the last bits: {live.floor.reason}"
+        return Calls(_PROVED_ROWS if one < _SLOW_SECONDS else 1, one, note)
+    many = _MOST_CALL_ROWS
+    while many > _PROVED_ROWS and live.cost.expect(many) > _SLOW_SECONDS:
+        many //= 2
+    if many <= _PROVED_ROWS or not golden:
+        return Calls(_PROVED_ROWS, live.cost.expect(_PROVED_ROWS) / _PROVED_ROWS)
+    columns = to_columns(live.contract, golden)
+    order = np.arange(many) % columns.rows
+    try:
+        few = live.run(columns)
+        together = live.run(columns.take(order))
+    except FairwayError:
+        return Calls(_PROVED_ROWS, one)
+    same = all(_bits(values[order]) == _bits(together[name]) for name, values in few.items())
+    rows = many if same else _PROVED_ROWS
+    return Calls(rows, live.cost.expect(rows) / rows)
+
+
+def _bits(values: Array) -> object:
+    return values.tolist() if values.dtype.kind == "O" else np.ascontiguousarray(values).tobytes()

@@ -1,0 +1,397 @@
+"""Where scored rows go: one part after the other, each of them whole or not there at all."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import msgspec
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from fairway.batch.columns import flat_table, without_nan
+from fairway.batch.source import FORMATS, format_of
+from fairway.core.errors import AlreadyExists, InvalidInput, UnsupportedContent
+from fairway.stores.disk import disk_errors, sync_directory
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+ENDINGS = ("csv", "jsonl", "parquet", "arrow")
+"""How the names of output files end, by format: their own name."""
+MANIFEST = "_fairway.json"
+REJECTS = "_rejects.jsonl"
+_BLOCK = 1024 * 1024
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+
+class Written(msgspec.Struct, frozen=True):
+    """A committed part: where it is, its size and the digest of its content."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class PartWriter(Protocol):
+    """Takes the tables of one part in their order. Nothing is seen of them before `commit`."""
+
+    def write(self, table: pa.Table) -> None: ...
+
+    def commit(self) -> Written: ...
+
+    def abort(self) -> None: ...
+
+
+class Sink(Protocol):
+    """`check` refuses what it must not touch, before anything is read; with `overwrite` it removes it. `finish` puts
+    what is there in its final form (`whole`: all of the run; else it may go on later)."""
+
+    def check(self, *, overwrite: bool) -> None: ...
+
+    def begin(self, folder: str, name: str, schema: pa.Schema) -> PartWriter: ...
+
+    def finish(
+        self, parts: Sequence[Written], rejects: Sequence[Path], manifest: bytes, *, whole: bool
+    ) -> str:
+        """Gives back where the rejects are, "" when there are none."""
+
+    def close(self) -> None: ...
+
+
+class FilePart:
+    """A part as a local file, under a name that nobody reads until `commit`."""
+
+    def __init__(
+        self, scratch: Path, format: str, packed: str, schema: pa.Schema, publish: Callable[[Path], str]
+    ) -> None:
+        self._scratch = scratch
+        self._publish = publish
+        scratch.parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors("write the output", scratch.parent):
+            self._raw: BinaryIO = scratch.open("wb")
+            self._file: Any = _packing(self._raw, packed)
+            self._write, self._close = _WRITERS[format](self._file, schema)
+
+    def write(self, table: pa.Table) -> None:
+        with disk_errors("write the output", self._scratch.parent):
+            self._write(table)
+
+    def commit(self) -> Written:
+        with disk_errors("write the output", self._scratch.parent):
+            self._close()
+            if self._file is not self._raw:
+                self._file.close()
+            self._raw.flush()
+            os.fsync(self._raw.fileno())
+            self._raw.close()
+            size = self._scratch.stat().st_size
+            with self._scratch.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+        return Written(self._publish(self._scratch), size, digest)
+
+    def abort(self) -> None:
+        with suppress(Exception):  # a writer that cannot end its file any more: it goes anyway
+            self._close()
+        with suppress(OSError):
+            self._raw.close()
+        self._scratch.unlink(missing_ok=True)
+
+
+class Folder:
+    """One file for each part, in the folders that the input's partition had."""
+
+    def __init__(
+        self, fs: Any, path: str, format: str, packed: str, scratch: Path, inputs: Sequence[str]
+    ) -> None:
+        self._fs, self._path = fs, path.rstrip("/")
+        self._format, self._packed = format, packed
+        self._local = "file" in _protocols(fs)
+        self._scratch = scratch
+        if any(name == self._path or name.startswith(self._path + "/") for name in inputs):
+            raise InvalidInput(
+                f"the output {path} holds input files.",
+                hint="Write to a folder of its own, beside the input.",
+            )
+
+    def check(self, *, overwrite: bool) -> None:
+        found = list(self._fs.find(self._path)) if self._fs.exists(self._path) else []
+        if found and not overwrite:
+            raise AlreadyExists(
+                f"{self._path} already holds {len(found)} file{'s' if len(found) != 1 else ''}, {found[0]} among them.",
+                hint="Choose another output, or say --overwrite: that removes the data files there first.",
+            )
+        for name in found:
+            if format_of(name)[0] or name.rpartition("/")[2] == MANIFEST:
+                self._fs.rm_file(name)
+
+    def begin(self, folder: str, name: str, schema: pa.Schema) -> PartWriter:
+        ending = self._format + (f".{self._packed}" if self._packed else "")
+        place = f"{folder}{name}.{ending}"
+        if not self._local:
+            return FilePart(
+                self._scratch / f"{name}.tmp",
+                self._format,
+                self._packed,
+                schema,
+                lambda p: self._upload(p, place),
+            )
+        final = Path(self._path) / place
+
+        def rename(scratch: Path) -> str:
+            os.replace(scratch, final)
+            sync_directory(final.parent)
+            return place
+
+        return FilePart(final.parent / f".{final.name}.tmp", self._format, self._packed, schema, rename)
+
+    def finish(
+        self, parts: Sequence[Written], rejects: Sequence[Path], manifest: bytes, *, whole: bool
+    ) -> str:
+        where = ""
+        if rejects:
+            joined = self._scratch / "rejects.tmp"
+            _join_bytes(rejects, joined)
+            self._upload(joined, REJECTS)
+            where = f"{self._path}/{REJECTS}"
+        if whole:
+            self._scratch.mkdir(parents=True, exist_ok=True)
+            note = self._scratch / "manifest.tmp"
+            note.write_bytes(manifest)
+            self._upload(note, MANIFEST)
+        return where
+
+    def _upload(self, scratch: Path, place: str) -> str:
+        """An object store shows an object when all of it is there; a local file is renamed."""
+        with disk_errors("write the output", self._path):
+            if self._local:
+                hidden = Path(self._path) / f".{place}.tmp"
+                hidden.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(scratch, hidden)
+                os.replace(hidden, Path(self._path) / place)
+            else:
+                self._fs.put_file(str(scratch), f"{self._path}/{place}")
+            scratch.unlink()
+        return place
+
+    def close(self) -> None:
+        return None
+
+
+class SingleFile:
+    """All parts as one file: they wait in the run's folder until the run ends."""
+
+    def __init__(self, fs: Any, path: str, scratch: Path, inputs: Sequence[str], format: str = "") -> None:
+        self._fs, self._path = fs, path
+        kind, self._packed = format_of(path)
+        self._format = format or kind
+        self._scratch = scratch
+        if path in inputs:
+            raise InvalidInput(f"{path} is input and output at once.")
+
+    def check(self, *, overwrite: bool) -> None:
+        if self._fs.exists(self._path) and not overwrite:
+            raise AlreadyExists(
+                f"{self._path} is already there.", hint="Choose another output, or say --overwrite."
+            )
+
+    def begin(self, folder: str, name: str, schema: pa.Schema) -> PartWriter:
+        final = self._scratch / f"{name}.part"
+
+        def rename(scratch: Path) -> str:
+            os.replace(scratch, final)
+            return final.name
+
+        return FilePart(self._scratch / f"{name}.tmp", self._format, self._packed, schema, rename)
+
+    def finish(
+        self, parts: Sequence[Written], rejects: Sequence[Path], manifest: bytes, *, whole: bool
+    ) -> str:
+        if not parts:
+            return ""
+        files = [self._scratch / part.name for part in parts]
+        local = "file" in _protocols(self._fs)
+        final = Path(self._path)
+        joined = final.with_name(f".{final.name}.tmp") if local else self._scratch / "joined.tmp"
+        with disk_errors("write the output", joined.parent):
+            joined.parent.mkdir(parents=True, exist_ok=True)
+            _JOIN[self._format](files, joined, self._packed)
+            with joined.open("rb") as handle:
+                os.fsync(handle.fileno())
+            self._place(joined, self._path, local)
+            where = ""
+            if rejects:
+                where = f"{self._path}.rejects.jsonl"
+                noted = joined.with_name(joined.name + ".rejects")
+                _join_bytes(rejects, noted)
+                self._place(noted, where, local)
+        return where
+
+    def _place(self, joined: Path, path: str, local: bool) -> None:
+        if local:
+            os.replace(joined, path)
+            sync_directory(Path(path).parent)
+        else:
+            self._fs.put_file(str(joined), path)
+            joined.unlink()
+
+    def close(self) -> None:
+        return None
+
+
+def open_file_sink(
+    fs: Any, path: str, *, format: str, scratch: Path, inputs: Sequence[str]
+) -> Folder | SingleFile:
+    """One file when `path` ends like one, else a folder. `format` is "" where the name says it."""
+    kind, packed = format_of(path)
+    if kind and not path.endswith("/") and not fs.isdir(path):
+        chosen = format or kind
+    else:
+        chosen, kind = format or "parquet", ""
+    if chosen not in ENDINGS:
+        raise UnsupportedContent(f"{chosen!r} is not written here; formats are {', '.join(ENDINGS)}.")
+    if packed and chosen not in ("csv", "jsonl"):
+        raise UnsupportedContent(f"{chosen} is packed by itself; leave out .{packed}.")
+    if packed not in ("", "gz", "zst"):
+        raise UnsupportedContent(f".{packed} is read here but not written; write .gz or .zst.")
+    if kind:
+        return SingleFile(fs, path, scratch, inputs, chosen)
+    return Folder(fs, path, chosen, "", scratch, inputs)
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def _packing(raw: BinaryIO, packed: str) -> Any:
+    if packed == "gz":
+        return gzip.GzipFile(
+            filename="", fileobj=raw, mode="wb", compresslevel=5, mtime=0
+        )  # the same bytes every time
+    return zstd.ZstdFile(raw, "wb") if packed == "zst" else raw
+
+
+_Writer = tuple[Callable[[pa.Table], None], Callable[[], None]]
+
+
+def _parquet(file: Any, schema: pa.Schema) -> _Writer:
+    writer = pq.ParquetWriter(file, schema)
+    return lambda table: writer.write_table(table, row_group_size=len(table) or 1), writer.close
+
+
+def _arrow(file: Any, schema: pa.Schema) -> _Writer:
+    writer = pa.ipc.new_file(file, schema)
+    return writer.write_table, writer.close
+
+
+def _csv(file: Any, schema: pa.Schema) -> _Writer:
+    names = flat_table(schema.empty_table()).column_names
+    options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
+    header = io.StringIO(newline="")
+    csv.writer(header, lineterminator="\n").writerow(names)
+    file.write(header.getvalue().encode())
+
+    def write(table: pa.Table) -> None:
+        pyarrow.csv.write_csv(without_nan(flat_table(table)), file, options)
+
+    return write, lambda: None
+
+
+def _jsonl(file: Any, schema: pa.Schema) -> _Writer:
+    def write(table: pa.Table) -> None:
+        file.write(_encode_lines(table.to_pylist()))
+
+    return write, lambda: None
+
+
+_WRITERS: dict[str, Callable[[Any, pa.Schema], _Writer]] = {
+    "parquet": _parquet,
+    "arrow": _arrow,
+    "csv": _csv,
+    "jsonl": _jsonl,
+}
+
+
+def _join_bytes(files: Sequence[Path], joined: Path, packed: str = "") -> None:
+    """One after the other, as packed members of one file may stand too."""
+    joined.parent.mkdir(parents=True, exist_ok=True)
+    with joined.open("wb") as out:
+        for path in files:
+            with path.open("rb") as part:
+                shutil.copyfileobj(part, out, _BLOCK)
+
+
+def join_rejects(rejects: Sequence[Path], folder: Path) -> str:
+    """One file of them in `folder`, and its path; "" when there are none."""
+    if not rejects:
+        return ""
+    joined = folder / REJECTS
+    _join_bytes(rejects, folder / "rejects.tmp")
+    os.replace(folder / "rejects.tmp", joined)
+    return str(joined)
+
+
+def _join_csv(files: Sequence[Path], joined: Path, packed: str) -> None:
+    """With the header of the first only. Packed parts are unpacked for it."""
+    with joined.open("wb") as raw:
+        out = _packing(raw, packed)
+        for number, path in enumerate(files):
+            with path.open("rb") as part:
+                content: Any = gzip.GzipFile(fileobj=part) if packed == "gz" else part
+                content = zstd.ZstdFile(part, "rb") if packed == "zst" else content
+                header = content.readline()
+                if number == 0:
+                    out.write(header)
+                shutil.copyfileobj(content, out, _BLOCK)
+        if out is not raw:
+            out.close()
+
+
+def _tables(files: Sequence[Path], format: str) -> Iterator[pa.Table]:
+    for path in files:
+        if format == "parquet":
+            with pq.ParquetFile(path) as file:
+                for group in range(file.metadata.num_row_groups):
+                    yield file.read_row_group(group)
+        else:
+            with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
+                for i in range(reader.num_record_batches):
+                    yield pa.Table.from_batches([reader.get_batch(i)])
+
+
+def _join_tables(format: str) -> Callable[[Sequence[Path], Path, str], None]:
+    def join(files: Sequence[Path], joined: Path, packed: str) -> None:
+        if format == "parquet":
+            with pq.ParquetFile(files[0]) as file:
+                schema = file.schema_arrow
+        else:
+            with pa.OSFile(str(files[0])) as source, pa.ipc.open_file(source) as reader:
+                schema = reader.schema
+        with joined.open("wb") as out:
+            write, close = _WRITERS[format](out, schema)
+            for table in _tables(files, format):
+                write(table)
+            close()
+
+    return join
+
+
+_JOIN: dict[str, Callable[[Sequence[Path], Path, str], None]] = {
+    "csv": _join_csv,
+    "jsonl": _join_bytes,
+    "parquet": _join_tables("parquet"),
+    "arrow": _join_tables("arrow"),
+}
+assert set(ENDINGS) == set(_JOIN) == set(FORMATS.values())

@@ -1,0 +1,240 @@
+"""`fairway batch`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from fairway.app.batch import batch, cancel_run, list_runs, resume, show_run
+from fairway.batch.report import Report
+from fairway.batch.run import Progress, Run, Tell
+from fairway.cli.options import HomeOption, JsonOption, ReferenceArgument
+from fairway.cli.output import print_json, print_line, print_table, seconds_text
+
+app = typer.Typer(add_completion=False, help="Score all rows of files or tables.", no_args_is_help=True)
+_REASONS = 10
+
+
+class Engine(StrEnum):
+    local = "local"
+
+
+class OutputFormat(StrEnum):
+    parquet = "parquet"
+    csv = "csv"
+    jsonl = "jsonl"
+    arrow = "arrow"
+
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="As `fairway batch list` names it.")]
+EventsOption = Annotated[bool, typer.Option("--json", help="Print events and the report as JSON lines.")]
+
+
+@app.command(
+    "run", epilog="Example:  fairway batch run payments 'day=*/*.parquet' scored/ --keep id --max-errors 1%"
+)
+def run_(
+    model: ReferenceArgument,
+    input: Annotated[
+        str,
+        typer.Argument(metavar="INPUT", help="File, folder, glob, URL, or a database's URL (?table=&key=)."),
+    ],
+    output: Annotated[
+        str, typer.Argument(metavar="OUTPUT", help="File, folder, URL, or a database's URL (?table=&key=).")
+    ],
+    keep: Annotated[
+        str, typer.Option("--keep", metavar="A,B", help="Input columns that go to the output.")
+    ] = "",
+    join: Annotated[bool, typer.Option("--join", help="All input columns go to the output.")] = False,
+    format: Annotated[
+        OutputFormat | None,
+        typer.Option("--format", help="Of output files.  [default: by the name; parquet in a folder]"),
+    ] = None,
+    input_format: Annotated[
+        str, typer.Option("--input-format", help="Of input files.  [default: by their names]")
+    ] = "",
+    encoding: Annotated[str, typer.Option("--encoding", help="Of CSV input.")] = "utf-8",
+    delimiter: Annotated[
+        str, typer.Option("--delimiter", help="Of CSV input.  [default: by its header]")
+    ] = "",
+    rows_per_file: Annotated[
+        int, typer.Option("--rows-per-file", min=0, help="About so many in each file of a folder.")
+    ] = 0,
+    max_errors: Annotated[
+        str, typer.Option("--max-errors", metavar="1%|N", help="Stop when more rows are rejected.")
+    ] = "",
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, max=256, help="Scorers.  [default: one a core]")
+    ] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what the output holds, and do a finished run anew.")
+    ] = False,
+    engine: Annotated[Engine, typer.Option("--engine", help="What scores.")] = Engine.local,
+    home: HomeOption = None,
+    json: EventsOption = False,
+) -> None:
+    """Score every row of INPUT into OUTPUT. What was begun and not finished goes on; what is finished is not done again."""
+    with _told(json) as (tell, started):
+        report = batch(
+            model,
+            input,
+            output,
+            keep=tuple(name.strip() for name in keep.split(",") if name.strip()),
+            join=join,
+            format=format.value if format else "",
+            input_format=input_format,
+            encoding=encoding,
+            delimiter=delimiter,
+            rows_per_file=rows_per_file,
+            max_errors=max_errors,
+            workers=workers,
+            overwrite=overwrite,
+            home=home,
+            tell=tell,
+            started=started,
+        )
+    _end(report, json)
+
+
+@app.command("resume", epilog="Example:  fairway batch resume payments-1a2b3c4d5e")
+def resume_(run: RunArgument, home: HomeOption = None, json: EventsOption = False) -> None:
+    """Go on with a run from what it has committed."""
+    with _told(json) as (tell, started):
+        report = resume(run, home=home, tell=tell, started=started)
+    _end(report, json)
+
+
+@app.command("list", epilog="Example:  fairway batch list --json")
+def list_(home: HomeOption = None, json: JsonOption = False) -> None:
+    """List the runs, the last begun first."""
+    runs = list_runs(home)
+    if json:
+        print_json(runs)
+        return
+    rows = [
+        (r.run, f"{r.model}:{r.version}", r.state, f"{r.rows:,}", f"{r.rejected:,}", r.created, r.output)
+        for r in runs
+    ]
+    print_table(("run", "model", "state", "rows", "rejects", "begun", "output"), rows)
+
+
+@app.command("show", epilog="Example:  fairway batch show payments-1a2b3c4d5e")
+def show(run: RunArgument, home: HomeOption = None, json: JsonOption = False) -> None:
+    """Show a run and its report."""
+    line, report = show_run(run, home)
+    if json:
+        print_json({"run": line, "report": report})
+    elif report is not None:
+        _show(report)
+    else:
+        print_line(f"{line.run}  {line.model}:{line.version}  {line.state}  {line.reason}")
+        print_line(f"rows     {line.rows:,} committed, {line.rejected:,} rejected")
+        print_line(f"resume   fairway batch resume {line.run}")
+
+
+@app.command("cancel", epilog="Example:  fairway batch cancel payments-1a2b3c4d5e")
+def cancel(run: RunArgument, home: HomeOption = None) -> None:
+    """Stop a run after the chunk it is at. What is done is kept, and may be gone on with."""
+    if cancel_run(run, home):
+        print_line(f"{run} stops after the chunk it is at.")
+    else:
+        print_line(f"nothing works on {run}.")
+
+
+@contextmanager
+def _told(json: bool) -> Iterator[tuple[Tell, Callable[[Run], None]]]:
+    """How progress is shown; and the first Ctrl-C stops the run where it can go on."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def started(run: Run) -> None:
+        def stop(number: int, frame: Any) -> None:
+            run.stop.set()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        signal.signal(signal.SIGINT, stop)
+
+    try:
+        if json:
+            yield _print_event, started
+            return
+        console = Console(stderr=True)
+        if not console.is_terminal:
+            yield _say_failures, started
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
+        with Bar(*columns, console=console, transient=True) as bar:
+            task = bar.add_task("starting", total=None, left="")
+
+            def tell(progress: Progress) -> None:
+                _say_failures(progress)
+                rate = progress.rows_now / progress.seconds if progress.seconds else 0.0
+                text = f"{progress.rows:,} rows, {rate:,.0f} rows/s, {progress.rejects:,} rejects"
+                done = progress.fraction
+                left = f"{progress.seconds * (1 - done) / done:,.0f} s left" if done else ""
+                bar.update(
+                    task, description=text, total=1.0 if done else None, completed=done or 0.0, left=left
+                )
+
+            yield tell, started
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _print_event(progress: Progress) -> None:
+    sys.stdout.write(msgspec.json.encode(progress).decode() + "\n")
+    sys.stdout.flush()
+
+
+def _say_failures(progress: Progress) -> None:
+    if progress.event == "file failed":
+        sys.stderr.write(f"{progress.file}: {progress.reason}\n")
+
+
+def _end(report: Report, json: bool) -> None:
+    """Exit code 1 when not all was done."""
+    if json:
+        sys.stdout.write(
+            msgspec.json.encode({"event": "report", **msgspec.to_builtins(report)}).decode() + "\n"
+        )
+    else:
+        _show(report)
+    if report.state != "finished" or report.failed_files:
+        raise typer.Exit(1)
+
+
+def _show(report: Report) -> None:
+    reason = f": {report.reason}" if report.reason and report.reason != report.state else ""
+    print_line(f"{report.run}  {report.model}:{report.version}  {report.state}{reason}")
+    print_line(f"input    {report.input}")
+    print_line(f"output   {report.output}, {report.parts} parts, {report.bytes:,} bytes")
+    print_line(
+        f"rows     {report.rows:,}: {report.scored:,} scored, {report.rejected:,} rejected"
+        + (f", see {report.rejects}" if report.rejects else "")
+    )
+    print_line(
+        f"time     {seconds_text(report.seconds)}, {report.rows_per_second:,.0f} rows/s, {report.engine}"
+    )
+    print_line(f"model    {report.digest}")
+    print_line(f"checksum {report.checksum}")
+    for heading, values in (("rejects by reason", report.rejects_by_reason), ("rules", report.broken_rules)):
+        for name, rows in list(values.items())[:_REASONS]:
+            print_line(f"{heading}: {rows:,} x {name}")
+    far = [column for column in report.columns if column.outside is not None and column.outside > 0.2]
+    for column in far[:_REASONS]:
+        print_line(f"column {column.name}: {column.outside:.0%} outside the training data's middle 90%")
+    for path, why in report.failed_files:
+        print_line(f"failed   {path}: {why}")
+    for note in report.notes:
+        print_line(f"note     {note}")
+    if report.state != "finished" or report.failed_files:
+        print_line(f"resume   fairway batch resume {report.run}")
