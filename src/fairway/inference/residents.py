@@ -12,13 +12,8 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
-from weakref import finalize, ref
-
-import msgspec
 
 from fairway.core.errors import (
     CorruptBundle,
@@ -29,13 +24,14 @@ from fairway.core.errors import (
     VersionNotFound,
 )
 from fairway.core.settings import ModelSettings, Settings
+from fairway.inference.held_model import Failure, HeldModel, refused_states, told
+from fairway.inference.leaving import Leaving
 from fairway.inference.live import Absent, LiveModel, LiveVersion, Table, describe_version, load_version
-from fairway.inference.memory import give_back, resident_bytes, step_back
+from fairway.inference.memory import resident_bytes, step_back
 from fairway.inference.repository import State, VersionState
 from fairway.inference.residency import Key, Plan, Resident, Wanted, over_budget, plan_residency
 from fairway.inference.sizes import engine_bytes, import_engine
 from fairway.registry.snapshot import ServedModel, ServedVersion
-from fairway.runtimes.base import Engine
 from fairway.stores.counters import Counters
 
 logger = logging.getLogger("fairway.serving")
@@ -50,52 +46,8 @@ UNLOADED = "it was unloaded on request; load it first"
 _COMING = "it is being loaded; try again in a moment"
 _RETRY_SECONDS = 5.0
 """A version that could not be loaded when asked for is not tried again within this time."""
-_COLLECT_SECONDS = 10.0
 _ATTEMPTS = 3
 _PLAIN = ModelSettings()
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """Why a version is not in memory though somebody asked. `when` is on `time.monotonic`."""
-
-    error: FairwayError
-    when: float
-
-
-@dataclass
-class _Model:
-    """A model as the registry has it, and what of it is in memory. Changed under the lock of `Residents` alone."""
-
-    served: ServedModel
-    loaded: dict[int, LiveVersion] = field(default_factory=dict)
-    demanded: set[int] = field(default_factory=set)
-    """Versions that nothing routes to and somebody asked for: once loaded, they stay while there is room."""
-    known: LiveVersion | None = None
-    """Describes the model while its main version is not loaded."""
-    failures: dict[Key, Failure] = field(default_factory=dict)
-    refused: tuple[ServedModel, str] | None = None
-    """What was to take its place and could not, and why."""
-    live: LiveModel | None = None
-
-    @property
-    def name(self) -> str:
-        return self.served.route.model
-
-    @property
-    def routed(self) -> set[int]:
-        """Versions that the route or an alias names."""
-        return {*self.served.route.versions, *(v.version for v in self.served.versions if v.aliases)}
-
-    @property
-    def main(self) -> int:
-        return max(self.served.route.arms, key=lambda arm: arm.weight).version
-
-    def key(self, number: int) -> Key:
-        return Key(self.name, number, self.by_number[number].digest)
-
-    @property
-    def by_number(self) -> dict[int, ServedVersion]:
-        return {version.version: version for version in self.served.versions}
 
 
 class Residents:
@@ -118,7 +70,7 @@ class Residents:
         self._budget = settings.serving.memory_bytes
         self._load = load
         self._describe = describe
-        self._models: dict[str, _Model] = {}
+        self._models: dict[str, HeldModel] = {}
         self._unloaded: dict[str, ServedModel] = {}
         self._failed: dict[str, tuple[ServedModel, str]] = {}
         """Models that have never been served, and why."""
@@ -130,9 +82,7 @@ class Residents:
         self._one_at_a_time = threading.Lock()
         self._waited_for: dict[tuple[str, tuple[int, ...]], Future[LiveModel]] = {}
         self._executor: ThreadPoolExecutor | None = None
-        self._drained: SimpleQueue[Engine] = SimpleQueue()
-        self._leaving: list[tuple[ref[LiveVersion], float]] = []
-        """Versions that have left the table, and when the collector is to look for them."""
+        self._leaving = Leaving()
 
     # Following the registry
 
@@ -195,7 +145,7 @@ class Residents:
 
     def _renew(self, served: ServedModel, *, now: bool, turn: Turn) -> None:
         """Loads what a model now needs, then has it serve. Raises what loading raises; nothing has changed then."""
-        renewed = _Model(served)
+        renewed = HeldModel(served)
         name = renewed.name
         with self._lock:
             self._take_over(renewed)
@@ -231,7 +181,7 @@ class Residents:
             self._models[name] = renewed
             self._announce()
 
-    def _take_over(self, renewed: _Model) -> None:
+    def _take_over(self, renewed: HeldModel) -> None:
         """What the model in the place of `renewed` has in memory and `renewed` needs, too."""
         current = self._models.get(renewed.name)
         if current is None:
@@ -247,7 +197,7 @@ class Residents:
             and (number in renewed.routed or number in renewed.demanded)
         }
 
-    def _fit(self, renewed: _Model, fresh: Mapping[int, LiveVersion], *, must: bool) -> None:
+    def _fit(self, renewed: HeldModel, fresh: Mapping[int, LiveVersion], *, must: bool) -> None:
         """Sees to the budget now that the sizes of `fresh` are known. OutOfMemory when it must be there and cannot."""
         if not self._budget or not fresh:
             return
@@ -349,7 +299,7 @@ class Residents:
         with self._lock:
             return current.live if self._models.get(name) is current else None
 
-    def _settle(self, current: _Model, key: Key, fresh: LiveVersion) -> None:
+    def _settle(self, current: HeldModel, key: Key, fresh: LiveVersion) -> None:
         """Takes in what was loaded on demand."""
         residents = [*self._residents(), _resident(key, fresh)]
         out = over_budget(residents, self._pinned() | {key}, self._budget)
@@ -371,9 +321,11 @@ class Residents:
     def states(self) -> list[VersionState]:
         """Every version known here, by model and version."""
         with self._lock:
-            states = [_told(m, v, self._loading) for m in self._models.values() for v in m.served.versions]
-            states += _refused((m.refused for m in self._models.values() if m.refused is not None), states)
-            states += _refused(self._failed.values(), [])
+            states = [told(m, v, self._loading) for m in self._models.values() for v in m.served.versions]
+            states += refused_states(
+                (m.refused for m in self._models.values() if m.refused is not None), states
+            )
+            states += refused_states(self._failed.values(), [])
             states += [
                 VersionState(
                     model=name, version=v.version, state=State.unloaded, reason=UNLOADED, aliases=v.aliases
@@ -403,33 +355,7 @@ class Residents:
 
     def tidy(self) -> int:
         """Unloads versions that nobody uses any more, and gives their memory back. Returns how many."""
-        self._look_for_leaving()
-        gone: list[ref[Engine]] = []
-        while not self._drained.empty():
-            engine = self._drained.get()
-            try:
-                engine.unload()
-            except Exception:
-                logger.exception("a version could not be unloaded")
-            gone.append(ref(engine))
-            del engine
-        if gone:
-            give_back(gone)
-        return len(gone)
-
-    def _look_for_leaving(self) -> None:
-        """A version that a failed request's error still refers to is in a circle, which only the collector opens. It
-        is given the time that requests take first: collecting holds everybody up for a few milliseconds."""
-        if not self._leaving:
-            return
-        now = time.monotonic()
-        with self._lock:
-            self._leaving = [(version, due) for version, due in self._leaving if version() is not None]
-            late = any(due <= now for _, due in self._leaving)
-            if late:
-                self._leaving = [(version, now + _COLLECT_SECONDS) for version, _ in self._leaving]
-        if late:
-            give_back()
+        return self._leaving.tidy()
 
     def close(self) -> None:
         """Loads nothing any more."""
@@ -455,7 +381,7 @@ class Residents:
                 raise CorruptBundle(f"{name}:{version.version} cannot be loaded: {error}") from error
             finally:
                 self._loading.discard(key)
-        finalize(live, self._drained.put, live.engine).atexit = False
+        self._leaving.watch(live)
         if live.digest != version.digest:
             raise CorruptBundle(
                 f"{directory} holds {live.digest}, and not {name}:{version.version}, {version.digest}."
@@ -479,7 +405,7 @@ class Residents:
 
     def _mark(self, live: LiveVersion, *, loaded: bool) -> None:
         if not loaded:
-            self._leaving.append((ref(live), time.monotonic() + _COLLECT_SECONDS))
+            self._leaving.expect(live)
         counters, labels = self._counters, (("model", live.model), ("version", str(live.version)))
         counters.values[counters.slot("fairway_model_info", (*labels, ("digest", live.digest)))] = float(
             loaded
@@ -491,7 +417,7 @@ class Residents:
 
     # Deciding
 
-    def _plan(self, changed: _Model, *, eager: Collection[Key], must: Collection[Key]) -> Plan:
+    def _plan(self, changed: HeldModel, *, eager: Collection[Key], must: Collection[Key]) -> Plan:
         """What to do so that `changed` can be in the place of its model. Raises OutOfMemory."""
         models = [*(model for model in self._models.values() if model.name != changed.name), changed]
         wanted = [want for model in models for want in self._wanted(model, eager, must)]
@@ -502,7 +428,7 @@ class Residents:
             raise self._no_room(f"{key.model}:{key.version}", sizes[key])
         return plan
 
-    def _wanted(self, model: _Model, eager: Collection[Key], must: Collection[Key]) -> Iterator[Wanted]:
+    def _wanted(self, model: HeldModel, eager: Collection[Key], must: Collection[Key]) -> Iterator[Wanted]:
         """The versions of a model that may be in memory."""
         pinned, routed = self._own(model.name).pinned, model.routed
         for version in model.served.versions:
@@ -555,7 +481,7 @@ class Residents:
         self.publish(self.table)
         self.changes += 1
 
-    def _live(self, model: _Model) -> LiveModel:
+    def _live(self, model: HeldModel) -> LiveModel:
         main, known = model.by_number[model.main], model.known
         if main.version not in model.loaded and (known is None or known.digest != main.digest):
             directory = Path(main.directory)
@@ -571,44 +497,6 @@ class Residents:
 
 def _resident(key: Key, live: LiveVersion) -> Resident:
     return Resident(key=key, bytes=live.bytes, used=live.used)
-
-
-def _told(model: _Model, version: ServedVersion, loading: Collection[Key]) -> VersionState:
-    key, live = model.key(version.version), model.loaded.get(version.version)
-    state, reason = State.unloaded, ""
-    if live is not None:
-        state = State.ready
-    elif key in loading:
-        state = State.loading
-    elif key in model.failures:
-        state, reason = State.failed, str(model.failures[key].error)
-    return VersionState(
-        model=model.name,
-        version=version.version,
-        state=state,
-        reason=reason,
-        aliases=version.aliases,
-        bytes=0 if live is None else live.bytes,
-    )
-
-
-def _refused(
-    refused: Iterable[tuple[ServedModel, str]], told: Collection[VersionState]
-) -> list[VersionState]:
-    """Versions that were to serve and could not, those already told of left out."""
-    ready = {(state.model, state.version) for state in told if state.state is State.ready}
-    return [
-        VersionState(
-            model=served.route.model,
-            version=version.version,
-            state=State.failed,
-            reason=why,
-            aliases=version.aliases,
-        )
-        for served, why in refused
-        for version in served.versions
-        if version.version in served.route.versions and (served.route.model, version.version) not in ready
-    ]
 
 
 def _copy(mine: Future[LiveModel], shared: Future[LiveModel]) -> None:
