@@ -141,13 +141,19 @@ def _standing(
     return Reason.fresh
 
 
-_RANK = (Source.nobody, Source.live, Source.default, Source.stale, Source.precomputed)
+_RANK = {
+    Source.nobody: 0,
+    Source.live: 1,
+    Source.default: 2,
+    Source.stale: 3,
+    Source.precomputed: 4,
+}
 
 
 def together(verdicts: Sequence[Verdict]) -> Verdict:
     """One verdict for a request of several rows: it is answered as its worst row is, and is as old as its oldest.
     One row for which the model has to run has all of them run."""
-    worst = min(verdicts, key=lambda verdict: _RANK.index(verdict.source))
+    worst = min(verdicts, key=lambda verdict: _RANK[verdict.source])
     given = worst.source not in (Source.live, Source.nobody)
     return Verdict(worst.source, worst.reason, max(verdict.age for verdict in verdicts) if given else 0.0)
 
@@ -197,6 +203,9 @@ def _default_value(output: Output, value: Any) -> Array:
     if np.dtype(dtype).kind in "iu" and not np.array_equal(array[0], exact):
         raise ValueError(f"{value!r:.40} is no {output.dtype}")
     return array
+
+
+_FROM_STORE = frozenset([Source.precomputed, Source.stale])
 
 
 class Version(Protocol):
@@ -295,18 +304,19 @@ class Precomputed:
             self._went_away(error)
             stored = [None] * len(keys)
             verdicts, outputs = self._judge(about, stored, hashes, overloaded=overloaded, away=True)
-        verdict = together(verdicts)
+        verdict = verdicts[0] if len(verdicts) == 1 else together(verdicts)
         if verdict.source is Source.nobody:
-            self._count(verdict.reason, Source.nobody)
+            with self._counters.lock:
+                self._add(verdict.reason, Source.nobody)
             raise self._refusal(keys, verdicts, columns is not None and overloaded)
         return Found(verdict.source, verdict.reason, verdict.age, outputs, overloaded)
 
     def answered(self, found: Found) -> None:
         """Counts an answer that was given."""
-        self._count(found.reason, found.source)
+        values = self._counters.values
         with self._counters.lock:
-            values = self._counters.values
-            if found.source in (Source.precomputed, Source.stale):
+            self._add(found.reason, found.source)
+            if found.source in _FROM_STORE:
                 values[self._ages[bisect_left(AGES, found.age)]] += 1.0
                 values[self._age_sum] += found.age
             if found.overloaded:
@@ -349,27 +359,26 @@ class Precomputed:
     ) -> tuple[list[Verdict], Outputs | None]:
         """A verdict a row, and the outputs of all, unless the model or nobody answers."""
         digest, signature, default = about
-        now = self._clock()
-        verdicts = [
-            decide(
+        now, policy = self._clock(), self.policy
+        verdicts: list[Verdict] = []
+        rows: list[Outputs] = []
+        for one, features in zip(stored, hashes, strict=True):
+            verdict = decide(
                 None if one is None else _known(one),
                 now=now,
                 digest=digest,
                 signature=signature,
                 features=features,
-                policy=self.policy,
+                policy=policy,
                 overloaded=overloaded,
                 away=away,
             )
-            for one, features in zip(stored, hashes, strict=True)
-        ]
-        if any(verdict.source in (Source.live, Source.nobody) for verdict in verdicts):
-            return verdicts, None
-        rows = [
-            default if verdict.source is Source.default or one is None else _outputs(one)
-            for verdict, one in zip(verdicts, stored, strict=True)
-        ]
-        return verdicts, _stacked(rows)
+            verdicts.append(verdict)
+            if verdict.source in _FROM_STORE and one is not None:
+                rows.append(_outputs(one))
+            elif verdict.source is Source.default:
+                rows.append(default)
+        return verdicts, _stacked(rows) if len(rows) == len(verdicts) else None
 
     def _about(self, version: Version) -> tuple[str, str, Outputs]:
         """Digest, signature and default of a version; worked out when it is another one than the last time."""
@@ -404,12 +413,12 @@ class Precomputed:
             hint="Send the features and the model answers.",
         )
 
-    def _count(self, reason: Reason, source: Source) -> None:
-        with self._counters.lock:
-            values = self._counters.values
-            values[self._sources[source]] += 1.0
-            if reason is not Reason.fresh:
-                values[self._reasons[reason]] += 1.0
+    def _add(self, reason: Reason, source: Source) -> None:
+        """Under the counters' lock."""
+        values = self._counters.values
+        values[self._sources[source]] += 1.0
+        if reason is not Reason.fresh:
+            values[self._reasons[reason]] += 1.0
 
     def _warn(self, about: str, message: str, *values: object) -> None:
         """At most twice a minute: under overload there are thousands."""

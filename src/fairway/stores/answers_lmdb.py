@@ -42,6 +42,7 @@ class LmdbAnswers:
         self.where = str(folder)
         self._folder = folder / model
         self._path = self._folder / "current.lmdb"
+        self._path_text = str(self._path)  # a Path is made into text at every call
         self._file: _File | None = None
 
     def current(self) -> Generation | None:
@@ -109,7 +110,7 @@ class LmdbAnswers:
     def _current(self) -> _File | None:
         """The published file as it is now."""
         try:
-            told = os.stat(self._path)
+            told = os.stat(self._path_text)
         except FileNotFoundError:
             self._file = None
             return None
