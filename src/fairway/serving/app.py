@@ -70,7 +70,7 @@ class DataApp:
         counters_directory: Path | None = None,
         *,
         access: Access | None = None,
-        limits: Limits | None = None,
+        limits_directory: Path | None = None,
         entries: tuple[Entry, ...] = ENTRIES,
     ) -> None:
         self.plane = plane
@@ -83,7 +83,8 @@ class DataApp:
         """The keys known now; a new one takes its place when they change."""
         self.client_name: Callable[[Mapping[str, Any]], str | None] | None = None
         """The name in a verified client certificate, where one stands for a key."""
-        self.key_limits = limits or Limits()
+        self._limits_directory = limits_directory
+        self._key_limits: Limits | None = None
         self.failures = FailureLog(settings.telemetry)
         self.tracer: Tracer | None = None
         """Where spans go, when they go anywhere."""
@@ -93,6 +94,14 @@ class DataApp:
         self._pool = ThreadPoolExecutor(settings.serving.threads, thread_name_prefix="fairway-work")
         self._queue = settings.serving.queue
         self._waiting = 0
+
+    @property
+    def key_limits(self) -> Limits:
+        """What keys with limits have used. Made when the first of them calls: without such keys there is nothing to
+        count, and no file that a full disk could refuse."""
+        if self._key_limits is None:
+            self._key_limits = Limits(self._limits_directory)
+        return self._key_limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -39,7 +39,6 @@ from fairway.serving.reload import Reload
 from fairway.serving.repository import ServerRepository
 from fairway.serving.tracing import Tracer, open_tracer
 from fairway.stores.counters import Counters
-from fairway.stores.limits import Limits
 
 if TYPE_CHECKING:
     from fairway.serving.grpc.server import GrpcServer
@@ -97,8 +96,13 @@ def main() -> int:
 def _serve(plan: WorkerPlan, plane: Plane, tls: Tls | None, reload: Reload, tracer: Tracer | None) -> None:
     settings = plan.settings
     folder = ServerFolder(Path(plan.folder))
-    limits = Limits(folder.path / "limits")
-    app = DataApp(plane, settings, folder.counters, limits=limits, entries=entries_for(settings))
+    app = DataApp(
+        plane,
+        settings,
+        folder.counters,
+        limits_directory=folder.path / "limits",
+        entries=entries_for(settings),
+    )
     app.tracer = tracer
 
     def take(snapshot: ServingSnapshot) -> None:

@@ -30,13 +30,16 @@ class Host(Protocol):
     safe: bool
     ready: bool
     access: Access
-    key_limits: Limits
     counters_directory: Path | None
     repository: Repository | None
     tracer: Tracer | None
     failures: FailureLog
     client_name: Callable[[Mapping[str, Any]], str | None] | None
     """The name in a verified client certificate, where one stands for a key."""
+
+    @property
+    def key_limits(self) -> Limits:
+        """What keys with limits have used."""
 
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Runs something that takes long outside the event loop. Raises Overloaded when too much waits."""
