@@ -178,6 +178,8 @@ def log_of(home: Path, model: str) -> pd.DataFrame:
     """Every row of a model's log, whole batches of unfinished segments included."""
     tables = []
     for segment in sorted((home / "log" / model).glob("v*/*.arrows")):
+        if segment.stat().st_size == 0:
+            continue  # begun, and nothing written yet
         with pa.OSFile(str(segment)) as source, pa.ipc.open_stream(source) as reader:
             tables.append(reader.read_all())
     return pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame({"request_id": []})
