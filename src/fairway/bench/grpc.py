@@ -20,7 +20,9 @@ try:
     import grpc
     from grpc import aio
 except ImportError as error:
-    raise MissingExtra("gRPC servers need grpcio.", hint="Install it: pip install 'fairway[bench]'") from error
+    raise MissingExtra(
+        "gRPC servers need grpcio.", hint="Install it: pip install 'fairway[bench]'"
+    ) from error
 
 _LANES_A_CHANNEL = 8
 """A channel is one connection: several spread the load over a server's workers."""

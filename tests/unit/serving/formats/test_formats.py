@@ -501,5 +501,7 @@ def test_text_that_is_no_rows(kind: str, body: bytes, why: str) -> None:
         ({b"content-type": b"application/json", b"accept": b"application/vnd.apache.arrow.file"}, True),
     ],
 )
-def test_what_goes_through_pyarrow_is_known_by_its_headers(headers: dict[bytes, bytes], expected: bool) -> None:
+def test_what_goes_through_pyarrow_is_known_by_its_headers(
+    headers: dict[bytes, bytes], expected: bool
+) -> None:
     assert formats.takes_long(headers) is expected
