@@ -32,6 +32,7 @@ def test_the_public_names_are_these() -> None:
         "deploy",
         "load",
         "package",
+        "run_batch",
     ]
     for name in fairway.__all__:
         assert getattr(fairway, name) is not None

@@ -9,6 +9,8 @@
     payments = fairway.load("payments")          # also "payments@champion", "payments:3"
     payments.predict(df)                         # {"label": array [n], "probabilities": array [n, classes]}
 
+    fairway.run_batch("payments", "in/*.parquet", "scored/", keep=("id",))      # all rows of files or tables
+
 `package` makes a bundle without registering it. Errors are in `fairway.core.errors`; every one derives from
 `FairwayError`. The command line does the same: `fairway --help`.
 
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from fairway.core.errors import ContractViolation, FairwayError, InvalidInput
 
 if TYPE_CHECKING:
+    from fairway.app.batch import run_batch
     from fairway.app.library import Deployment, deploy, package
     from fairway.app.load import load
     from fairway.inference.loaded import LoadedModel
@@ -38,6 +41,7 @@ __all__ = [
     "deploy",
     "load",
     "package",
+    "run_batch",
 ]
 
 _WHERE = {
@@ -46,6 +50,7 @@ _WHERE = {
     "deploy": "fairway.app.library",
     "load": "fairway.app.load",
     "package": "fairway.app.library",
+    "run_batch": "fairway.app.batch",
 }
 
 

@@ -82,7 +82,7 @@ class _Rows:
         self._source.close()
 
 
-def batch(
+def run_batch(
     name: str,
     input: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -153,7 +153,7 @@ def resume(
     started: Callable[[Run], None] = lambda run: None,
 ) -> Report:
     """Goes on with a run from what it has committed. A finished one gives its report. Raises RunNotFound, Conflict
-    when another process works on it, and what `batch` raises."""
+    when another process works on it, and what `run_batch` raises."""
     with open_home(home) as place:
         ledger = Ledger(_folder(place, run))
         try:

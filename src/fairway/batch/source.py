@@ -9,6 +9,7 @@ import bz2
 import codecs
 import gzip
 import lzma
+import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ FORMATS = {
     "arrow": "arrow", "feather": "arrow", "ipc": "arrow",
 }  # fmt: skip
 """How a name ends -> format."""
+_OPEN_STARS = re.compile(r"\*\*(?=[^/])")
 _PACKED = {"gz": "gz", "zst": "zst", "zstd": "zst", "bz2": "bz2", "xz": "xz"}
 _UNPACK: dict[str, Callable[[BinaryIO], Any]] = {
     "gz": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
@@ -117,6 +119,7 @@ def find_files(fs: Any, path: str, *, format: str = "") -> list[SourceFile]:
     """The files that `path` (a file, a folder or a glob) names, sorted. Names that begin with . or _ are passed over.
     Raises NotFound for none, UnsupportedContent when none is of a format that is read here."""
     several = True
+    path = _OPEN_STARS.sub("**/*", path)  # fsspec takes ** only as a whole part of a path
     if any(mark in path for mark in "*?["):
         root = path[: min(path.find(mark) for mark in "*?[" if mark in path)].rpartition("/")[0]
         names = [name for name in fs.glob(path) if not fs.isdir(name)]

@@ -270,9 +270,9 @@ class SqlSink:
         insert = insert.values(rows)
         others = {name: insert.excluded[name] for name in rows[0] if name != key}
         return (
-            insert.on_conflict_do_update([key], set_=others)
+            insert.on_conflict_do_update(index_elements=[key], set_=others)
             if others
-            else insert.on_conflict_do_nothing([key])
+            else insert.on_conflict_do_nothing(index_elements=[key])
         )
 
     def finish(

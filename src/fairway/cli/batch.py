@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from fairway.app.batch import batch, cancel_run, list_runs, resume, show_run
+from fairway.app.batch import cancel_run, list_runs, resume, run_batch, show_run
 from fairway.batch.report import Report
 from fairway.batch.run import Progress, Run, Tell
 from fairway.cli.options import HomeOption, JsonOption, ReferenceArgument
@@ -85,7 +85,7 @@ def run_(
 ) -> None:
     """Score every row of INPUT into OUTPUT. What was begun and not finished goes on; what is finished is not done again."""
     with _told(json) as (tell, started):
-        report = batch(
+        report = run_batch(
             model,
             input,
             output,

@@ -120,6 +120,7 @@ def test_files_are_found_by_folder_and_glob_with_their_partition(tmp_path: Path)
     ]
     assert found[1].folder == "day=2/c=a%2Fb/"
     assert find_files(LOCAL, f"{tmp_path}/day=*/**") == found
+    assert find_files(LOCAL, f"{tmp_path}/day=*/**.parquet") == found[1:]
     assert find_files(LOCAL, f"{tmp_path}/day=1/*.csv")[0].stamp == found[0].stamp
 
 

@@ -1,0 +1,293 @@
+"""`fairway batch` as users run it: real models, real servers to compare with, real stores, and kill -9."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+
+from fairway.app.batch import cancel_run, list_runs, resume, run_batch, show_run
+from fairway.app.settings import read_settings
+from fairway.core.errors import AlreadyExists, Conflict, FairwayError, InvalidInput, NotFound, RunNotFound
+from tests.batches import csv_rows
+from tests.e2e.servers import FAIRWAY, MIXED, numeric_data, records, serving, visits
+from tests.services import S3, Postgres
+
+pytestmark = pytest.mark.e2e
+_KILLS = 10
+
+
+def lines(rows: int = 200) -> pd.DataFrame:
+    frame = numeric_data(rows)[["a", "b", "c"]]
+    frame.insert(0, "id", range(rows))
+    return frame
+
+
+# The same path as online
+
+
+def test_the_answers_are_the_servers_to_the_last_bit(home_copy: Path, tmp_path: Path) -> None:
+    frame = visits(150, seed=11)[MIXED]
+    frame.insert(0, "id", range(len(frame)))
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=37)
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in records(frame)))
+    with serving(home_copy) as server:
+        online = []
+        for begin in (*range(20), *range(20, 150, 65)):
+            rows = {"dataframe_records": records(frame[MIXED][begin : begin + (1 if begin < 20 else 65)])}
+            status, _, answer = server.post(rows, "/v2/models/shop/infer")
+            assert status == 200, answer
+            outputs = {o["name"]: np.array(o["data"]).reshape(o["shape"]) for o in answer["outputs"]}
+            online.append(outputs)
+    expected = {name: np.concatenate([part[name] for part in online]) for name in online[0]}
+    for kind in ("parquet", "csv", "jsonl"):
+        out = tmp_path / f"out-{kind}.parquet"
+        report = run_batch("shop", tmp_path / f"in.{kind}", out, keep=("id",), home=home_copy)
+        assert (report.scored, report.version) == (150, 2), report
+        scored = pq.read_table(out)
+        assert [int(i) for i in scored.column("id").to_pylist()] == list(range(150))
+        for name, values in expected.items():
+            given = np.array(scored.column(name).to_pylist(), dtype=scored_dtype(scored, name))
+            assert given.tolist() == values.astype(given.dtype).tolist(), (kind, name)
+
+
+def scored_dtype(table: pa.Table, name: str) -> Any:
+    kind = table.schema.field(name).type
+    return (kind.value_type if pa.types.is_fixed_size_list(kind) else kind).to_pandas_dtype()
+
+
+# Never a night lost
+
+
+@pytest.mark.parametrize("sink", ["files", "table"])
+def test_killed_again_and_again_it_ends_as_if_it_had_not_been(sink: str, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for day in ("1", "2"):
+        (source / f"day={day}").mkdir(parents=True)
+        (source / f"day={day}" / "x.csv").write_text(csv_rows(900, bad=(5, 500), first=1000 * int(day)))
+
+    def command(name: str) -> list[str]:
+        table = [f"sqlite:///{tmp_path}/{name}.db?table=scores"] if sink == "table" else []
+        places = (tmp_path / f"{name}-run", source, tmp_path / name)
+        return [sys.executable, "-m", "tests.e2e.batching", *map(str, places), *table]
+
+    root = Path(__file__).parents[2]
+    began = time.monotonic()
+    subprocess.run(command("whole"), check=True, cwd=root, stdout=subprocess.DEVNULL)
+    limit = max(0.2, (time.monotonic() - began) / 4)
+    moments = random.Random(sink)
+    kills = 0
+    for _ in range(60):
+        with subprocess.Popen(command("killed"), cwd=root, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            try:
+                process.wait(moments.uniform(0, limit) if kills < _KILLS else 60)
+                break
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+    assert kills > 1
+    assert contents(tmp_path, "killed", sink) == contents(tmp_path, "whole", sink)
+
+
+def contents(folder: Path, name: str, sink: str) -> Any:
+    if sink == "files":
+        found = (p for p in sorted((folder / name).rglob("part-*")) if not p.name.endswith(".tmp"))
+        return {str(p.relative_to(folder / name)): p.read_bytes() for p in found}
+    engine = sa.create_engine(f"sqlite:///{folder}/{name}.db")
+    with engine.connect() as connection:
+        rows = connection.execute(sa.text("select * from scores order by id")).fetchall()
+    engine.dispose()
+    assert len(rows) == 1796
+    return rows
+
+
+# Stores and databases
+
+
+def test_from_and_to_an_object_store(home_copy: Path, tmp_path: Path, s3: S3) -> None:
+    bucket = s3.new_bucket()
+    options = "\n".join(f"{name} = {json.dumps(value)}" for name, value in s3.options.items())
+    (home_copy / "fairway.toml").write_text(f"[batch.storage.s3]\n{options}\n")
+    import s3fs
+
+    store = s3fs.S3FileSystem(**s3.options)
+    for day in (1, 2):
+        lines().to_parquet(tmp_path / "x.parquet")
+        store.put_file(str(tmp_path / "x.parquet"), f"{bucket}/in/day={day}/x.parquet")
+    report = run_batch(
+        "line", f"{bucket}/in/day=*/**.parquet", f"{bucket}/out/", keep=("id", "day"), home=home_copy
+    )
+    assert (report.state, report.scored) == ("finished", 400)
+    found = [name for name in store.find(f"{bucket}/out") if "part-" in name]
+    assert [name.split("/")[2] for name in found] == ["day=1", "day=2"]
+    with store.open(found[1]) as file:
+        table = pq.read_table(file)
+    assert table.column("id").to_pylist() == list(range(200))
+    assert set(table.column("day").to_pylist()) == {"2"}
+    single = run_batch("line", f"{bucket}/in/day=1/x.parquet", f"{bucket}/one.csv.gz", home=home_copy)
+    assert single.scored == 200
+    with store.open(f"{bucket}/one.csv.gz", compression="gzip") as file:
+        assert len(file.read().splitlines()) == 201
+    with pytest.raises(AlreadyExists, match="already holds"):
+        run_batch("line", f"{bucket}/in/day=1/x.parquet", f"{bucket}/out/", home=home_copy)
+
+
+@pytest.mark.postgres
+def test_from_and_to_postgresql(home_copy: Path, postgres: Postgres) -> None:
+    url = postgres.new_database()
+    engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    frame = lines()
+    frame.loc[7, "b"] = None
+    frame.sample(frac=1, random_state=1).to_sql("customers", engine, index=False)
+    query = f"{url}?query=select id, a, b, c from customers where id < 150&key=id"
+    report = run_batch("line", query, f"{url}/scores?key=id", keep=("id",), home=home_copy)
+    assert (report.state, report.scored, report.rejected) == ("finished", 149, 1)
+    assert report.output.endswith("/scores?key=id")
+    frame["b"] = frame["b"].fillna(0.0)
+    with engine.begin() as connection:
+        connection.execute(sa.text("update customers set b = 0 where b is null"))
+    again = run_batch("line", query, f"{url}/scores?key=id", keep=("id",), home=home_copy)
+    assert again.run != report.run
+    with engine.connect() as connection:
+        rows = connection.execute(sa.text("select id, prediction from scores order by id")).fetchall()
+    engine.dispose()
+    assert [row[0] for row in rows] == list(range(150))
+    expected = batch_of(frame[:150], home_copy)
+    assert [row[1] for row in rows] == expected
+
+
+def batch_of(frame: pd.DataFrame, home: Path) -> list[float]:
+    frame.to_parquet(home / "in.parquet")
+    run_batch("line", home / "in.parquet", home / "out.parquet", home=home)
+    predictions: list[float] = pq.read_table(home / "out.parquet").column("prediction").to_pylist()
+    return predictions
+
+
+# Commands
+
+
+def fairway(home: Path, *arguments: object, code: int = 0) -> tuple[str, str]:
+    command = [FAIRWAY, "batch", *map(str, arguments), "--home", str(home)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == code, (done.stdout, done.stderr)
+    return done.stdout, done.stderr
+
+
+def test_a_run_is_shown_listed_and_not_done_twice(home_copy: Path, tmp_path: Path) -> None:
+    frame = lines()
+    frame["c"] = frame["c"].astype(object)
+    frame.loc[3, "c"] = "?"
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    out, _ = fairway(home_copy, "run", "line", tmp_path / "in.csv", tmp_path / "out.csv", "--join", "--json")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [event["event"] for event in events] == ["begin", "progress", "end", "report"]
+    run = events[-1]["run"]
+    written = (tmp_path / "out.csv").stat().st_mtime_ns
+    shown, _ = fairway(home_copy, "run", "line", tmp_path / "in.csv", tmp_path / "out.csv", "--join")
+    assert "200: 199 scored, 1 rejected" in shown
+    assert (tmp_path / "out.csv").stat().st_mtime_ns == written
+    assert "1 x c: expected a number" in shown
+    assert (tmp_path / "out.csv").read_text().splitlines()[0] == "id,a,b,c,prediction"
+    assert json.loads((tmp_path / "out.csv.rejects.jsonl").read_text())["row"] == 3
+    listed, _ = fairway(home_copy, "list")
+    assert run in listed
+    assert "finished" in listed
+    assert run in fairway(home_copy, "show", run)[0]
+    assert "nothing works on" in fairway(home_copy, "cancel", run)[0]
+    assert (
+        "--overwrite"
+        in fairway(home_copy, "run", "line", tmp_path / "in.csv", tmp_path / "out.csv", code=6)[1]
+    )
+    fairway(home_copy, "run", "line", tmp_path / "in.csv", tmp_path / "out.csv", "--overwrite")
+    assert (tmp_path / "out.csv").read_text().splitlines()[0] == "prediction"
+    fairway(home_copy, "run", "line", tmp_path / "in.csv", tmp_path / "o.csv", "--max-errors", "0", code=1)
+    fairway(home_copy, "show", "nope", code=3)
+
+
+# Bad input
+
+
+def test_what_cannot_be_done_is_said_before_anything_is_written(home_copy: Path, tmp_path: Path) -> None:
+    frame = lines()
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    frame[["id", "a"]].to_csv(tmp_path / "few.csv", index=False)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "mine.txt").write_text("mine")
+    cases: list[tuple[Any, Any, dict[str, Any], type[FairwayError], str]] = [
+        ("nope.csv", "o.csv", {}, NotFound, "there is no file"),
+        ("empty", "o", {}, NotFound, "there is no file"),
+        ("in.csv", "held", {}, AlreadyExists, "already holds 1 file"),
+        ("in.csv", "in.csv", {}, InvalidInput, "input and output at once"),
+        ("in.csv", "o", {"keep": ("nope",)}, InvalidInput, "nope"),
+        ("in.csv", "o", {"max_errors": "many"}, InvalidInput, "neither a share"),
+        ("in.csv", "o.parquet.gz", {}, InvalidInput, "packed by itself"),
+        ("in.csv", "o", {"format": "xlsx"}, InvalidInput, "not written here"),
+        ("in.csv", "o", {"encoding": "klingon"}, InvalidInput, "no encoding"),
+        ("empty.csv", "o", {}, InvalidInput, "empty"),
+    ]
+    before = sorted(p.name for p in tmp_path.iterdir())
+    for source, out, options, kind, why in cases:
+        with pytest.raises(kind, match=why):
+            run_batch("line", tmp_path / source, tmp_path / out, home=home_copy, **options)
+        assert sorted(p.name for p in tmp_path.iterdir()) == before, source
+    assert list_runs(home_copy) == []
+    with pytest.raises(RunNotFound):
+        resume("nope", home=home_copy)
+    report = run_batch("line", tmp_path / "in.csv", tmp_path / "held", overwrite=True, home=home_copy)
+    assert report.state == "finished"
+    assert (tmp_path / "held" / "mine.txt").read_text() == "mine"
+
+
+def test_a_file_that_changed_is_not_gone_on_with(home_copy: Path, tmp_path: Path) -> None:
+    lines().to_csv(tmp_path / "in.csv", index=False)
+    stopped = run_batch(
+        "line", tmp_path / "in.csv", tmp_path / "out", home=home_copy, started=lambda run: run.stop.set()
+    )
+    assert stopped.state in ("stopped", "finished")
+    assert not cancel_run(stopped.run, home_copy)
+    assert show_run(stopped.run, home_copy)[0].state == (
+        "cancelled" if stopped.state == "stopped" else "finished"
+    )
+    lines(300).to_csv(tmp_path / "in.csv", index=False)
+    if stopped.state == "stopped":
+        with pytest.raises(Conflict, match="has changed since the run began"):
+            resume(stopped.run, home=home_copy)
+
+
+def test_encodings_and_packing(home_copy: Path, tmp_path: Path) -> None:
+    frame = lines()
+    frame["name"] = 'Müller, "Änne"\nzwei'
+    frame.to_csv(tmp_path / "in.csv.gz", index=False, sep=";", encoding="utf-16", quoting=1)
+    report = run_batch(
+        "line",
+        tmp_path / "in.csv.gz",
+        tmp_path / "o.jsonl",
+        keep=("name",),
+        encoding="utf-16",
+        home=home_copy,
+    )
+    assert report.scored == 200
+    first = json.loads((tmp_path / "o.jsonl").read_text().splitlines()[0])
+    assert first["name"] == 'Müller, "Änne"\nzwei'
+
+
+def test_storage_settings_are_by_protocol(tmp_path: Path) -> None:
+    (tmp_path / "fairway.toml").write_text('[batch.storage.s3]\nendpoint_url = "http://x"\n')
+    assert read_settings(tmp_path).batch.storage == {"s3": {"endpoint_url": "http://x"}}
