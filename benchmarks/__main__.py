@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import batching, library, peers, serving
+from benchmarks import batching, grpc, library, peers, reload, serving, weights
 from benchmarks.serving import LOADS
 from benchmarks.subject import Subject
 
@@ -32,6 +32,9 @@ def main() -> int:
     parser.add_argument("--environments", default=str(HERE / ".peers"), help="where peers are installed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=4, help="of load, for each point")
+    parser.add_argument(
+        "--quick", action="store_true", help="small models and few requests where it takes long"
+    )
     parser.add_argument("--write", action="store_true", help="write RESULTS.md even when not everything ran")
     given = parser.parse_args()
     if shutil.which("wrk") is None:
@@ -51,7 +54,7 @@ def main() -> int:
                 return 1
     text = "\n".join(lines)
     print(text)
-    everything = given.only == ",".join(SECTIONS) and given.peers == ",".join(peers.PEERS)
+    everything = not given.quick and given.only == ",".join(SECTIONS) and given.peers == ",".join(peers.PEERS)
     if given.write or everything:
         (HERE / "RESULTS.md").write_text(_heading() + text)
     return 0
@@ -94,13 +97,81 @@ def _batching_section(folder: Path, given: argparse.Namespace) -> list[str]:
     return ["## Merging calls", "", *_table(["what", "seen", "ratio"], rows), ""]
 
 
+def _grpc_section(folder: Path, given: argparse.Namespace) -> list[str]:
+    subject = Subject(_made(folder / "grpc"))
+    environments = Path(given.environments).absolute()
+    servers = [peers.fairway(subject.home, subject.key)]
+    servers += [
+        peers.PEERS[name](subject.onnx, environments)
+        for name in given.peers.split(",")
+        if name in ("triton", "mlserver")
+    ]
+    called = grpc.measure(
+        servers, subject.bodies, rounds=given.rounds, seconds=given.seconds, log=folder / "servers.log"
+    )
+    head = ["server", "1 row", "p50", "p99", "CPU a call", "64 rows", "CPU a call"]
+    rows = [
+        [
+            c.name,
+            f"{c.rate[1]:,.0f}/s",
+            f"{c.p50_ms[1]:.2f} ms",
+            f"{c.p99_ms[1]:.1f} ms",
+            f"{c.cpu_us[1]:.0f} us",
+            f"{c.rate[64]:,.0f}/s",
+            f"{c.cpu_us[64]:.0f} us",
+        ]
+        for c in called
+    ]
+    ours = called[0]
+    rows += [
+        [
+            f"Fairway / {c.name}",
+            f"{ours.rate[1] / c.rate[1]:.2f}",
+            f"{ours.p50_ms[1] / c.p50_ms[1]:.2f}",
+            f"{ours.p99_ms[1] / c.p99_ms[1]:.2f}",
+            f"{ours.cpu_us[1] / c.cpu_us[1]:.2f}",
+            f"{ours.rate[64] / c.rate[64]:.2f}",
+            f"{ours.cpu_us[64] / c.cpu_us[64]:.2f}",
+        ]
+        for c in called[1:]
+    ]
+    intro = f"V2 ModelInfer, raw contents, {grpc.IN_FLIGHT} calls in flight on one connection; Fairway with everything on."
+    return ["## gRPC", "", intro, "", *_table(head, rows), ""]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _reload_section(folder: Path, given: argparse.Namespace) -> list[str]:
+    quick = given.quick
+    lines = reload.soak(folder / "soak", 10 if quick else 100, 10 if quick else 200)
+    lines += reload.under_load(
+        folder / "reload", 50.0 if quick else 500.0, 5_000 if quick else 100_000, 1000.0, 10.0
+    )
+    return ["## Reloading", "", *lines, ""]
+
+
+def _weights_section(folder: Path, given: argparse.Namespace) -> list[str]:
+    return [
+        "## Weights",
+        "",
+        *weights.weights(folder / "weights", 100.0 if given.quick else 1024.0, [1, 4]),
+        "",
+    ]
+
+
 def _library_section(folder: Path, given: argparse.Namespace) -> list[str]:
     return _library_table(library.one_row(folder, rounds=15), library.forest_deploy_seconds(folder))
 
 
 SECTIONS: dict[str, Callable[[Path, argparse.Namespace], list[str]]] = {
     "serving": _serving_section,
+    "grpc": _grpc_section,
     "batching": _batching_section,
+    "weights": _weights_section,
+    "reload": _reload_section,
     "library": _library_section,
 }
 
