@@ -31,7 +31,9 @@ from fairway.stores.disk import disk_errors
 _CHUNK_ROWS = 8192
 _CHUNK_BYTES = 4 * 1024 * 1024
 _CHUNK_SECONDS = 2.0
-"""A run that is killed does a chunk again."""
+_WRITE_ROWS, _WRITE_SECONDS = 16_384, 5.0
+"""What is gathered before it is written: a run that is killed does at most that again. LMDB holds a page in memory for
+each key it writes until they are all written."""
 
 Tell = Callable[[str, float], None]
 """(what is being done, fraction done 0..1)."""
@@ -133,6 +135,7 @@ def precompute(
     writer = _left(live, store, source) if resume else None
     mark = Mark() if writer is None or not writer.mark else msgspec.msgpack.decode(writer.mark, type=Mark)
     resumed = writer is not None
+    gathered = _Gathered()
     try:
         with _rejects_file(rejects, mark.rejects_bytes) as file:
             for chunk in _chunks(live, source, mark):
@@ -146,29 +149,17 @@ def precompute(
                 with disk_errors("write rejected rows", rejects):
                     file.write(lines)
                     file.flush()
-                mark = Mark(
-                    file=chunk.file,
-                    position=chunk.end,
-                    rows=mark.rows + chunk.total,
-                    answered=mark.answered + len(entries),
-                    rejected=mark.rejected + chunk.total - len(entries),
-                    stored_bytes=mark.stored_bytes + sum(map(len, entries)) + sum(map(len, rows.keys)),
-                    rejects_bytes=mark.rejects_bytes + len(lines),
-                )
-                if limits.store_bytes and mark.stored_bytes > limits.store_bytes:
-                    raise StorageFull(
-                        f"The answers take more than {limits.store_bytes} bytes (hybrid.store_bytes).",
-                        hint="Raise it and go on with --resume, or precompute fewer rows.",
-                    )
-                if writer is not None:
-                    writer.write(zip(rows.keys, entries, strict=True), msgspec.msgpack.encode(mark))
+                mark = _moved(mark, chunk, rows.keys, entries, len(lines), limits.store_bytes)
+                gathered.add(rows.keys, entries)
+                if writer is not None and gathered.is_enough():
+                    gathered.write(writer, mark)
                 tell(f"{mark.rows} rows, {mark.rejected} rejected", chunk.done)
-        if writer is None:
-            if not allow_empty:
-                raise _nothing(mark, rejects)
+        if writer is None and allow_empty:
             writer = store.begin(_generation(live, source, {}, ttl_seconds, clock()))
-        keys = writer.keys()
-        if not keys and not allow_empty:
+        if writer is not None:
+            gathered.write(writer, mark)
+        keys = 0 if writer is None else writer.keys()
+        if writer is None or not (keys or allow_empty):
             raise _nothing(mark, rejects)
         tell("publishing", 1.0)
         generation = writer.generation
@@ -193,6 +184,47 @@ def precompute(
         resumed=resumed,
         seconds=time.perf_counter() - began,
     )
+
+
+class _Gathered:
+    """Entries of some chunks, written together: a store does less for many keys at once than for each alone."""
+
+    def __init__(self) -> None:
+        self._entries: dict[bytes, bytes] = {}
+        self._rows = 0
+        self._since = time.monotonic()
+
+    def add(self, keys: list[bytes], entries: list[bytes]) -> None:
+        self._entries.update(zip(keys, entries, strict=True))
+        self._rows += len(keys)
+
+    def is_enough(self) -> bool:
+        return self._rows >= _WRITE_ROWS or time.monotonic() - self._since >= _WRITE_SECONDS
+
+    def write(self, writer: AnswerWriter, mark: Mark) -> None:
+        writer.write(self._entries.items(), msgspec.msgpack.encode(mark))
+        self._entries, self._rows, self._since = {}, 0, time.monotonic()
+
+
+def _moved(
+    mark: Mark, chunk: _Chunk, keys: list[bytes], entries: list[bytes], rejects_bytes: int, most_bytes: int
+) -> Mark:
+    """The mark behind a chunk. Raises StorageFull when there are more bytes than may be."""
+    moved = Mark(
+        file=chunk.file,
+        position=chunk.end,
+        rows=mark.rows + chunk.total,
+        answered=mark.answered + len(entries),
+        rejected=mark.rejected + chunk.total - len(entries),
+        stored_bytes=mark.stored_bytes + sum(map(len, entries)) + sum(map(len, keys)),
+        rejects_bytes=mark.rejects_bytes + rejects_bytes,
+    )
+    if most_bytes and moved.stored_bytes > most_bytes:
+        raise StorageFull(
+            f"The answers take more than {most_bytes} bytes (hybrid.store_bytes).",
+            hint="Raise it and go on with --resume, or precompute fewer rows.",
+        )
+    return moved
 
 
 def _left(live: LiveVersion, store: AnswerStore, source: Source) -> AnswerWriter | None:

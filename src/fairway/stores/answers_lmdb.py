@@ -3,6 +3,10 @@
 Publishing is a rename. A published file is never written again, so readers take no locks: a read is a lookup in
 mapped memory, which all workers share. They look at each read whether the file is another one by now; who is in the
 middle of one keeps the old file until it is done.
+
+An unfinished file is not made safe against a power cut: keys come in any order, and waiting for the disk after each
+write would write 50 times as much. A killed process loses nothing. What was begun before the machine last started is not
+resumed, and a file is made safe before it is published.
 """
 
 from __future__ import annotations
@@ -24,7 +28,8 @@ from fairway.stores.answers import Generation, Stored, read_generation
 from fairway.stores.disk import sync_directory
 
 _FIRST_MAP_BYTES = 64 * 1024 * 1024
-_HEADER, _MARK = b"generation", b"mark"
+_HEADER, _MARK, _BOOT = b"generation", b"mark", b"boot"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _ATTEMPTS = 100
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -195,25 +200,34 @@ class LmdbWriter:
         self._folder = folder
         self._path = path
         self._lock = lock
+        boot = _boot()
         with _errors(str(path)):
             self._environment = lmdb.open(
-                str(path), subdir=False, lock=False, max_dbs=2, map_size=self._map_bytes(), readahead=False
+                str(path),
+                subdir=False,
+                lock=False,
+                max_dbs=2,
+                map_size=self._map_bytes(),
+                readahead=False,
+                sync=not boot,
             )
             self._meta = self._environment.open_db(b"meta")
             self._answers = self._environment.open_db(b"answers")
             with self._environment.begin(write=generation is not None, db=self._meta) as transaction:
                 if generation is not None:
                     transaction.put(_HEADER, msgspec.msgpack.encode(generation))
+                    transaction.put(_BOOT, boot)
                 header = bytes(transaction.get(_HEADER, b""))
                 self._mark = bytes(transaction.get(_MARK, b""))
-        if not header:
+                since = bytes(transaction.get(_BOOT, b""))
+        if not header or since != boot:
             self._environment.close()
-            raise AnswersUnavailable(f"{path} was never begun.")
+            raise AnswersUnavailable(f"{path} was never begun, or before this machine was started.")
         self._generation = read_generation(header, str(path))
 
     @classmethod
     def of(cls, folder: Path, path: Path, lock: int) -> LmdbWriter | None:
-        """What was begun at `path`; None when its writer died before it had."""
+        """What was begun at `path`; None, and the file is removed, when there is nothing to go on from."""
         try:
             return cls(folder, path, lock, None)
         except AnswersUnavailable:
@@ -246,8 +260,9 @@ class LmdbWriter:
             return int(transaction.stat(self._answers)["entries"])
 
     def publish(self) -> None:
-        self._environment.close()
         with _errors(str(self._path)):
+            self._environment.sync(True)
+            self._environment.close()
             self._path.replace(self._folder / "current.lmdb")
             sync_directory(self._folder)
         self._release()
@@ -270,6 +285,14 @@ class LmdbWriter:
     def _map_bytes(self) -> int:
         size = self._path.stat().st_size if self._path.exists() else 0
         return max(_FIRST_MAP_BYTES, 2 * size)
+
+
+def _boot() -> bytes:
+    """Changes when the machine starts; empty where that cannot be told, and every write waits for the disk."""
+    try:
+        return _BOOT_ID.read_bytes().strip()
+    except OSError:
+        return b""
 
 
 def _identity(path: Path) -> _Identity:

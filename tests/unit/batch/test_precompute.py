@@ -34,6 +34,7 @@ FS = fsspec.filesystem("file")
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CHUNK_ROWS", 10)
     monkeypatch.setattr(module, "_CHUNK_BYTES", 200)
+    monkeypatch.setattr(module, "_WRITE_ROWS", 1)
 
 
 class Place:
@@ -233,6 +234,19 @@ def test_a_run_that_was_broken_goes_on_to_the_same_store(place: Place, name: str
     assert again.sums(*map(str, range(60))) == resumed
     assert again.rejects() == rejects
     assert place.run(resume=True).resumed is False  # nothing was left: a new run
+
+
+def test_chunks_are_written_together(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_WRITE_ROWS", 25)
+    place.write([*customers(40), *customers(3, a=1.0)])
+    with pytest.raises(AnswersUnavailable):
+        place.run(store=Breaking(place.store, 1))
+    left = place.store.resume()
+    assert left is not None
+    assert left.keys() == 25  # row groups of 25 in chunks of 10, 10 and 5
+    done = place.run(resume=True)
+    assert (done.keys, done.rows, done.duplicates) == (40, 43, 3)
+    assert place.sums("0", "1", "30") == [1.0, 2.0, 30 / 7]
 
 
 def test_what_is_left_of_other_work_is_not_gone_on_with(place: Place) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fairway.core.errors import AnswersUnavailable, NewerFormat
+from fairway.stores import answers_lmdb
 from fairway.stores.answers import FORMAT
 from fairway.stores.answers_lmdb import LmdbAnswers
 from tests.generations import generation
@@ -63,6 +64,24 @@ def test_a_writer_killed_before_it_began_is_forgotten(tmp_path: Path) -> None:
     (tmp_path / "m" / "2.writing").write_bytes(b"torn" * 5000)
     assert LmdbAnswers(tmp_path, "m").resume() is None
     assert not list((tmp_path / "m").glob("*.writing"))
+
+
+def test_what_was_begun_before_the_machine_was_started_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut may have torn it."""
+    boot = tmp_path / "boot_id"
+    monkeypatch.setattr(answers_lmdb, "_BOOT_ID", boot)
+    store = LmdbAnswers(tmp_path, "m")
+    for before, after, goes_on in (("1", "1", True), ("1", "2", False), ("", "", True)):
+        boot.write_text(before) if before else boot.unlink(missing_ok=True)
+        store.begin(generation()).close()
+        boot.write_text(after) if after else boot.unlink(missing_ok=True)
+        writer = store.resume()
+        assert (writer is not None) == goes_on
+        if writer is not None:
+            writer.close()
+    assert len(list((tmp_path / "m").glob("*.writing"))) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"no such file" * 1000])
