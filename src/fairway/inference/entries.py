@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 
 from fairway.core.columns import Array, Columns, Outputs
-from fairway.core.errors import AnswersUnavailable, InvalidInput
+from fairway.core.errors import AnswersUnavailable, InvalidInput, Problem
 from fairway.stores.answers import KEY_BYTES
 
 HASH_BYTES = 16
@@ -242,3 +242,19 @@ def key_bytes(value: Any) -> bytes:
     if len(key) > KEY_BYTES:
         raise InvalidInput(f"the key has {len(key)} bytes; {KEY_BYTES} is the most.")
     return key
+
+
+def keys_of(value: Any) -> list[bytes]:
+    """What a request gives for its key as one key a row: a value, or a list or array of them. Raises InvalidInput,
+    naming the row."""
+    if isinstance(value, np.ndarray):
+        value = value.reshape(-1).tolist()
+    if not isinstance(value, list | tuple):
+        return [key_bytes(value)]
+    keys = []
+    for row, one in enumerate(value):
+        try:
+            keys.append(key_bytes(one))
+        except InvalidInput as error:
+            raise InvalidInput(f"row {row}: {error}", (Problem(str(error), row=row),)) from None
+    return keys

@@ -24,7 +24,14 @@ import numpy as np
 
 from fairway.core.columns import Array, Columns, Outputs
 from fairway.core.contract import Contract, DType, Output
-from fairway.core.errors import AnswerNotFound, AnswersUnavailable, NewerFormat, Overloaded, SettingsError
+from fairway.core.errors import (
+    AnswerNotFound,
+    AnswersUnavailable,
+    InvalidInput,
+    NewerFormat,
+    Overloaded,
+    SettingsError,
+)
 from fairway.core.settings import ModelSettings, Settings
 from fairway.inference.entries import decode_entry, features_of, read_head
 from fairway.stores.answers import AnswerStore, Generation, Stored, open_answers
@@ -293,8 +300,13 @@ class Precomputed:
         `columns` are its validated features, None when it has none. After `live` the caller runs the model; if that
         is Overloaded, it asks again with `overloaded`, for what may be given instead. Raises AnswerNotFound when
         there are no features and nothing else to answer with, AnswersUnavailable when that is because the store is
-        away, and Overloaded. Call `answered` with what was in the end answered.
+        away, Overloaded, and InvalidInput when there is not one key a row. Call `answered` with what was in the end answered.
         """
+        if not keys or (columns is not None and columns.rows != len(keys)):
+            rows = "no rows" if columns is None else f"{columns.rows} rows"
+            raise InvalidInput(
+                f"the request has {len(keys)} keys ({self.key_name}) and {rows}.", hint="Give one a row."
+            )
         about = self._about(version)
         hashes: Sequence[bytes | None] = [None] * len(keys) if columns is None else features_of(columns)
         stored, away = self._stored(keys)

@@ -10,7 +10,15 @@ from hypothesis.extra import numpy as hnp
 
 from fairway.core.columns import Array, Columns, Outputs
 from fairway.core.errors import AnswersUnavailable, InvalidInput
-from fairway.inference.entries import decode_entry, encode_rows, features_of, key_bytes, layout_of, read_head
+from fairway.inference.entries import (
+    decode_entry,
+    encode_rows,
+    features_of,
+    key_bytes,
+    keys_of,
+    layout_of,
+    read_head,
+)
 
 NO_FEATURES = bytes(16)
 
@@ -192,3 +200,17 @@ def test_a_key_is_text_or_a_whole_number(value: Any, key: bytes) -> None:
 def test_anything_else_is_no_key(value: Any) -> None:
     with pytest.raises(InvalidInput, match="key"):
         key_bytes(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "keys"),
+    [("a", [b"a"]), (7, [b"7"]), (["a", 7], [b"a", b"7"]), (np.array([[1], [2]]), [b"1", b"2"]), ([], [])],
+)
+def test_a_request_gives_one_key_or_one_a_row(value: Any, keys: list[bytes]) -> None:
+    assert keys_of(value) == keys
+
+
+def test_a_key_that_is_none_is_named_with_its_row() -> None:
+    with pytest.raises(InvalidInput, match="row 1") as caught:
+        keys_of(["a", None])
+    assert caught.value.problems[0].row == 1

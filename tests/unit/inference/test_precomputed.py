@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fairway.core.columns import Columns, Outputs
 from fairway.core.contract import Contract, DType, Field, Output
-from fairway.core.errors import AnswerNotFound, AnswersUnavailable, Overloaded, SettingsError
+from fairway.core.errors import AnswerNotFound, AnswersUnavailable, InvalidInput, Overloaded, SettingsError
 from fairway.core.settings import HybridSettings, ModelSettings, Settings
 from fairway.inference.entries import encode_rows, features_of, layout_of
 from fairway.inference.precomputed import (
@@ -343,6 +343,13 @@ def test_a_key_nobody_knows_is_a_clear_404() -> None:
         held.held.find([b"1"], Version(), None)
     assert held.counted()["total nobody"] == 2.0
     assert held.counted()["missed_total expired"] == 1.0
+
+
+def test_every_row_has_a_key() -> None:
+    held = Held().held
+    for keys, columns in (([b"1"], rows(1, 2)), ([b"1", b"2"], rows(1)), ([], None)):
+        with pytest.raises(InvalidInput, match="customer_id"):
+            held.find(keys, Version(), columns)
 
 
 def test_stale_and_default_answers() -> None:

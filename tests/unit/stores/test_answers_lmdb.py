@@ -26,6 +26,49 @@ for part in range(1_000_000):
     print(part, flush=True)
 """
 
+READER = """
+import sys
+from pathlib import Path
+from fairway.stores.answers_lmdb import LmdbAnswers
+store = LmdbAnswers(Path(sys.argv[1]), "m")
+keys = [b"%d" % n for n in range(50)]
+seen = reads = 0
+print("reads", flush=True)
+while seen < int(sys.argv[2]):
+    (entry,) = {stored.entry for stored in store.get_many(keys)}
+    assert int(entry) >= seen, (entry, seen)
+    seen, reads = int(entry), reads + 1
+print(reads)
+"""
+
+
+def test_other_processes_see_each_generation_whole_and_none_again(tmp_path: Path) -> None:
+    store = LmdbAnswers(tmp_path, "m")
+
+    def publish(number: int) -> None:
+        writer = store.begin(generation())
+        writer.write([(b"%d" % n, b"%d" % number) for n in range(50)], b"")
+        writer.publish()
+
+    publish(0)
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-c", READER, str(tmp_path), "60"],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[3],
+        )
+        for _ in range(2)
+    ]
+    for reader in readers:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"reads\n"
+    for number in range(1, 61):
+        publish(number)
+    for reader in readers:
+        told, _ = reader.communicate(timeout=60)
+        assert reader.returncode == 0
+        assert int(told) > 0
+
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     writer = LmdbAnswers(tmp_path, "m").begin(generation())

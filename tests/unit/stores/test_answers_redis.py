@@ -1,6 +1,8 @@
 """What is particular to Redis: a server that is away, one that is full, what expires."""
 
 import socket
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,6 +137,36 @@ def test_a_wrong_password_is_told_without_repeating_it(redis_server: Redis) -> N
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in store.where
     store.close()
+
+
+def test_without_the_package_the_extra_is_named() -> None:
+    program = """
+import sys
+from pathlib import Path
+sys.modules["redis"] = None
+from fairway.core.errors import MissingExtra
+from fairway.stores.answers import open_answers
+try:
+    open_answers("redis://localhost", "m", home=Path(), timeout_seconds=1.0)
+except MissingExtra as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "pip install 'fairway[redis]'" in done.stdout
+
+
+def test_a_worker_that_has_no_redis_store_does_not_import_it() -> None:
+    program = """
+import sys, tempfile
+from pathlib import Path
+import fairway.inference.precomputed
+from fairway.stores.answers import open_answers
+assert "lmdb" not in sys.modules
+open_answers("", "m", home=Path(tempfile.mkdtemp()), timeout_seconds=1.0).get(b"a")
+print(*(name for name in ("redis", "pyarrow", "pandas", "sqlalchemy") if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
 
 
 def test_a_url_that_is_none_is_refused() -> None:
