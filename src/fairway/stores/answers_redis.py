@@ -171,6 +171,7 @@ class RedisWriter:
         self._redis = client
         self._generation = generation
         self._mark = mark
+        self._current = f"{store._name}:current"
 
     @property
     def generation(self) -> Generation:
@@ -181,17 +182,24 @@ class RedisWriter:
         return self._mark
 
     def write(self, entries: Iterable[tuple[bytes, bytes]], mark: bytes) -> None:
-        """All in one transaction: a run that is killed has written a chunk or nothing of it."""
+        """All in one transaction: a run that is killed has written a chunk or nothing of it. Refused when another
+        process has gone on with the same generation and published it."""
         latest = list(dict(entries).items())
-        with self._store._errors():
-            pipe = self._redis.pipeline(transaction=True)
-            answers = self._part("answers")
+        answers, mine = self._part("answers"), self._generation.id
+
+        def add(pipe: Any) -> None:
+            named = pipe.get(self._current)
+            if named is not None and named.decode() == mine:
+                raise AnswersUnavailable(f"Another process has published this run in {self._store.where}.")
+            pipe.multi()
             for start in range(0, len(latest), _PIPELINED):
                 pipe.hset(answers, mapping=dict(latest[start : start + _PIPELINED]))
             pipe.set(self._part("mark"), mark, ex=UNFINISHED_SECONDS)
             pipe.expire(answers, UNFINISHED_SECONDS)
             pipe.expire(self._part("generation"), UNFINISHED_SECONDS)
-            pipe.execute()
+
+        with self._store._errors():
+            self._redis.transaction(add, self._current)
         self._mark = mark
 
     def keys(self) -> int:
@@ -200,8 +208,7 @@ class RedisWriter:
             return int(count)
 
     def publish(self) -> None:
-        store, mine = self._store, self._generation.id
-        current = f"{store._name}:current"
+        store, mine, current = self._store, self._generation.id, self._current
 
         def switch(pipe: Any) -> None:
             before = pipe.get(current)

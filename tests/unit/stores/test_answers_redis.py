@@ -121,6 +121,28 @@ def test_runs_on_two_machines_do_not_disturb_each_other(redis_server: Redis) -> 
     two.close()
 
 
+def test_of_two_that_resume_the_same_run_one_publishes_it(redis_server: Redis) -> None:
+    """They write the same; and what is published does not expire because the other one writes on."""
+    model = uuid.uuid4().hex
+    one, two = open_model(redis_server, model), open_model(redis_server, model)
+    first = one.begin(generation())
+    first.write([(b"a", b"1")], b"x")
+    second = two.resume()
+    assert second is not None
+    assert second.mark == b"x"
+    second.write([(b"b", b"1")], b"y")
+    first.write([(b"b", b"1")], b"y")
+    second.publish()
+    with pytest.raises(AnswersUnavailable, match="Another process has published"):
+        first.write([(b"c", b"1")], b"z")
+    with redis.Redis.from_url(redis_server.url) as client:
+        assert client.ttl(f"fairway:{{{model}}}:{first.generation.id}:answers") == -1
+    assert [answer and answer.entry for answer in one.get_many([b"a", b"b", b"c"])] == [b"1", b"1", None]
+    first.close()
+    one.close()
+    two.close()
+
+
 def test_a_newer_format_is_refused(redis_server: Redis) -> None:
     store = open_model(redis_server)
     store.begin(generation(format=FORMAT + 1)).publish()
