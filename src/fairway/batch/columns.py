@@ -18,7 +18,7 @@ from fairway.core.request import Inputs
 
 
 def to_inputs(table: pa.Table, contract: Contract) -> Inputs:
-    """The contract's columns as arrays or lists, one float matrix where they are one. Raises MalformedInput for a
+    """The contract's columns as arrays or lists. Raises MalformedInput for a
     column of a type that no field has, and for values that Arrow itself cannot hold in the field's type."""
     fields = [field for field in contract if field.name in table.column_names]
     problems = [
@@ -29,26 +29,9 @@ def to_inputs(table: pa.Table, contract: Contract) -> Inputs:
     if problems:
         raise MalformedInput("Some columns are of types that no field has.", tuple(problems))
     try:
-        columns = {field.name: _values(table.column(field.name), field) for field in fields}
+        return {field.name: _values(table.column(field.name), field) for field in fields}
     except (pa.ArrowException, UnicodeDecodeError, OverflowError) as error:
         raise MalformedInput(f"Some values cannot be read: {str(error).splitlines()[0]}.") from None
-    return as_matrix(columns, contract)
-
-
-def as_matrix(columns: dict[str, Values], contract: Contract) -> Inputs:
-    """Columns that are all floats of one type as the one matrix that validation is quickest with."""
-    names = [field.name for field in contract]
-    if not contract.is_matrix or len(names) < 2 or set(names) != set(columns):
-        return columns
-    arrays = [values for name in names if isinstance(values := columns[name], np.ndarray)]
-    if len(arrays) < len(names) or len({(values.dtype, len(values)) for values in arrays}) > 1:
-        return columns
-    if arrays[0].dtype.kind != "f":
-        return columns
-    matrix = np.empty((len(arrays[0]), len(arrays)), arrays[0].dtype)
-    for i, values in enumerate(arrays):
-        matrix[:, i] = values
-    return {"": matrix}
 
 
 def _readable(kind: pa.DataType, tensor: bool) -> bool:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from fairway.batch.columns import as_matrix, to_inputs
+from fairway.batch.columns import to_inputs
 from fairway.batch.score import Parsed, Reject
 from fairway.core.conform import Values
 from fairway.core.contract import Contract, DType, Field
@@ -30,9 +30,24 @@ from fairway.inference.rows import NULL_TEXTS, from_cells
 
 MOST_RECORD_BYTES = 64 * 1024 * 1024
 _DELIMITERS = ",;\t|"
-_ODD_NUMBERS = re.compile(rb"0[xX]|[nN][aA][nN]\(")
-"""pyarrow reads hexadecimal whole numbers and nan(...), which CSV here does not."""
+_BLOCK_BYTES = 1024 * 1024
+"""pyarrow parses and converts so much at a time: what fits a core's cache takes half the time."""
 _NULLS = sorted(NULL_TEXTS)
+
+
+_Odd = tuple[tuple[bytes, re.Pattern[bytes]], ...]
+
+
+@cache
+def _odd(delimiter: str) -> _Odd:
+    """What pyarrow reads and CSV here does not, hexadecimal whole numbers, nan(...) and text behind a quoted cell: bytes
+    that are found quickly, and what they must be part of."""
+    return (
+        (b"0x", re.compile(rb"0x")),
+        (b"0X", re.compile(rb"0X")),
+        (b"(", re.compile(rb"[nN][aA][nN]\(")),
+        (b'"', _marks(delimiter).odd),
+    )
 
 
 class _Marks(msgspec.Struct, frozen=True):
@@ -175,7 +190,7 @@ def _record_end(data: bytes, delimiter: str, *, last: bool) -> int:
 def parse(data: bytes, header: Header, contract: Contract, kept: Sequence[str]) -> Parsed:
     """A chunk's records as rows; `kept` columns stay the text they are."""
     fields = [field for field in contract if field.name in header.names]
-    odd = _ODD_NUMBERS.search(data) or (b'"' in data and _marks(header.delimiter).odd.search(data))
+    odd = any(mark in data and what.search(data) for mark, what in _odd(header.delimiter))
     if not odd and not any(field.shape for field in fields):
         try:
             return _quick(data, header, contract, fields, kept)
@@ -194,7 +209,7 @@ def _quick(
     table = pyarrow.csv.read_csv(
         pa.BufferReader(data),
         read_options=pyarrow.csv.ReadOptions(
-            column_names=list(header.names), use_threads=False, block_size=max(len(data) + 1, 1024)
+            column_names=list(header.names), use_threads=False, block_size=_BLOCK_BYTES
         ),
         parse_options=pyarrow.csv.ParseOptions(delimiter=header.delimiter, newlines_in_values=b'"' in data),
         convert_options=pyarrow.csv.ConvertOptions(
@@ -265,7 +280,7 @@ def _record_by_record(data: bytes, header: Header, contract: Contract, kept: Seq
     table = pa.table({name: pa.array(columns[name], type=pa.string()) for name in kept})
     if not kept:
         table = _no_columns(len(cells))
-    return Parsed(as_matrix(dict(given), contract), table, total, np.array(places, int), tuple(rejects))
+    return Parsed(given, table, total, np.array(places, int), tuple(rejects))
 
 
 def _not_unicode(record: Sequence[str]) -> int | None:

@@ -9,7 +9,6 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from fairway.batch.columns import as_matrix
 from fairway.batch.score import Parsed, Reject
 from fairway.core.contract import Contract
 
@@ -55,7 +54,7 @@ def parse(data: bytes, contract: Contract, kept: Mapping[str, pa.DataType]) -> P
         arrays, _ = typed(_columns(records, kept), kept)
     table = pa.table(arrays) if kept else pa.table({"": pa.nulls(len(records))}).select([])
     numbered = None if places is None else np.array(places, dtype=np.int64)
-    return Parsed(as_matrix(dict(columns), contract), table, len(lines), numbered, tuple(rejects))
+    return Parsed(columns, table, len(lines), numbered, tuple(rejects))
 
 
 def _line(line: bytes) -> dict[str, Any] | str:

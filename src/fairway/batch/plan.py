@@ -21,7 +21,8 @@ _PART_SECONDS, _PART_ROWS = 60.0, 1_000_000
 _SQL_PART_ROWS = 50_000
 _VALUE_BYTES = 12
 """About what a value takes as text."""
-_MOST_CHUNK_BYTES = 16 * 1024 * 1024
+_MOST_CHUNK_BYTES = 4 * 1024 * 1024
+_MOST_CHUNK_VALUES = 2 * 1024 * 1024
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +113,8 @@ def run_name(model: str, digest: str, options: Options, files: Sequence[SourceFi
 def make_reading(options: Options, contract: Contract, calls: Calls) -> Reading:
     """Chunks that take about a second to score, and are never large."""
     width = max(1, len(contract.inputs))
-    rows = max(1, min(_CHUNK_ROWS, int(_CHUNK_SECONDS / max(calls.seconds_a_row, 1e-9))))
+    most = max(256, min(_CHUNK_ROWS, _MOST_CHUNK_VALUES // width))
+    rows = max(1, min(most, int(_CHUNK_SECONDS / max(calls.seconds_a_row, 1e-9))))
     size = min(_MOST_CHUNK_BYTES, max(1024, rows * width * _VALUE_BYTES))
     return Reading(
         chunk_rows=rows,

@@ -157,12 +157,16 @@ def test_another_encoding_is_read_as_utf_8() -> None:
         Transcoded(io.BytesIO(b""), "klingon")
 
 
-def test_floats_come_as_one_matrix() -> None:
+def test_floats_come_as_arrays() -> None:
     contract = Contract(
         inputs=(Field(name="a", dtype=DType.float64), Field(name="b", dtype=DType.float64)), outputs=()
     )
     parsed = parse(b"1,2\n,4\n", Header(("a", "b"), ","), contract, [])
-    (matrix,) = parsed.inputs.values()
-    assert isinstance(matrix, np.ndarray)
-    assert matrix.shape == (2, 2)
+    assert all(isinstance(values, np.ndarray) for values in parsed.inputs.values())
     assert len(parsed.kept) == 2
+
+
+def test_a_cell_larger_than_the_server_takes_is_a_reject() -> None:
+    parsed = one_by_one(f"1,{'x' * 3_000_000}\n2,b\n".encode())
+    assert [(r.row, "field larger than field limit" in r.reason) for r in parsed.rejects] == [(0, True)]
+    assert parsed.inputs["word"] == ["b"]
