@@ -291,3 +291,14 @@ def test_encodings_and_packing(home_copy: Path, tmp_path: Path) -> None:
 def test_storage_settings_are_by_protocol(tmp_path: Path) -> None:
     (tmp_path / "fairway.toml").write_text('[batch.storage.s3]\nendpoint_url = "http://x"\n')
     assert read_settings(tmp_path).batch.storage == {"s3": {"endpoint_url": "http://x"}}
+
+
+def test_processes_give_what_threads_give(
+    home_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines().to_parquet(tmp_path / "in.parquet")
+    threads = run_batch("line", tmp_path / "in.parquet", tmp_path / "a.parquet", home=home_copy)
+    monkeypatch.setattr("fairway.app.batch.wants_processes", lambda *_: True)
+    processes = run_batch("line", tmp_path / "in.parquet", tmp_path / "b.parquet", home=home_copy, workers=2)
+    assert processes.engine == "local, 2 processes"
+    assert processes.checksum == threads.checksum

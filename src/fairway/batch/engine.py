@@ -21,6 +21,7 @@ from fairway.core.errors import ModelFailed
 
 _A = TypeVar("_A")
 _POLL_SECONDS = 0.1
+_MOST_CALLS = 1000
 _WORTH = 1.4
 """Two threads that together are so much quicker than one do not stand in each other's way."""
 
@@ -111,23 +112,18 @@ def result_of(call: Future[Scored | None]) -> Scored | None:
         raise ModelFailed("a process that scores rows died.") from error
 
 
-def threads_scale(call: Callable[[], object], *, seconds: float = 0.2) -> bool:
+def threads_scale(
+    call: Callable[[], object], *, seconds: float = 0.2, clock: Callable[[], float] = time.perf_counter
+) -> bool:
     """Whether two threads make `call` quicker than one does: not so for models that hold Python's lock."""
-
-    def many(count: int) -> int:
-        done, until = 0, time.perf_counter() + seconds
-        for _ in range(count):
-            call()
-            done += 1
-            if time.perf_counter() > until:
-                break
-        return done
-
-    began = time.perf_counter()
-    calls = many(1000)
-    one = time.perf_counter() - began
+    began = clock()
+    calls = 0
+    while calls == 0 or (calls < _MOST_CALLS and clock() - began < seconds):
+        call()
+        calls += 1
+    one = clock() - began
     with ThreadPoolExecutor(2) as pool:
-        began = time.perf_counter()
+        began = clock()
         list(pool.map(lambda _: [call() for _ in range(calls)], range(2)))
-        both = time.perf_counter() - began
+        both = clock() - began
     return 2 * one >= _WORTH * both

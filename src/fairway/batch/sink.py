@@ -227,7 +227,10 @@ class SingleFile:
         joined = final.with_name(f".{final.name}.tmp") if local else self._scratch / "joined.tmp"
         with disk_errors("write the output", joined.parent):
             joined.parent.mkdir(parents=True, exist_ok=True)
-            _JOIN[self._format](files, joined, self._packed)
+            if len(files) == 1:
+                shutil.copyfile(files[0], joined)
+            else:
+                _JOIN[self._format](files, joined, self._packed)
             with joined.open("rb") as handle:
                 os.fsync(handle.fileno())
             self._place(joined, self._path, local)

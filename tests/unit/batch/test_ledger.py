@@ -1,0 +1,90 @@
+"""The ledger: whole or not there, one process at a time, and errors by meaning."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from fairway.batch.ledger import Ledger, Part, starts
+from fairway.batch.source import Position, SourceFile
+from fairway.core.errors import CorruptRegistry, RunNotFound
+
+FILES = [SourceFile("a.csv", "csv"), SourceFile("b.csv", "csv", partition=(("day", "1"),))]
+
+
+def part(file: int, number: int, row: int) -> Part:
+    return Part(
+        file=file, part=number, first=0, end=Position(row=row, key="k"), scored=row, rejects=0, name="n", bytes=1, sha256="s"
+    )  # fmt: skip
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger.create(tmp_path / "run", b"{}", FILES)
+
+
+def test_what_is_written_is_read_back(ledger: Ledger) -> None:
+    ledger.commit(part(0, 0, 5))
+    ledger.commit(part(1, 0, 3))
+    ledger.commit(part(0, 1, 9))
+    ledger.end_file(1, "failed", "why")
+    ledger.close()
+    again = Ledger(ledger.folder)
+    assert [(p.file, p.part) for p in again.parts()] == [(0, 0), (0, 1), (1, 0)]
+    assert starts(again.parts()) == {0: (2, Position(row=9, key="k")), 1: (1, Position(row=3, key="k"))}
+    assert [(r.file, r.state, r.reason) for r in again.files()] == [
+        (FILES[0], "todo", ""),
+        (FILES[1], "failed", "why"),
+    ]
+    again.end("stopped", "reason", b"null", 2.5)
+    again.end("stopped", "reason", b"null", 2.5)
+    assert (again.state, again.seconds, again.report) == (("stopped", "reason"), 5.0, b"null")
+    again.cancel()
+    assert again.is_cancelled
+    again.begin()
+    assert not again.is_cancelled
+    assert again.state == ("running", "")
+    assert [r.state for r in again.files()] == ["todo", "todo"]
+    again.close()
+
+
+def test_one_part_is_committed_once(ledger: Ledger) -> None:
+    ledger.commit(part(0, 0, 5))
+    with pytest.raises(CorruptRegistry):
+        ledger.commit(part(0, 0, 6))
+    ledger.close()
+
+
+def test_the_lock_is_one_processs(ledger: Ledger) -> None:
+    assert not ledger.is_locked
+    other = Ledger(ledger.folder)
+    with ledger.lock():
+        assert other.is_locked
+    assert not other.is_locked
+    other.close()
+    ledger.close()
+
+
+def test_a_ledger_that_is_not_there_or_damaged(tmp_path: Path, ledger: Ledger) -> None:
+    with pytest.raises(RunNotFound, match="nope"):
+        Ledger(tmp_path / "nope")
+    with pytest.raises(CorruptRegistry, match="cannot be read"):
+        ledger.plan(Part)
+    ledger.close()
+    (ledger.folder / "ledger.db").write_bytes(b"not a database" * 100)
+    damaged = Ledger(ledger.folder)
+    with pytest.raises(CorruptRegistry, match="damaged"):
+        damaged.parts()
+    damaged.close()
+
+
+def test_a_creation_that_was_killed_is_begun_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "ledger.db.new").write_bytes(b"half")
+    ledger = Ledger.create(folder, b"{}", FILES)
+    assert len(ledger.files()) == 2
+    ledger.close()
+    with sqlite3.connect(folder / "ledger.db") as db:
+        assert db.execute("select count(*) from files").fetchone() == (2,)
+    db.close()
