@@ -52,15 +52,20 @@ def in_order(
 
     reader = threading.Thread(target=read, name="batch-reader", daemon=True)
     reader.start()
+    is_reading = True
     try:
-        while (found := ready.get()) is not None:
-            if isinstance(found, BaseException):
-                raise found
+        while True:
+            found = ready.get()
+            if not isinstance(found, tuple):
+                is_reading = False  # that was the last it says
+                if found is not None:
+                    raise found
+                return
             yield found
             room.release()
     finally:
         ended.set()
-        while reader.is_alive():
+        while is_reading and reader.is_alive():
             room.release()
             try:
                 left = ready.get(timeout=_POLL_SECONDS)
@@ -68,6 +73,8 @@ def in_order(
                 continue
             if isinstance(left, tuple):
                 left[1].cancel()
+            else:
+                is_reading = False
         reader.join()
 
 
