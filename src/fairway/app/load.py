@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 
 import msgspec
@@ -39,6 +40,9 @@ def load(name: str, *, home: str | os.PathLike[str] | None = None, record: bool 
             model = ServedModel(route=everything_to(reference.model, version.version), versions=(served,))
     if not record:
         settings = msgspec.structs.replace(settings, log=msgspec.structs.replace(settings.log, enabled=False))
+    # Whoever calls has a thread that can wait: nothing is gained by running the model in another one.
+    serving = msgspec.structs.replace(settings.serving, inline_seconds=math.inf)
+    settings = msgspec.structs.replace(settings, serving=serving)
     loaded = LoadedModel(reference.model, None, open_plane([model], Counters(), settings))
     atexit.register(loaded.close)
     return loaded
