@@ -175,14 +175,17 @@ def output(body: Any, name: str) -> np.ndarray:
 
 
 def log_of(home: Path, model: str) -> pd.DataFrame:
-    """Every row of a model's log, whole batches of unfinished segments included."""
-    tables = []
+    """Every row of a model's log, whole batches of unfinished segments included; a batch that is being written now is
+    not."""
+    batches = []
     for segment in sorted((home / "log" / model).glob("v*/*.arrows")):
-        if segment.stat().st_size == 0:
-            continue  # begun, and nothing written yet
-        with pa.OSFile(str(segment)) as source, pa.ipc.open_stream(source) as reader:
-            tables.append(reader.read_all())
-    return pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame({"request_id": []})
+        try:
+            with pa.OSFile(str(segment)) as source, pa.ipc.open_stream(source) as reader:
+                for batch in reader:
+                    batches.append(batch)  # noqa: PERF402 - a torn end must not cost the whole ones before it
+        except (OSError, pa.ArrowInvalid):
+            continue
+    return pa.Table.from_batches(batches).to_pandas() if batches else pd.DataFrame({"request_id": []})
 
 
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
