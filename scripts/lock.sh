@@ -24,6 +24,7 @@ grep -E '^[A-Za-z0-9]' requirements/dev.txt | sed -E 's/ *\\$//' > "$work/constr
 # What the clients load is saved by the tests' own versions of these.
 grep -E '^(scikit-learn|numpy|scipy|joblib)==' "$work/constraints.txt" > "$work/shared.txt"
 compile clients requirements/clients.in --constraint "$work/shared.txt"
+compile programs requirements/programs.in --no-deps
 compile build requirements/build.in --constraint "$work/constraints.txt"
 compile core pyproject.toml --constraint "$work/constraints.txt"
 for extra in sklearn xgboost lightgbm catboost grpc postgres s3 redis bench otel all; do

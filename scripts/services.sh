@@ -21,6 +21,7 @@ find_postgres >/dev/null || missing+=(postgresql)
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v curl >/dev/null || missing+=(curl)
 [[ -n ${FAIRWAY_CHROMIUM:-} ]] || command -v chromium google-chrome >/dev/null || missing+=(chromium)
+ldconfig -p 2>/dev/null | grep -q libb64.so.0d || missing+=(libb64-0d)  # perf_analyzer is linked to it
 if [[ ${#missing[@]} == 0 ]]; then
   find_postgres
   exit 0

@@ -3,7 +3,8 @@
 #
 #   scripts/setup.sh run    what the examples need (requirements/sklearn.txt)
 #   scripts/setup.sh dev    all extras, tests and checks (requirements/dev.txt); serves "run" too. The clients that
-#                           tests drive, which pin what they like, get .venv/clients (requirements/clients.txt)
+#                           tests drive, which pin what they like, get .venv/clients (requirements/clients.txt),
+#                           programs and stubs without what they need .venv/programs (requirements/programs.txt)
 #
 # PYTHON=... chooses the interpreter of a new .venv.
 set -euo pipefail
@@ -16,7 +17,7 @@ case $profile in
   *) echo "setup.sh: '$profile' is neither run nor dev" >&2; exit 2 ;;
 esac
 
-key() { cat "$1" requirements/build.txt requirements/clients.txt pyproject.toml | cksum | tr -d ' '; }
+key() { cat "$1" requirements/build.txt requirements/clients.txt requirements/programs.txt pyproject.toml | cksum | tr -d ' '; }
 stamp() { echo ".venv/.fairway-$1-$(key "$2")"; }
 
 wanted=$(stamp "$profile" "$lock")
@@ -76,6 +77,12 @@ if [ "$profile" = dev ]; then
     echo "uv could not; trying pip ..."
     pip --python .venv/clients/bin/python install --quiet --require-hashes -r requirements/clients.txt
   fi
+fi
+if [ "$profile" = dev ]; then
+  echo "Installing requirements/programs.txt ..."
+  rm -rf .venv/programs
+  programs=(--quiet --no-deps --require-hashes --target .venv/programs -r requirements/programs.txt)
+  .venv/bin/uv pip install --python .venv/bin/python "${programs[@]}" || pip install "${programs[@]}"
 fi
 # hatchling stands in requirements/build.txt, so building the editable install fetches nothing.
 pip install --quiet --no-deps --no-build-isolation --no-index -e .

@@ -36,7 +36,7 @@ def wanted(extra: str) -> list[Requirement]:
 
 
 def test_there_is_one_file_per_set_of_extras() -> None:
-    assert {lock.stem for lock in LOCKS} == {"build", "clients", "core", "dev", *EXTRAS}
+    assert {lock.stem for lock in LOCKS} == {"build", "clients", "core", "dev", "programs", *EXTRAS}
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
@@ -67,7 +67,10 @@ def test_the_pins_fit_what_the_project_asks_for(extra: str) -> None:
 def test_what_users_install_is_what_was_tested() -> None:
     tested = pins(ROOT / "requirements" / "dev.txt")
     for lock in LOCKS:
-        if lock.stem == "clients":  # an environment of its own, which no user of Fairway installs
+        if lock.stem in (
+            "clients",
+            "programs",
+        ):  # an environment of its own, which no user of Fairway installs
             continue
         for name, versions in pins(lock).items():
             if name in tested:
