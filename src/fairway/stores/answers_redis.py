@@ -57,11 +57,16 @@ class RedisAnswers:
         if not keys:
             return []
         with self._errors():
-            known = self._known or self.current()
+            known = self._known
             for _ in range(_ATTEMPTS):
                 if known is None:
-                    self._known = None
-                    return [None] * len(keys)
+                    now: Any = self._redis.get(f"{self._name}:current")
+                    if now is None:
+                        self._known = None
+                        return [None] * len(keys)
+                    known = self._generation(now.decode())
+                    if known is None:
+                        continue  # replaced since
                 pipe = self._redis.pipeline(transaction=True)
                 pipe.get(f"{self._name}:current")
                 pipe.hmget(self._part(known.id, "answers"), list(keys))
@@ -69,7 +74,7 @@ class RedisAnswers:
                 if named is not None and named.decode() == known.id:
                     self._known = known
                     return [None if entry is None else Stored(known, entry) for entry in found]
-                known = None if named is None else self._generation(named.decode())
+                known = None
         raise AnswersUnavailable(f"The answers in {self.where} are replaced all the time.")
 
     def begin(self, generation: Generation) -> RedisWriter:
