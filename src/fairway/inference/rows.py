@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from fairway.core.contract import Contract, DType, Field
 from fairway.core.errors import ContractViolation, MalformedInput, Problem
@@ -142,12 +141,3 @@ def _same_width(rows: Sequence[Sequence[Any]], width: int) -> None:
             f"{len(wrong)} rows do not have {width} values.",
             tuple(Problem(f"has {len(rows[row])} values, expected {width}", row=row) for row in wrong[:100]),
         )
-
-
-def from_json_lines(values: Any, contract: Contract) -> Inputs:
-    """A decoded JSON list of rows, whichever form its rows have."""
-    if isinstance(values, np.ndarray):
-        return {"instances": values}
-    if not isinstance(values, list):
-        raise MalformedInput("Expected a list of rows.")
-    return from_instances(values, contract)

@@ -7,7 +7,6 @@ await: slow models, large bodies, everything that is not a prediction.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +38,7 @@ from fairway.serving.entrance import Call, Entry, Headers, Heading, Match, Reply
 from fairway.serving.entrances import ENTRIES
 from fairway.serving.errors import MethodNotAllowed
 from fairway.serving.formats import takes_long
+from fairway.serving.loading import loaded
 from fairway.serving.logs import FailureLog
 from fairway.serving.tracing import Served, Tracer
 from fairway.stores.limits import Limits
@@ -191,18 +191,20 @@ class DataApp:
                 received = now()
                 heading = msgspec.structs.replace(heading, caller=caller)
                 live_model = self.plane.table[model]
-                loaded = None
+                waited_for: LiveModel | None = None
                 if live_model.needs_loading(heading.version):
-                    live_model = loaded = await self._loaded(live_model, heading)
+                    live_model = waited_for = await loaded(
+                        live_model, heading.version, heading.deadline, self.settings.serving.load_seconds
+                    )
                 contract = live_model.primary.contract
                 columnar = takes_long(headers)
                 if columnar or len(body) > _LARGE_BODY:
                     reading = await self.in_thread(codec.read, target, heading, body, headers, contract)
-                    work = await self.in_thread(self.plane.arrive, reading.request, received, loaded)
+                    work = await self.in_thread(self.plane.arrive, reading.request, received, waited_for)
                     await self.in_thread(self.plane.validate, work)
                 else:
                     reading = codec.read(target, heading, body, headers, contract)
-                    work = self.plane.arrive(reading.request, received, loaded)
+                    work = self.plane.arrive(reading.request, received, waited_for)
                     self.plane.validate(work)
                 if self.plane.quick(work):
                     began, outputs, ended = now(), self.plane.run(work), now()
@@ -261,24 +263,6 @@ class DataApp:
             self.tracer.record(
                 headers.get(b"traceparent"), started, stages, msgspec.structs.replace(about, method=method)
             )
-
-    async def _loaded(self, model: LiveModel, heading: Heading) -> LiveModel:
-        """The model with the version asked for in memory."""
-        wait = self.settings.serving.load_seconds
-        left = math.inf if heading.deadline is None else heading.deadline - now()
-        loading = asyncio.wrap_future(model.load_soon(heading.version))
-        try:
-            # Shielded: the load is everybody's who asked for it.
-            return await asyncio.wait_for(asyncio.shield(loading), max(0.0, min(wait, left)))
-        except TimeoutError:
-            if left < wait:
-                raise DeadlineExceeded(
-                    f"the deadline passed while {heading.model} was being loaded."
-                ) from None
-            raise Overloaded(
-                f"{heading.model} is still being loaded after {wait:g} s (serving.load_seconds).",
-                hint="Try again in a minute.",
-            ) from None
 
     async def _queued(self, work: Work, receive: Receive) -> Waiting:
         """Through the queue. What nobody waits for any more, because its time is up or its caller is gone, is taken

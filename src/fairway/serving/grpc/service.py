@@ -7,7 +7,6 @@ unpacked, or is no prediction goes through a thread.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,8 @@ from typing import TYPE_CHECKING, Any
 from fairway.core.errors import (
     DeadlineExceeded,
     FairwayError,
-    Overloaded,
 )
 from fairway.core.request import Request
-from fairway.inference.live import LiveModel
 from fairway.inference.plane import now
 from fairway.security.access import Caller, presented
 from fairway.security.keys import Scope
@@ -31,6 +28,7 @@ from fairway.serving.grpc.head import Head
 from fairway.serving.grpc.method import Arrival, Asking, Host, Method
 from fairway.serving.grpc.status import OPENING, success, trailers
 from fairway.serving.grpc.stream import Call, Stream
+from fairway.serving.loading import loaded
 from fairway.serving.turn import Turn
 
 if TYPE_CHECKING:
@@ -175,30 +173,18 @@ class GrpcService:
     async def _load(self, ticket: Ticket, request: Request, received: float) -> None:
         """A version that has to be loaded first: for as long as anybody should wait."""
         try:
-            model = await self._loaded(self.host.plane.table[request.model], request)
+            model = await loaded(
+                self.host.plane.table[request.model],
+                request.version,
+                request.deadline,
+                self.host.settings.serving.load_seconds,
+            )
             ticket.work = self.host.plane.arrive(request, received, model)
         except Exception as error:  # noqa: BLE001 - `failed` logs it
             if not ticket.gone:
                 ticket.failed(error)
             return
         self.turn.add(ticket)
-
-    async def _loaded(self, model: LiveModel, request: Request) -> LiveModel:
-        wait = self.host.settings.serving.load_seconds
-        left = math.inf if request.deadline is None else request.deadline - now()
-        loading = asyncio.wrap_future(model.load_soon(request.version))
-        try:
-            # Shielded: the load is everybody's who asked for it.
-            return await asyncio.wait_for(asyncio.shield(loading), max(0.0, min(wait, left)))
-        except TimeoutError:
-            if left < wait:
-                raise DeadlineExceeded(
-                    f"the deadline passed while {request.model} was being loaded."
-                ) from None
-            raise Overloaded(
-                f"{request.model} is still being loaded after {wait:g} s (serving.load_seconds).",
-                hint="Try again in a minute.",
-            ) from None
 
     # -- everything else
 
