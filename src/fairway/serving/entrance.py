@@ -17,7 +17,7 @@ import msgspec
 from fairway.core.columns import Outputs
 from fairway.core.contract import Contract
 from fairway.core.errors import NotFound
-from fairway.core.request import Request
+from fairway.core.request import Inputs, Request
 from fairway.core.settings import Settings
 from fairway.inference.live import LiveVersion
 from fairway.inference.plane import Plane
@@ -71,6 +71,20 @@ class Heading(msgspec.Struct, frozen=True, gc=False):
     key: str | None = None
     deadline: float | None = None
     caller: str = ""
+
+    def request(self, inputs: Inputs, protocol: str, wanted: tuple[str, ...] | None) -> Request:
+        """The request with what the body said."""
+        return Request(
+            model=self.model,
+            version=self.version,
+            inputs=inputs,
+            request_id=self.request_id,
+            key=self.key,
+            wanted=wanted,
+            protocol=protocol,
+            deadline=self.deadline,
+            caller=self.caller,
+        )
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False):

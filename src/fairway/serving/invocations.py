@@ -17,7 +17,6 @@ import msgspec
 from fairway.core.columns import Outputs
 from fairway.core.contract import Contract
 from fairway.core.errors import ContractViolation, UnsupportedContent
-from fairway.core.request import Request
 from fairway.inference.live import LiveVersion
 from fairway.inference.rows import from_cells
 from fairway.serving import formats, mlflow_values
@@ -88,18 +87,7 @@ class InvocationsCodec:
             b"header=present" in (accept or b"").replace(b" ", b"").lower(),
             attributes,
         )
-        request = Request(
-            model=heading.model,
-            version=heading.version,
-            inputs=inputs,
-            request_id=heading.request_id,
-            key=heading.key,
-            wanted=form.outputs,
-            protocol=self.protocol,
-            deadline=heading.deadline,
-            caller=heading.caller,
-        )
-        return Reading(request, form)
+        return Reading(heading.request(inputs, self.protocol, form.outputs), form)
 
     def write(self, reading: Reading, outputs: Outputs, live: LiveVersion) -> Written:
         form: Form = reading.notes

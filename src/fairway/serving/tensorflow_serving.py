@@ -14,7 +14,7 @@ import numpy as np
 from fairway.core.columns import Outputs
 from fairway.core.contract import Contract, DType, Task
 from fairway.core.errors import MalformedInput, NotFound, NotSupported
-from fairway.core.request import Inputs, Request
+from fairway.core.request import Inputs
 from fairway.inference.live import LiveVersion
 from fairway.serving.entrance import Entry, Headers, Heading, Reading, Target, Written
 from fairway.serving.errors import error_answer, error_text
@@ -62,18 +62,7 @@ class TensorflowCodec:
                 Form(*_classes(contract)) if verb == "classify" else Form("values", (_regressed(contract),))
             )
             inputs = from_examples(sent.get("examples"), sent.get("context"), contract, verb)
-        request = Request(
-            model=heading.model,
-            version=heading.version,
-            inputs=inputs,
-            request_id=heading.request_id,
-            key=heading.key,
-            wanted=form.outputs,
-            protocol=self.protocol,
-            deadline=heading.deadline,
-            caller=heading.caller,
-        )
-        return Reading(request, form)
+        return Reading(heading.request(inputs, self.protocol, form.outputs), form)
 
     def write(self, reading: Reading, outputs: Outputs, live: LiveVersion) -> Written:
         kind, names = reading.notes
