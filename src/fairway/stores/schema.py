@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration. Their names count up, so that an older Fairway knows a newer schema when it sees one."""
 
 VERSION_TABLE = "fairway_schema"
@@ -100,3 +100,68 @@ keys = sa.Table(
 )
 """`key` is the value as JSON, with the hash of the secret. Of one name, one key is not revoked. Triggers refuse DELETE,
 and UPDATE of a key that is revoked."""
+
+_NOT_RESOLVED = sa.text("state <> 'resolved'")
+
+incidents = sa.Table(
+    "fairway_incidents",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("cause", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("updated", sa.Text, nullable=False),
+    sa.Column("incident", sa.Text, nullable=False),
+    sa.Index(
+        "fairway_incidents_one_per_cause",
+        "cause",
+        unique=True,
+        sqlite_where=_NOT_RESOLVED,
+        postgresql_where=_NOT_RESOLVED,
+    ),
+    sa.Index("fairway_incidents_by_time", "state", "updated"),
+)
+"""`incident` is the value as JSON. Of one cause, one incident is not resolved."""
+
+events = sa.Table(
+    "fairway_events",
+    metadata,
+    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("incident", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Index("fairway_events_by_incident", "incident", "sequence"),
+)
+"""`event` is the value as JSON. Numbered in the order of the transactions that wrote them."""
+
+outbox = sa.Table(
+    "fairway_outbox",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("channel", sa.Text, nullable=False),
+    sa.Column("incident", sa.Text, nullable=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("due", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Index("fairway_outbox_by_channel", "channel", "state", "sequence"),
+)
+"""Messages that are to be sent (`waiting`) or could not be (`dead`); one that was sent is deleted. `message` is the value
+as JSON."""
+
+outbox_senders = sa.Table(
+    "fairway_outbox_senders",
+    metadata,
+    sa.Column("channel", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("until", sa.Text, nullable=False),
+)
+"""Which process sends to a channel, and until when nobody else may."""
+
+silences = sa.Table(
+    "fairway_silences",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("until", sa.Text, nullable=False),
+    sa.Column("silence", sa.Text, nullable=False),
+)
