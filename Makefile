@@ -2,6 +2,7 @@
 # the first run sets up .venv from the hashed lock files, later runs find it ready and take seconds.
 SHELL := /usr/bin/env bash
 PY := .venv/bin/python
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check format bench docs lock setup clean

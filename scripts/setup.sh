@@ -48,6 +48,9 @@ if [ ! -x .venv/bin/python ]; then
 fi
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1
+# Without bytecode on disk every start of `fairway` compiles what it imports, which takes longer than all else it does.
+unset PYTHONDONTWRITEBYTECODE
+export UV_COMPILE_BYTECODE=1
 pip() { .venv/bin/python -m pip "$@"; }
 
 # uv is here for speed only: pip installs it from the lock and is the fallback when uv cannot work
