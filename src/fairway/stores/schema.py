@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration. Their names count up, so that an older Fairway knows a newer schema when it sees one."""
 
 VERSION_TABLE = "fairway_schema"
@@ -165,3 +165,49 @@ silences = sa.Table(
     sa.Column("until", sa.Text, nullable=False),
     sa.Column("silence", sa.Text, nullable=False),
 )
+
+leases = sa.Table(
+    "fairway_leases",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("token", sa.BigInteger, nullable=False),
+    sa.Column("beat", sa.BigInteger, nullable=False),
+    sa.Column("seconds", sa.Double, nullable=False),
+)
+"""Who leads. `token` counts the takings, `beat` the renewals of one; no time is kept, so no clock need agree with another."""
+
+schedules = sa.Table(
+    "fairway_schedules",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("schedule", sa.Text, nullable=False),
+    sa.Column("paused", sa.Boolean, nullable=False),
+    sa.Column("settled", sa.Text, nullable=False),
+    sa.Column("forgotten", sa.Text, nullable=False),
+)
+"""`schedule` is the value as JSON. Times up to `settled` are dealt with; runs due up to `forgotten` may have been pruned."""
+
+_NOT_MANUAL = sa.text("kind <> 'manual'")
+
+schedule_runs = sa.Table(
+    "fairway_schedule_runs",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("schedule", sa.Text, nullable=False),
+    sa.Column("due", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("run", sa.Text, nullable=False),
+    sa.Index("fairway_schedule_runs_by_schedule", "schedule", "id"),
+    sa.Index("fairway_schedule_runs_by_state", "state"),
+    sa.Index(
+        "fairway_schedule_runs_once",
+        "schedule",
+        "due",
+        unique=True,
+        sqlite_where=_NOT_MANUAL,
+        postgresql_where=_NOT_MANUAL,
+    ),
+)
+"""`run` is the value as JSON. Of one schedule and due time there is one run, not counting those asked for by hand."""
