@@ -13,10 +13,12 @@ FairwayError
 │   ├── AliasNotFound
 │   ├── KeyNotFound             no API key of that name is in use
 │   ├── RunNotFound             no batch run of that name is known
+│   ├── ScheduleNotFound        no schedule of that name is known
 │   └── AnswerNotFound          nothing was precomputed for that key, and there is nothing else to answer with
 ├── Conflict
 │   ├── AlreadyExists
 │   ├── RouteConflict           compare-and-set lost: somebody changed the route first
+│   ├── LeaseLost               another control process leads now; what this one was about to write is not written
 │   └── IncompatibleContract    versions behind one route must share one input contract
 ├── ArtifactError               a model file or bundle cannot be used
 │   ├── UntrustedArtifact       references code that is not on the allow-list
@@ -125,6 +127,10 @@ class RunNotFound(NotFound):
     code = "run_not_found"
 
 
+class ScheduleNotFound(NotFound):
+    code = "schedule_not_found"
+
+
 class Conflict(FairwayError):
     code = "conflict"
 
@@ -135,6 +141,10 @@ class AlreadyExists(Conflict):
 
 class RouteConflict(Conflict):
     code = "route_conflict"
+
+
+class LeaseLost(Conflict):
+    code = "lease_lost"
 
 
 class IncompatibleContract(Conflict):
