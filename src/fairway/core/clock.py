@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 def utc_text(moment: datetime) -> str:
@@ -11,3 +11,23 @@ def utc_text(moment: datetime) -> str:
 
 def utc_now() -> str:
     return utc_text(datetime.now(UTC))
+
+
+def moment_of(text: str) -> datetime:
+    """The moment that an ISO 8601 text with a zone names; ValueError for any other."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return moment
+
+
+def seconds_between(earlier: str, later: str) -> float:
+    return (moment_of(later) - moment_of(earlier)).total_seconds()
+
+
+def after(text: str, seconds: float) -> str:
+    """The moment so many seconds later; the end of all times when there is none."""
+    try:
+        return utc_text(moment_of(text) + timedelta(seconds=seconds))
+    except OverflowError:
+        return utc_text(datetime.max.replace(tzinfo=UTC))

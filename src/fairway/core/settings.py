@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from fairway.core.alert_settings import AlertSettings
+
 
 class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     database_url: str = ""
@@ -72,14 +74,57 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The prediction log, and the labels beside it."""
+
     enabled: bool = True
-    flush_seconds: float = 0.2
+    sample: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    """Share of the requests that is recorded; which ones is decided by their ids."""
+    durable: bool = False
+    """Every prediction is on the disk before its answer goes out."""
+    flush_seconds: Annotated[float, msgspec.Meta(gt=0)] = 0.2
+    """What a killed worker loses at most."""
     queue_rows: int = 50_000
     """Rows waiting to be written; more are dropped and counted."""
     queue_bytes: int = 16 * 1024 * 1024
     segment_bytes: int = 32 * 1024 * 1024
+    segment_seconds: Annotated[float, msgspec.Meta(gt=0)] = 300.0
+    """A segment that is older is closed, so that it can be compacted."""
     disk_bytes: int = 2 * 1024 * 1024 * 1024
-    """Most bytes of log per model; the oldest segments go first."""
+    """Most bytes of segments per model and machine; the oldest go first."""
+    folder: str = ""
+    """Where this machine's servers append segments; empty means `<home>/log`."""
+    archive_url: str = ""
+    """Where segments are compacted to, as Parquet: a folder or an fsspec URL; empty means `<home>/archive`."""
+    archive_options: dict[str, Any] = {}
+    """Options of the fsspec filesystem behind `archive_url`, such as `endpoint_url`."""
+    compact_bytes: int = 64 * 1024 * 1024
+    """Segments of a version are compacted when they have so many bytes,"""
+    compact_seconds: float = 3600.0
+    """or when the oldest is so old."""
+    keep_days: Annotated[float, msgspec.Meta(gt=0)] = 90.0
+    """How long predictions and labels are kept in the archive."""
+    archive_bytes: int = 20 * 1024**3
+    """Most bytes of Parquet per model; the oldest days go first."""
+    secret_file: str = ""
+    """The key that private fields are hashed and tokenised with; empty means `<home>/log.secret`, made when it is
+    needed. Machines that share an archive share this file."""
+    key_privacy: Literal["keep", "drop", "hash", "token"] = "keep"
+    """What happens to the routing key of a request before it is written."""
+    label_days: Annotated[float, msgspec.Meta(gt=0)] = 90.0
+    """How long a label waits for its prediction."""
+    label_bytes: int = 1024**3
+    """Most bytes of labels not compacted yet, per model and machine; further feedback is refused."""
+    label_queue: int = 100_000
+    """Most labels of small requests waiting to be written in a worker; more are answered 503."""
+
+    def folder_at(self, home: str) -> str:
+        return self.folder or f"{home}/log"
+
+    def archive_at(self, home: str) -> str:
+        return self.archive_url or f"{home}/archive"
+
+    def secret_at(self, home: str) -> str:
+        return self.secret_file or f"{home}/log.secret"
 
 
 class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -135,6 +180,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Most engine calls of this model at once, in one worker; None: one for each core of the worker."""
     pinned: bool = False
     """Loaded at the start and never unloaded to make room."""
+    log_sample: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    """As `log.sample`."""
     hybrid_key: str = ""
     """What a request calls the key that its precomputed answer is found by; empty: this model has no such answers."""
     hybrid_prefer: Literal["store", "live"] = "store"
@@ -271,6 +318,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sagemaker: SagemakerSettings = SagemakerSettings()
     vertex: VertexSettings = VertexSettings()
     batch: BatchSettings = BatchSettings()
+    alerts: AlertSettings = AlertSettings()
 
     def isolation_at_home(self) -> IsolationSettings:
         """`isolation` with its folder, below the home where none is set."""
