@@ -14,7 +14,9 @@ FairwayError
 │   ├── KeyNotFound             no API key of that name is in use
 │   ├── RunNotFound             no batch run of that name is known
 │   ├── ScheduleNotFound        no schedule of that name is known
-│   └── AnswerNotFound          nothing was precomputed for that key, and there is nothing else to answer with
+│   ├── AnswerNotFound          nothing was precomputed for that key, and there is nothing else to answer with
+│   ├── IncidentNotFound        no incident, silence or message of that name is known
+│   └── ChannelNotFound         no alert channel of that name is set up
 ├── Conflict
 │   ├── AlreadyExists
 │   ├── RouteConflict           compare-and-set lost: somebody changed the route first
@@ -41,6 +43,7 @@ FairwayError
 │   ├── Forbidden               the key does not reach so far
 │   └── RateLimited             more requests than the key may make; `retry_after` seconds
 ├── NotSupported                asked for something that this model or server does not do
+├── DeliveryFailed              a channel did not take a message; `permanent` when it never will
 ├── CorruptRegistry             the registry's database is damaged; trying again does not help
 ├── MissingExtra                an optional package is needed; the message says which extra
 ├── InsecureBinding             refuses to listen beyond loopback without authentication
@@ -129,6 +132,14 @@ class RunNotFound(NotFound):
 
 class ScheduleNotFound(NotFound):
     code = "schedule_not_found"
+
+
+class IncidentNotFound(NotFound):
+    code = "incident_not_found"
+
+
+class ChannelNotFound(NotFound):
+    code = "channel_not_found"
 
 
 class Conflict(FairwayError):
@@ -245,6 +256,24 @@ class RateLimited(AccessDenied):
 
 class NotSupported(FairwayError):
     code = "not_supported"
+
+
+class DeliveryFailed(FairwayError):
+    """`permanent`: the receiver will never take this message. `retry_after` is how many seconds it asked to wait."""
+
+    code = "delivery_failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        permanent: bool = False,
+        retry_after: float | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.permanent = permanent
+        self.retry_after = retry_after
 
 
 class CorruptRegistry(FairwayError):

@@ -184,7 +184,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: EventKind
     when: str
     incident: Incident
-    """As it is after the change, without its history."""
+    """As it is after the change, without its history and with its weightiest findings."""
     text: str = ""
     who: str = ""
     """Empty: Fairway itself."""

@@ -40,6 +40,8 @@ MOST_SIGNALS = 200
 """Findings that one incident keeps; the weightiest."""
 MOST_ENTRIES = 200
 """Lines of history that one incident keeps: the first, and the latest."""
+EVENT_SIGNALS = 20
+"""Findings that an event carries; the weightiest."""
 _MOST_DOUBLINGS = 3
 _CLOCK_SLACK_SECONDS = 3600.0
 """A window that ends later than this from now was written by a clock that was wrong."""
@@ -273,7 +275,7 @@ def _entered(
         told=now if told else incident.told,
         announced=incident.announced or told,
     )
-    bare = msgspec.structs.replace(changed, history=())
+    bare = msgspec.structs.replace(changed, history=(), seen={}, signals=changed.signals[:EVENT_SIGNALS])
     return changed, Event(kind=kind, when=now, incident=bare, text=text, who=who, notify=notify)
 
 

@@ -76,9 +76,8 @@ def checked(window: Window) -> Window:
 
 def printable(text: str) -> str:
     """The text on one line: control characters, which could forge a line of a log or a header of a mail, become
-    spaces, and halves of characters question marks."""
-    shown = "".join(letter if letter.isprintable() else " " for letter in text)
-    return shown.encode("utf-8", "replace").decode("utf-8")
+    spaces, and so do halves of characters, which no encoding can write."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _clean(finding: Finding) -> Finding:

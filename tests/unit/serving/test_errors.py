@@ -26,6 +26,7 @@ EXPECTED = {
     "OutOfMemory": 507, "DeadlineExceeded": 504,
     "AnswerNotFound": 404, "AnswersUnavailable": 503, "RunNotFound": 404,
     "ScheduleNotFound": 404, "LeaseLost": 409,
+    "IncidentNotFound": 404, "ChannelNotFound": 404,
     "AccessDenied": 403, "Unauthenticated": 401, "Forbidden": 403, "RateLimited": 429,
 }  # fmt: skip
 EVERY = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, FairwayError)]
