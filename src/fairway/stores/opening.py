@@ -10,10 +10,13 @@ from urllib.parse import unquote, urlsplit
 
 from fairway.core.settings import RegistrySettings
 from fairway.stores.base import BlobStore, RegistryDatabase
+from fairway.stores.control import ControlStore
 
 BACKENDS = {
     "sql": "fairway.stores.sql:open_sql",
     "rows in memory": "fairway.stores.memory:MemoryDatabase",
+    "control in sql": "fairway.stores.control_sql:SqlControlStore",
+    "control in memory": "fairway.stores.control_memory:MemoryControlStore",
     "local blobs": "fairway.stores.blobs_local:LocalBlobs",
     "fsspec blobs": "fairway.stores.blobs_fsspec:FsspecBlobs",
     "blobs in memory": "fairway.stores.blobs_memory:MemoryBlobs",
@@ -30,6 +33,19 @@ def open_database(home: Path, settings: RegistrySettings) -> RegistryDatabase:
         url = settings.database_url or sqlite_path(home)
         database = _backend("sql")(url, lock_timeout_seconds=timeout)
     return database
+
+
+def open_control(home: Path, settings: RegistrySettings) -> ControlStore:
+    """Leases and schedules, in the registry's database."""
+    store: ControlStore
+    if settings.database_url.startswith("memory:"):
+        store = _backend("control in memory")()
+    else:
+        url = settings.database_url or sqlite_path(home)
+        store = _backend("control in sql")(
+            _backend("sql")(url, lock_timeout_seconds=settings.lock_timeout_seconds)
+        )
+    return store
 
 
 def sqlite_path(home: Path) -> Path:

@@ -33,6 +33,7 @@ from fairway.stores.sql_rows import SqlRows
 _MIGRATION_LOCK = 0x66616972  # any number of our own: PostgreSQL advisory locks share one space
 _CONNECT_SECONDS = 5.0
 _ROOM_BYTES = 64 * 1024
+_PAUSE_MILLISECONDS = 5_000
 
 
 def open_sql(url: str | Path, *, lock_timeout_seconds: float) -> SqlDatabase:
@@ -78,6 +79,14 @@ class SqlDatabase:
         with self._dialect.errors(), self._dialect.writing() as connection:
             self._dialect.lock_rows(connection)
             yield SqlRows(connection)
+
+    @contextmanager
+    def transaction(self, *, writing: bool) -> Iterator[sa.Connection]:
+        """For tables with rules of their own: without the lock that makes the registry's writers take turns."""
+        dialect = self._dialect
+        with dialect.errors(), dialect.writing() if writing else dialect.reading() as connection:
+            dialect.limit_pauses(connection)
+            yield connection
 
     def revision(self) -> int:
         with self.reading() as rows:
@@ -148,6 +157,9 @@ class _Sqlite:
 
     def lock_rows(self, connection: sa.Connection) -> None:
         """BEGIN IMMEDIATE has done it."""
+
+    def limit_pauses(self, connection: sa.Connection) -> None:
+        """Nothing can be done here about a process that stops while it writes."""
 
     @contextmanager
     def migrating(self) -> Iterator[sa.Connection]:
@@ -271,6 +283,10 @@ class _PostgreSQL:
 
     def lock_rows(self, connection: sa.Connection) -> None:
         connection.execute(sa.select(schema.registry.c.id).with_for_update())
+
+    def limit_pauses(self, connection: sa.Connection) -> None:
+        """A process that stops in the middle must not keep its locks from the others."""
+        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {_PAUSE_MILLISECONDS}")
 
     @contextmanager
     def migrating(self) -> Iterator[sa.Connection]:
