@@ -144,9 +144,25 @@ class SqlSource:
             found = connection.execute(sa.select(sa.text("*")).select_from(self._rows).limit(0))
             return list(found.keys())
 
-    def pieces(self, start: Position, rows: int) -> Generator[Piece]:
-        """Tables of about `rows` rows with a key above `start.key`. Raises MalformedInput where the key is null or
-        not unique, Unavailable when the database is away."""
+    def count(self) -> int:
+        """How many rows there are now."""
+        with _errors(self._place, "read from"), self._engine.connect() as connection:
+            found = connection.execute(sa.select(sa.func.count()).select_from(self._rows)).scalar()
+            return int(found or 0)
+
+    def every(self, rows: int) -> list[Any]:
+        """The key of each `rows`-th row in the order of the key, by the database's own order of it."""
+        key: sa.ColumnClause[Any] = sa.column(self._place.key)
+        place = sa.func.row_number().over(order_by=key).label("fairway_place")
+        placed = sa.select(key, place).select_from(self._rows).subquery("fairway_placed")
+        wanted = sa.select(placed.c[self._place.key]).where(placed.c.fairway_place % rows == 0)
+        with _errors(self._place, "read from"), self._engine.connect() as connection:
+            found = connection.execute(wanted.order_by(placed.c.fairway_place))
+            return [_plain_key(_plain(row[0])) for row in found]
+
+    def pieces(self, start: Position, rows: int, stop: Any = None) -> Generator[Piece]:
+        """Tables of about `rows` rows with a key above `start.key` and, unless it is None, not above `stop`. Raises
+        MalformedInput where the key is null or not unique, Unavailable when the database is away."""
         key: sa.ColumnClause[Any] = sa.column(self._place.key)
         last = start.key
         with _errors(self._place, "read from"), self._engine.connect() as connection:
@@ -157,6 +173,8 @@ class SqlSource:
             wanted = sa.select(sa.text("*")).select_from(self._rows).order_by(key).limit(rows + 1)
             if last is not None:
                 wanted = wanted.where(key > last)
+            if stop is not None:
+                wanted = wanted.where(key <= stop)
             with _errors(self._place, "read from"), self._engine.connect() as connection:
                 result = connection.execute(wanted)
                 names = list(result.keys())

@@ -298,6 +298,13 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     storage: dict[str, dict[str, Any]] = {}
     """Options of the fsspec filesystems that inputs and outputs are on, by protocol: `[batch.storage.s3]`,
     `endpoint_url = "..."`."""
+    spark_master: str = ""
+    """Where `--engine spark` runs: `spark://host:7077`, `yarn`, `k8s://...`, `local[4]`, or `sc://host` for Spark Connect.
+    Empty: what `spark-submit`, `SPARK_REMOTE` or `spark-defaults.conf` say, else all cores of this machine."""
+    spark: dict[str, str] = {}
+    """Spark's own settings, `[batch.spark]`, `"spark.executor.memory" = "2g"`."""
+    ray_address: str = ""
+    """Where `--engine ray` runs: `host:6379`, `ray://host:10001`, `auto`. Empty: what `RAY_ADDRESS` says, else this machine."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
