@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow as pa
 from fairway.app.home import Home, open_home
 from fairway.batch.ledger import Ledger, State
 from fairway.batch.lines import types_of
-from fairway.batch.local import Model, load_for_batch, open_scorers, wants_processes
+from fairway.batch.local import Model, load_for_batch, open_scorers, open_watch, wants_processes
 from fairway.batch.plan import (
     Options,
     Plan,
@@ -130,14 +131,16 @@ def run_batch(
         if (folder / "ledger.db").exists():
             ledger = Ledger(folder)
             state, _ = ledger.state
-            if overwrite or (is_sql(options.input) and state == "finished"):
+            gone = not _is_there(place, options)
+            if overwrite or (state == "finished" and (gone or is_sql(options.input))):
                 with ledger.lock():
                     ledger.close()
                     run, folder = _away(folder)
             else:
                 try:
                     report = _report(ledger)
-                    if state == "finished" and report is not None and _is_there(place, ledger, options):
+                    if state == "finished" and report is not None:
+                        _tidy(ledger, report)
                         return report
                 finally:
                     ledger.close()
@@ -159,6 +162,7 @@ def resume(
         try:
             report = _report(ledger)
             if ledger.state[0] == "finished" and report is not None and not report.failed_files:
+                _tidy(ledger, report)
                 return report
             plan = ledger.plan(Plan)
             model = _find(place, f"{plan.model}:{plan.version}")
@@ -178,25 +182,10 @@ def list_runs(home: str | os.PathLike[str] | None = None) -> list[RunLine]:
     """Every run of the home, the last begun first."""
     with open_home(home) as place:
         lines = []
-        for folder in (place.path / "batch").glob("*/ledger.db"):
-            ledger = Ledger(folder.parent)
+        for path in (place.path / "batch").glob("*/ledger.db"):
+            ledger = Ledger(path.parent)
             try:
-                plan, parts = ledger.plan(Plan), ledger.parts()
-                state, reason = ledger.state
-                lines.append(
-                    RunLine(
-                        run=plan.run,
-                        model=plan.model,
-                        version=plan.version,
-                        state=_shown_state(ledger, state),
-                        reason=reason,
-                        rows=sum(part.end.row - part.first for part in parts),
-                        rejected=sum(part.rejects for part in parts),
-                        created=plan.created,
-                        input=shown(plan.options.input),
-                        output=shown(plan.options.output),
-                    )
-                )
+                lines.append(_line(ledger))
             finally:
                 ledger.close()
         return sorted(lines, key=lambda line: line.created, reverse=True)
@@ -204,15 +193,29 @@ def list_runs(home: str | os.PathLike[str] | None = None) -> list[RunLine]:
 
 def show_run(run: str, home: str | os.PathLike[str] | None = None) -> tuple[RunLine, Report | None]:
     """A run, and its report once it has ended. Raises RunNotFound."""
-    found = [line for line in list_runs(home) if line.run == run]
-    if not found:
-        raise RunNotFound(f"there is no run {run}.", hint="`fairway batch list` names them.")
     with open_home(home) as place:
         ledger = Ledger(_folder(place, run))
         try:
-            return found[0], _report(ledger)
+            return _line(ledger), _report(ledger)
         finally:
             ledger.close()
+
+
+def _line(ledger: Ledger) -> RunLine:
+    plan = ledger.plan(Plan)
+    (state, reason), (rows, rejects) = ledger.state, ledger.totals
+    return RunLine(
+        run=plan.run,
+        model=plan.model,
+        version=plan.version,
+        state=_shown_state(ledger, state),
+        reason=reason,
+        rows=rows,
+        rejected=rejects,
+        created=plan.created,
+        input=shown(plan.options.input),
+        output=shown(plan.options.output),
+    )
 
 
 def cancel_run(run: str, home: str | os.PathLike[str] | None = None) -> bool:
@@ -288,6 +291,7 @@ def _go(
     live: Any = None,
 ) -> Report:
     live = live or load_for_batch(model, place.settings, plan.workers)
+    watch = open_watch(model, live)
     files = [record.file for record in ledger.files()]
     source: Any = _source(place, plan, live.contract)
     sink = _sink(place, plan.options, plan.run, ledger.folder, [file.path for file in files])
@@ -295,16 +299,22 @@ def _go(
         model,
         live,
         place.settings,
+        watch=watch,
         schema=plan.schema,
         call_rows=plan.call_rows,
         workers=plan.workers,
         processes=plan.processes,
     )
     try:
-        run = Run(plan, ledger, live.contract, source, sink, flat=_is_flat(plan.options), tell=tell)
+        run = Run(
+            plan, ledger, live.contract, source, sink, flat=_is_flat(plan.options), watch=watch, tell=tell
+        )
         started(run)
         with pool as executor:
-            return run.go(executor, score)
+            report = run.go(executor, score)
+        if report.state == "finished":
+            _tidy(ledger, report)
+        return report
     finally:
         source.close()
         sink.close()
@@ -402,7 +412,7 @@ def _check_unchanged(place: Home, ledger: Ledger, plan: Plan) -> None:
             )
 
 
-def _is_there(place: Home, ledger: Ledger, options: Options) -> bool:
+def _is_there(place: Home, options: Options) -> bool:
     if is_sql(options.output):
         return True
     fs, path = file_system(options.output, place.settings.batch.storage)
@@ -422,6 +432,12 @@ def _folder(place: Home, run: str) -> Path:
     if "/" in run or run.startswith("."):
         raise RunNotFound(f"there is no run {run}.")
     return place.path / "batch" / run
+
+
+def _tidy(ledger: Ledger, report: Report) -> None:
+    """Drops what was kept for parts that might still come. Files that failed may be tried again, and need it."""
+    if not report.failed_files:
+        shutil.rmtree(ledger.folder / "parts", ignore_errors=True)
 
 
 def _report(ledger: Ledger) -> Report | None:

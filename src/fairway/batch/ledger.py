@@ -29,7 +29,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -45,7 +45,7 @@ _T = TypeVar("_T")
 _TABLES = """
 CREATE TABLE IF NOT EXISTS run (id INTEGER PRIMARY KEY CHECK (id = 1), plan BLOB NOT NULL, state TEXT NOT NULL,
     reason TEXT NOT NULL DEFAULT '', cancel INTEGER NOT NULL DEFAULT 0, seconds REAL NOT NULL DEFAULT 0,
-    report BLOB);
+    rows INTEGER NOT NULL DEFAULT 0, rejects INTEGER NOT NULL DEFAULT 0, report BLOB);
 CREATE TABLE IF NOT EXISTS files (number INTEGER PRIMARY KEY, file BLOB NOT NULL, state TEXT NOT NULL,
     reason TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS parts (file INTEGER NOT NULL, part INTEGER NOT NULL, content BLOB NOT NULL,
@@ -54,8 +54,8 @@ CREATE TABLE IF NOT EXISTS parts (file INTEGER NOT NULL, part INTEGER NOT NULL, 
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """A committed stretch of a file: rows `first` to `end.row`. `rejected` counts by field and reason; `seen` are sums
-    over some rows of each column (`report.Seen`); `broken` counts by field and rule."""
+    """A committed stretch of a file: rows `first` to `end.row`. `rejected` counts by field and reason; `seen` is what a
+    `Watch` counted; `broken` counts by field and rule."""
 
     file: int
     part: int
@@ -69,7 +69,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     rejects_name: str = ""
     rejected: dict[str, int] = {}
     broken: dict[str, int] = {}
-    seen: list[list[float]] = []
+    seen: list[float] = []
 
 
 class FileRecord(msgspec.Struct, frozen=True):
@@ -144,8 +144,9 @@ class Ledger:
 
     def begin(self) -> None:
         """Resumed: failed files are tried again from where they failed."""
-        self._do("UPDATE run SET state = 'running', reason = '', cancel = 0")
-        self._do("UPDATE files SET state = 'todo', reason = '' WHERE state = 'failed'")
+        with _errors(self.folder), self._transaction():
+            self._db.execute("UPDATE run SET state = 'running', reason = '', cancel = 0")
+            self._db.execute("UPDATE files SET state = 'todo', reason = '' WHERE state = 'failed'")
 
     def end(self, state: State, reason: str, report: bytes, seconds: float) -> None:
         self._do(
@@ -188,10 +189,37 @@ class Ledger:
             rows = self._db.execute("SELECT content FROM parts ORDER BY file, part").fetchall()
         return [msgspec.json.decode(content, type=Part) for (content,) in rows]
 
-    def commit(self, part: Part) -> None:
-        """Step 4: from here on the part is done."""
+    def commit(self, part: Part, *, ends_file: bool = False) -> None:
+        """Step 4: from here on the part is done; and its file, when it was the last."""
         content = msgspec.json.encode(part)
-        self._do("INSERT INTO parts (file, part, content) VALUES (?, ?, ?)", (part.file, part.part, content))
+        rows = part.end.row - part.first
+        with _errors(self.folder), self._transaction():
+            self._db.execute(
+                "INSERT INTO parts (file, part, content) VALUES (?, ?, ?)", (part.file, part.part, content)
+            )
+            self._db.execute("UPDATE run SET rows = rows + ?, rejects = rejects + ?", (rows, part.rejects))
+            if ends_file:
+                self._db.execute(
+                    "UPDATE files SET state = 'done', reason = '' WHERE number = ?", (part.file,)
+                )
+
+    @property
+    def totals(self) -> tuple[int, int]:
+        """Rows committed, and how many of them were rejected; without reading the parts."""
+        with _errors(self.folder):
+            rows, rejects = self._db.execute("SELECT rows, rejects FROM run").fetchone()
+        return int(rows), int(rejects)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            with suppress(sqlite3.Error):  # the disk that was full for a row is full for going back too
+                self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
 
     def _do(self, statement: str, values: Sequence[object] = ()) -> None:
         with _errors(self.folder):

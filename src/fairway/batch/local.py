@@ -15,10 +15,12 @@ import pyarrow as pa
 from fairway.batch.engine import scorers, threads_scale
 from fairway.batch.run import Work
 from fairway.batch.score import Calls, Scored, score
+from fairway.batch.seen import Watch
 from fairway.batch.source import parse
 from fairway.core.conform import to_columns
 from fairway.core.settings import Settings
 from fairway.inference.live import LiveVersion, load_version
+from fairway.packaging.profile import Profile
 from fairway.stores.counters import Counters
 
 _NO_LIMIT = 2**62
@@ -36,13 +38,15 @@ class Model(msgspec.Struct, frozen=True):
 class Scorer:
     """Scores pieces of files with a loaded version. Called from several threads."""
 
-    def __init__(self, live: LiveVersion, kept: pa.Schema, call_rows: int) -> None:
-        self._live, self._kept, self._call_rows = live, kept, call_rows
+    def __init__(
+        self, live: LiveVersion, kept: pa.Schema, call_rows: int, watch: Watch | None = None
+    ) -> None:
+        self._live, self._kept, self._call_rows, self._watch = live, kept, call_rows, watch
 
     def __call__(self, work: Work) -> Scored:
         assert work.piece is not None, "the end of a file is not scored"
         parsed = parse(work.piece, work.file, self._live.contract, self._kept)
-        return score(self._live, parsed, call_rows=self._call_rows)
+        return score(self._live, parsed, call_rows=self._call_rows, watch=self._watch)
 
 
 def load_for_batch(model: Model, settings: Settings, workers: int) -> LiveVersion:
@@ -51,6 +55,12 @@ def load_for_batch(model: Model, settings: Settings, workers: int) -> LiveVersio
     isolation = msgspec.structs.replace(settings.isolation, processes=workers)
     settings = msgspec.structs.replace(settings, limits=limits, isolation=isolation)
     return load_version(model.name, model.version, Path(model.directory), Counters(), settings)
+
+
+def open_watch(model: Model, live: LiveVersion) -> Watch:
+    """What counts the rows beside the version's reference profile."""
+    content = (Path(model.directory) / "profile.json").read_bytes()
+    return Watch(live.contract, msgspec.json.decode(content, type=Profile))
 
 
 def wants_processes(live: LiveVersion, calls: Calls, workers: int) -> bool:
@@ -78,11 +88,10 @@ _here: list[Scorer] = []
 
 def begin_process(model: bytes, settings: bytes, schema: str, call_rows: int) -> None:
     """Loads the version in a process of scorers."""
-    live = load_for_batch(
-        msgspec.json.decode(model, type=Model), msgspec.json.decode(settings, type=Settings), 1
-    )
+    version = msgspec.json.decode(model, type=Model)
+    live = load_for_batch(version, msgspec.json.decode(settings, type=Settings), 1)
     kept = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(schema)))
-    _here[:] = [Scorer(live, kept, call_rows)]
+    _here[:] = [Scorer(live, kept, call_rows, open_watch(version, live))]
 
 
 def open_scorers(
@@ -90,6 +99,7 @@ def open_scorers(
     live: LiveVersion,
     settings: Settings,
     *,
+    watch: Watch,
     schema: str,
     call_rows: int,
     workers: int,
@@ -99,5 +109,5 @@ def open_scorers(
     if processes:
         arguments = (msgspec.json.encode(model), msgspec.json.encode(settings), schema, call_rows)
         return scorers(workers, processes=True, begin=begin_process, arguments=arguments), score_work
-    scorer = Scorer(live, pa.ipc.read_schema(pa.py_buffer(base64.b64decode(schema))), call_rows)
+    scorer = Scorer(live, pa.ipc.read_schema(pa.py_buffer(base64.b64decode(schema))), call_rows, watch)
     return scorers(workers, processes=False), lambda work: scorer(work) if work.piece is not None else None

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Protocol
@@ -16,10 +16,12 @@ import msgspec
 from fairway.batch.engine import in_order, result_of
 from fairway.batch.ledger import Ledger, Part, State, starts
 from fairway.batch.plan import Plan, output_schema, read_limit
-from fairway.batch.report import Report, add_seen, checksum, counts, failed, reason_kind, see, summarise
+from fairway.batch.report import Report, checksum, counts, failed, reason_kind
 from fairway.batch.score import Reject, Scored
+from fairway.batch.seen import Column, Watch
 from fairway.batch.sink import PartWriter, Sink, Written
 from fairway.batch.source import Piece, Position, SourceFile
+from fairway.core.columns import Array
 from fairway.core.contract import Contract
 from fairway.core.errors import FairwayError, InvalidInput, NotFound
 from fairway.stores.disk import disk_errors
@@ -79,7 +81,7 @@ class _Open(msgspec.Struct):
     rejects: list[Reject] = []
     rejected: Counter[str] = msgspec.field(default_factory=Counter)
     broken: Counter[str] = msgspec.field(default_factory=Counter)
-    seen: list[list[float]] = []
+    seen: Array | None = None
 
 
 class Run:
@@ -94,11 +96,12 @@ class Run:
         sink: Sink,
         *,
         flat: bool,
+        watch: Watch | None = None,
         tell: Tell = lambda progress: None,
         step: Step = _no_step,
     ) -> None:
-        """`flat` says that the sink has no form for lists."""
-        self._plan, self._ledger, self._contract = plan, ledger, contract
+        """`flat` says that the sink has no form for lists; `watch` is what the scorers count with."""
+        self._plan, self._ledger, self._watch = plan, ledger, watch
         self._source, self._sink = source, sink
         self._tell, self._step = tell, step
         self._schema = output_schema(plan.kept, contract, flat=flat)
@@ -205,8 +208,8 @@ class Run:
             now.rejected[reason_kind(reject.field, reject.reason)] += 1
         for field, rule, rows in scored.broken:
             now.broken[f"{field}: {rule}"] += rows
-        if scored.sample is not None:
-            now.seen = add_seen(now.seen, see(self._contract, scored.sample))
+        if scored.seen is not None and self._watch is not None:
+            now.seen = scored.seen if now.seen is None else self._watch.add(now.seen, scored.seen)
         end = Position(work.piece.offset, position.row + scored.total, work.piece.key)
         self._at[number] = (part, end)
         self._rows += scored.total
@@ -227,7 +230,7 @@ class Run:
             self._open = _Open(number, part, position.row, writer)
         return self._open
 
-    def _commit(self) -> None:
+    def _commit(self, *, ends_file: bool = False) -> None:
         """Steps 2 to 4 of the ledger."""
         now = self._open
         if now is None:
@@ -253,8 +256,9 @@ class Run:
                 rejects_name=rejects_name,
                 rejected=dict(now.rejected),
                 broken=dict(now.broken),
-                seen=now.seen,
-            )
+                seen=[] if now.seen is None else now.seen.tolist(),
+            ),
+            ends_file=ends_file,
         )
         self._at[now.file] = (now.part + 1, end)
         self._step("committed")
@@ -278,11 +282,13 @@ class Run:
         """What was read before an error is kept: the part is committed as it is. A file without rows gives one too."""
         if error is None and number not in self._at:
             self._begin_part(number)
-        self._commit()
+        is_open = self._open is not None
+        self._commit(ends_file=error is None)
         self._step("end file")
         self._ended.add(number)
         if error is None:
-            self._ledger.end_file(number, "done")
+            if not is_open:
+                self._ledger.end_file(number, "done")
         else:
             row = self._at.get(number, (0, Position()))[1].row
             where = f" (the {row} rows before it are scored)" if row else ""
@@ -315,10 +321,10 @@ class Run:
             checksum=checksum(parts),
             seconds=self._ledger.seconds + seconds,
             rows_per_second=self._rows_now / seconds,
-            engine=f"local, {plan.workers} {'processes' if plan.processes else 'threads'}",
+            engine=self._engine,
             rejects_by_reason=counts(parts, "rejected"),
             broken_rules=counts(parts, "broken"),
-            columns=summarise(self._contract, parts),
+            columns=self._columns(parts),
             notes=plan.notes,
         )
         folder = self._ledger.folder / "rejects"
@@ -332,6 +338,16 @@ class Run:
         self._step("end")
         self._ledger.end(state, reason, msgspec.json.encode(report), seconds)
         return report
+
+    @property
+    def _engine(self) -> str:
+        """What scored, for the report."""
+        return f"local, {self._plan.workers} {'processes' if self._plan.processes else 'threads'}"
+
+    def _columns(self, parts: Sequence[Part]) -> tuple[Column, ...]:
+        if self._watch is None:
+            return ()
+        return self._watch.summarise(self._watch.total(part.seen for part in parts))
 
     def _abort(self) -> None:
         if self._open is not None:

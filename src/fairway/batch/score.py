@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from fairway.batch.columns import output_columns, output_type
+from fairway.batch.seen import Watch
 from fairway.core.columns import Array, Columns, Outputs
 from fairway.core.conform import to_columns
 from fairway.core.contract import Output
@@ -50,18 +51,20 @@ class Parsed(msgspec.Struct, frozen=True):
 
 class Scored(msgspec.Struct, frozen=True):
     """The rows that were scored, in their order: kept columns, then outputs. Rows of `rejects` count within the
-    chunk. `total` is both together; `sample` `[s, fields]` are some rows of a numeric table, `broken` counts
-    (field, rule, rows) that were let through, clipped or imputed."""
+    chunk. `total` is both together; `seen` is what a `Watch` counted, `broken` counts (field, rule, rows) that were
+    let through, clipped or imputed."""
 
     table: pa.Table
     rejects: tuple[Reject, ...]
     total: int
-    sample: Array | None = None
+    seen: Array | None = None
     broken: tuple[tuple[str, str, int], ...] = ()
 
 
-def score(live: LiveVersion, parsed: Parsed, *, call_rows: int = _PROVED_ROWS) -> Scored:
-    """Scores what can be scored. Raises ContractViolation or MalformedInput when the columns are not those of the
+def score(
+    live: LiveVersion, parsed: Parsed, *, call_rows: int = _PROVED_ROWS, watch: Watch | None = None
+) -> Scored:
+    """Scores what can be scored; `watch` counts what the rows are like. Raises ContractViolation or MalformedInput when the columns are not those of the
     contract, ModelFailed when the model fails on every row of a call.
 
     When a call fails its rows are tried one by one, as requests would be: one row cannot fail the others.
@@ -77,23 +80,22 @@ def score(live: LiveVersion, parsed: Parsed, *, call_rows: int = _PROVED_ROWS) -
     rejects += [Reject(int(places[p.row or 0]), p.reason, p.field) for p in split.problems]
     good = split.rows
     outputs: Outputs = {}
-    sample = None
+    seen = None
     if split.columns is not None:
         outputs, failed = _run(live, split.columns, call_rows)
         if failed:
             rejects += [Reject(int(places[good[row]]), reason) for row, reason in failed.items()]
             good = np.delete(good, list(failed))
-        sample = split.columns.packed
-        sample = None if sample is None else sample[:: max(1, len(sample) // _SAMPLED)].copy()
+        if watch is not None and outputs:
+            there = (
+                split.columns.take(np.delete(np.arange(len(split.rows)), list(failed)))
+                if failed
+                else split.columns
+            )
+            seen = watch.see(there, outputs)
     kept = parsed.kept if len(good) == rows else parsed.kept.take(pa.array(good))
     rejects.sort(key=lambda reject: reject.row)
-    return Scored(
-        _scored(kept, outputs, outputs_declared), tuple(rejects), parsed.total, sample, tuple(broken)
-    )
-
-
-_SAMPLED = 512
-"""About so many rows of a chunk go into the summary of the columns."""
+    return Scored(_scored(kept, outputs, outputs_declared), tuple(rejects), parsed.total, seen, tuple(broken))
 
 
 def _scored(kept: pa.Table, outputs: Outputs, declared: Sequence[Output]) -> pa.Table:

@@ -48,6 +48,7 @@ FORMATS = {
     "arrow": "arrow", "feather": "arrow", "ipc": "arrow",
 }  # fmt: skip
 """How a name ends -> format."""
+_BUFFER_BYTES = 256 * 1024
 _OPEN_STARS = re.compile(r"\*\*(?=[^/])")
 _PACKED = {"gz": "gz", "zst": "zst", "zstd": "zst", "bz2": "bz2", "xz": "xz"}
 _UNPACK: dict[str, Callable[[BinaryIO], Any]] = {
@@ -185,9 +186,17 @@ def pieces(
     fs: Any, file: SourceFile, start: Position, reading: Reading, contract: Contract
 ) -> Generator[Piece]:
     """The file's chunks from `start` on. Raises MalformedInput or NotFound, after the chunks before what is wrong."""
-    with reading_errors(file), fs.open(file.path, "rb") as raw:
+    with reading_errors(file), _open(fs, file) as raw:
         opened: BinaryIO = _UNPACK[file.packed](raw) if file.packed else raw
         yield from _READERS[file.format](opened, file, start, reading, contract)
+
+
+def _open(fs: Any, file: SourceFile) -> Any:
+    """Local files of columns are opened by Arrow itself, which reads them without Python's lock."""
+    local = "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
+    if local and not file.packed and file.format in ("parquet", "arrow"):
+        return pa.OSFile(file.path)
+    return fs.open(file.path, "rb")
 
 
 def _csv_pieces(
@@ -231,7 +240,9 @@ def _read_over(opened: BinaryIO, size: int) -> None:
 def _parquet_pieces(
     opened: BinaryIO, file: SourceFile, start: Position, reading: Reading, contract: Contract
 ) -> Generator[Piece]:
-    parquet = pq.ParquetFile(opened)
+    # Through small buffers a row group of any size takes the same memory; far away each read is a request.
+    near = isinstance(opened, pa.NativeFile)
+    parquet = pq.ParquetFile(opened, pre_buffer=not near, buffer_size=_BUFFER_BYTES if near else 0)
     wanted = _wanted(parquet.schema_arrow, file, reading, contract)
     first = 0
     for group in range(parquet.metadata.num_row_groups):

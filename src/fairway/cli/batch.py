@@ -18,6 +18,7 @@ from rich.progress import Progress as Bar
 from fairway.app.batch import cancel_run, list_runs, resume, run_batch, show_run
 from fairway.batch.report import Report
 from fairway.batch.run import Progress, Run, Tell
+from fairway.batch.seen import Column
 from fairway.cli.options import HomeOption, JsonOption, ReferenceArgument
 from fairway.cli.output import print_json, print_line, print_table, seconds_text
 
@@ -212,6 +213,17 @@ def _end(report: Report, json: bool) -> None:
         raise typer.Exit(1)
 
 
+def _moved(column: Column) -> str:
+    """What has moved furthest, in words."""
+    if abs(column.nulls - column.training_nulls) > 0.05:
+        return f", {column.nulls:.0%} missing ({column.training_nulls:.0%} in training)"
+    if column.unknown:
+        return f", {column.unknown:.0%} of values unknown in training"
+    if column.mean is not None and column.training_mean is not None:
+        return f", mean {column.mean:.4g} ({column.training_mean:.4g} in training)"
+    return ""
+
+
 def _show(report: Report) -> None:
     reason = f": {report.reason}" if report.reason and report.reason != report.state else ""
     print_line(f"{report.run}  {report.model}:{report.version}  {report.state}{reason}")
@@ -229,9 +241,10 @@ def _show(report: Report) -> None:
     for heading, values in (("rejects by reason", report.rejects_by_reason), ("rules", report.broken_rules)):
         for name, rows in list(values.items())[:_REASONS]:
             print_line(f"{heading}: {rows:,} x {name}")
-    far = [column for column in report.columns if column.outside is not None and column.outside > 0.2]
+    far = sorted((c for c in report.columns if c.drifted), key=lambda c: -(c.psi or 0.0))
     for column in far[:_REASONS]:
-        print_line(f"column {column.name}: {column.outside:.0%} outside the training data's middle 90%")
+        kind = "answer" if column.is_output else "column"
+        print_line(f"drift    {kind} {column.name}: PSI {column.psi:.2f}{_moved(column)}")
     for path, why in report.failed_files:
         print_line(f"failed   {path}: {why}")
     for note in report.notes:

@@ -7,7 +7,6 @@ Enough to compare later traffic with: counts per quantile bin (population stabil
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -73,22 +72,21 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 def make_profile(contract: Contract, columns: Columns, outputs: Outputs) -> Profile:
     """Profile of the sample's canonical `columns` and of the answers to them (possibly to fewer rows)."""
     inputs = tuple(profile_field(field.name, field.dtype, columns[field.name]) for field in contract)
-    found = [part for output in contract.outputs for part in _output_parts(output, outputs)]
+    found = [
+        profile_field(*part) for output in contract.outputs for part in output_parts(output, outputs[output.name])
+    ]
     return Profile(rows=columns.rows, inputs=inputs, outputs=tuple(found))
 
 
-def _output_parts(output: Output, outputs: Mapping[str, Array]) -> list[FieldProfile]:
-    """One profile per number of an output row, named `probabilities[fraud]` or `prediction[0]`."""
-    values = outputs[output.name]
+def output_parts(output: Output, values: Array) -> list[tuple[str, DType, Array]]:
+    """Name, type and values of each number of an output row, named `probabilities[fraud]` or `prediction[0]`."""
     if values.ndim == 1:
-        return [profile_field(output.name, output.dtype, values)]
+        return [(output.name, output.dtype, values)]
     flat = values.reshape(len(values), -1)
     if flat.shape[1] > CATEGORIES:
-        return [profile_field(output.name, output.dtype, flat.reshape(-1))]
+        return [(output.name, output.dtype, flat.reshape(-1))]
     labels = output.labels if len(output.labels) == flat.shape[1] else tuple(map(str, range(flat.shape[1])))
-    return [
-        profile_field(f"{output.name}[{label}]", output.dtype, flat[:, i]) for i, label in enumerate(labels)
-    ]
+    return [(f"{output.name}[{label}]", output.dtype, flat[:, i]) for i, label in enumerate(labels)]
 
 
 def profile_field(name: str, dtype: DType, values: Array) -> FieldProfile:
