@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from fairway.core.settings import RegistrySettings
+from fairway.stores.alerts import AlertStore
 from fairway.stores.base import BlobStore, RegistryDatabase
 from fairway.stores.control import ControlStore
 
@@ -17,6 +18,8 @@ BACKENDS = {
     "rows in memory": "fairway.stores.memory:MemoryDatabase",
     "control in sql": "fairway.stores.control_sql:SqlControlStore",
     "control in memory": "fairway.stores.control_memory:MemoryControlStore",
+    "incidents in sql": "fairway.stores.alerts_sql:SqlAlerts",
+    "incidents in memory": "fairway.stores.alerts_memory:MemoryAlerts",
     "local blobs": "fairway.stores.blobs_local:LocalBlobs",
     "fsspec blobs": "fairway.stores.blobs_fsspec:FsspecBlobs",
     "blobs in memory": "fairway.stores.blobs_memory:MemoryBlobs",
@@ -45,6 +48,18 @@ def open_control(home: Path, settings: RegistrySettings) -> ControlStore:
         store = _backend("control in sql")(
             _backend("sql")(url, lock_timeout_seconds=settings.lock_timeout_seconds)
         )
+    return store
+
+
+def open_alerts(home: Path, settings: RegistrySettings) -> AlertStore:
+    """Incidents and the outbox, in the registry's database."""
+    timeout = settings.lock_timeout_seconds
+    store: AlertStore
+    if settings.database_url.startswith("memory:"):
+        store = _backend("incidents in memory")(lock_timeout_seconds=timeout)
+    else:
+        url = settings.database_url or sqlite_path(home)
+        store = _backend("incidents in sql")(_backend("sql")(url, lock_timeout_seconds=timeout))
     return store
 
 

@@ -202,7 +202,9 @@ def test_flapping_is_told_less_and_less(pattern: str) -> None:
 def test_one_incident_for_all_findings_of_a_version() -> None:
     life = Life()
     findings = [drift(f"c{i}", weight=float(i), effect=0.1) for i in range(30)]
-    findings.append(Finding(kind="performance", field="roc_auc", severity="critical", value=0.81, threshold=0.9))
+    findings.append(
+        Finding(kind="performance", field="roc_auc", severity="critical", value=0.81, threshold=0.9)
+    )
     assert life.see(1, window(1, *findings, kinds=("drift", "performance"))) == ["opened"]
     assert life.one.severity == "critical"
     assert life.one.title == "payments:3: drift (c29, c28 and 28 more); performance (roc_auc)"
@@ -352,9 +354,9 @@ def test_the_first_rule_that_matches_decides() -> None:
     )
     life = Life(AlertSettings(rules=rules, remind_hours=0))
     assert life.see(1, window(1, drift("noise_1"), drift("a", effect=0.1))) == []
-    assert life.see(2, window(2, drift("a", effect=-0.3), Finding(kind="quality"), kinds=("drift", "quality"))) == [
-        "opened"
-    ]
+    assert life.see(
+        2, window(2, drift("a", effect=-0.3), Finding(kind="quality"), kinds=("drift", "quality"))
+    ) == ["opened"]
     assert life.one.severity == "critical"
     assert life.one.channels is None, "the drift goes to all"
     life = Life(AlertSettings(rules=rules, remind_hours=0))
@@ -378,14 +380,21 @@ def test_clocks_that_jump() -> None:
 
 def test_times_that_are_none_are_refused_by_name() -> None:
     with pytest.raises(InvalidInput) as error:
-        step((), [msgspec.structs.replace(window(1), start="yesterday", end="2026-01-01T00:00:00")], QUIET, at(1))
+        step(
+            (),
+            [msgspec.structs.replace(window(1), start="yesterday", end="2026-01-01T00:00:00")],
+            QUIET,
+            at(1),
+        )
     assert [problem.field for problem in error.value.problems] == ["start", "end"]
 
 
 def test_numbers_that_are_none_and_lines_that_forge() -> None:
     life = Life()
     nan = float("nan")
-    life.see(1, window(1, drift("a\r\nBcc: x", value=nan, effect=float("inf"), p_value=nan, text="\ud800\x00\n")))
+    life.see(
+        1, window(1, drift("a\r\nBcc: x", value=nan, effect=float("inf"), p_value=nan, text="\ud800\x00\n"))
+    )
     finding = life.one.signals[0].finding
     assert (finding.value, finding.effect, finding.p_value) == (None, None, None)
     assert finding.field == "a  Bcc: x"
