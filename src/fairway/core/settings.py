@@ -307,6 +307,66 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Where `--engine ray` runs: `host:6379`, `ray://host:10001`, `auto`. Empty: what `RAY_ADDRESS` says, else this machine."""
 
 
+class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The control process: schedules, pages, the admin API."""
+
+    enabled: bool = True
+    """Whether `fairway serve` starts one beside the workers."""
+    host: str = "127.0.0.1"
+    port: int = 8090
+    lease_seconds: Annotated[float, msgspec.Meta(ge=1, le=300)] = 8.0
+    """Of several control processes on one database one leads; how long after its death another begins to."""
+    interval_seconds: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 1.0
+    """How often it is looked whether a schedule is due."""
+    processes: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
+    """Most runs of schedules at once; more wait."""
+    history_runs: Annotated[int, msgspec.Meta(ge=10)] = 1000
+    """Ended runs that are kept of each schedule."""
+    stop_seconds: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+    """How long a stopping control process waits for its runs to end where they can go on."""
+    session_seconds: Annotated[float, msgspec.Meta(gt=0)] = 43_200.0
+    """How long somebody who has logged in stays so."""
+    session_key: str = ""
+    """What sessions are signed with, 16 characters or more, the same where several control processes stand behind one
+    name; empty means one of its own, kept in `<home>/control.key`."""
+    body_bytes: Annotated[int, msgspec.Meta(gt=0)] = 1024 * 1024
+    """Largest request body."""
+    memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 1024**3
+    """Most memory of the control process itself (RLIMIT_DATA); its runs have their own. 0 sets no limit."""
+    nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10
+    """How far it, and what it runs, gives way to serving."""
+
+
+class ScheduleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[[schedules]]`: `fairway batch run` with `input` and `output`, or `fairway precompute` with `files` and `key`,
+    again and again. The options have the names that they have there."""
+
+    name: str
+    cron: str
+    model: str
+    time_zone: str = "UTC"
+    allow_overlap: bool = False
+    retries: int = 3
+    retry_seconds: float = 60.0
+    input: str = ""
+    output: str = ""
+    keep: tuple[str, ...] = ()
+    join: bool = False
+    format: str = ""
+    input_format: str = ""
+    encoding: str = "utf-8"
+    delimiter: str = ""
+    rows_per_file: int = 0
+    max_errors: str = ""
+    workers: int = 0
+    overwrite: bool = False
+    files: str = ""
+    key: str = ""
+    store: str | None = None
+    ttl_seconds: float | None = None
+    allow_empty: bool = False
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     home: str = ""
     registry: RegistrySettings = RegistrySettings()
@@ -325,6 +385,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sagemaker: SagemakerSettings = SagemakerSettings()
     vertex: VertexSettings = VertexSettings()
     batch: BatchSettings = BatchSettings()
+    control: ControlSettings = ControlSettings()
+    schedules: tuple[ScheduleSettings, ...] = ()
     alerts: AlertSettings = AlertSettings()
 
     def isolation_at_home(self) -> IsolationSettings:
