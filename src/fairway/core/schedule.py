@@ -32,7 +32,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 
 
 class BatchWork(msgspec.Struct, frozen=True, kw_only=True, tag="batch", omit_defaults=True):
-    """`fairway batch run`. `input` and `output` may hold placeholders: see `filled`."""
+    """`fairway batch run`. `input` and `output` may hold placeholders such as `{date}`."""
 
     model: str
     input: str

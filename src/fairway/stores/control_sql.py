@@ -47,8 +47,12 @@ class SqlControlStore:
                     raise _lost(name) from error
                 return fresh
             taken = Lease(name=name, holder=holder, token=seen.token + 1, beat=0, seconds=seconds)
-            same = (leases.c.name == name, leases.c.token == seen.token, leases.c.beat == seen.beat)
-            same = (*same, leases.c.holder == seen.holder)
+            same = (
+                leases.c.name == name,
+                leases.c.token == seen.token,
+                leases.c.beat == seen.beat,
+                leases.c.holder == seen.holder,
+            )
             changed = connection.execute(
                 sa.update(leases).where(*same).values(msgspec.structs.asdict(taken))
             ).rowcount
