@@ -1,6 +1,7 @@
 """A request path without bundles: real routing, validation, counting and recording around an engine of one line."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from fairway.inference.live import LiveModel, LiveVersion, Table
 from fairway.inference.merging import Floor
 from fairway.inference.plane import Plane
 from fairway.inference.record import Predictions, Recorder
+from fairway.inference.repository import LogHealth
 from fairway.inference.stats import VersionStats
 from fairway.packaging.bundle import Bundle
 from fairway.stores.counters import Counters
@@ -93,10 +95,15 @@ class Kept:
 
     def __init__(self) -> None:
         self.predictions: list[Predictions] = []
+        self.commits = 0
+        self.health = LogHealth(since=datetime.now(UTC))
         self.closed = False
 
     def record(self, prediction: Predictions) -> None:
         self.predictions.append(prediction)
+
+    def commit(self) -> None:
+        self.commits += 1
 
     def close(self) -> None:
         self.closed = True

@@ -61,6 +61,14 @@ class Action(enum.StrEnum):
     warn = "warn"  # let it through unchanged and count it
 
 
+class Privacy(enum.StrEnum):
+    """What happens to the values of a private field before a prediction is written to the log."""
+
+    drop = "drop"  # never written
+    hash = "hash"  # replaced by a keyed hash: equal values stay equal, nobody gets them back
+    token = "token"  # noqa: S105 - encrypted: who has the key gets the value back
+
+
 class Rules(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """One action per way a value can be wrong; applied in this order.
 
@@ -89,7 +97,8 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     `shape` is the shape of one row's value: `()` for a scalar. `minimum`, `maximum`, `quantiles` (at
     0, .05, .25, .5, .75, .95, 1) and `fence` (low, high outlier limits) describe the training data; for
     timestamps they are microseconds since 1970-01-01 UTC. `missing_rate` is the share of nulls seen, 0..1.
-    `imputed_by` says how `impute_with` came to be: constant, mean, median or mode.
+    `imputed_by` says how `impute_with` came to be: constant, mean, median or mode. `private` says what the
+    prediction log may hold of it; None: its values as they are.
     """
 
     name: str
@@ -105,6 +114,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     rules: Rules = Rules()
     impute_with: str | int | float | bool | None = None
     imputed_by: str | None = None
+    private: Privacy | None = None
     description: str = ""
 
     def __post_init__(self) -> None:

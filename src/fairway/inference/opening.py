@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from fairway.core.errors import FairwayError
 from fairway.core.settings import Settings
 from fairway.inference.live import Table
 from fairway.inference.plane import Plane
 from fairway.inference.record import Recorder
 from fairway.inference.residents import Residents
-from fairway.inference.stats import count_dropped
+from fairway.inference.stats import LogCounts
 from fairway.registry.snapshot import ServedModel
+from fairway.security.privacy import Vault, open_vault
 from fairway.stores.counters import Counters
-from fairway.stores.log_segments import SegmentLog
+from fairway.stores.log_segments import SegmentLog, writer_name
+
+logger = logging.getLogger("fairway.log")
 
 
 def open_plane(models: Iterable[ServedModel], counters: Counters, settings: Settings) -> Plane:
@@ -30,14 +35,7 @@ def open_plane(models: Iterable[ServedModel], counters: Counters, settings: Sett
 
 def connect(residents: Residents, counters: Counters, settings: Settings) -> Plane:
     """A plane that serves what `residents` has in memory, now and later."""
-    recorder = None
-    if settings.log.enabled:
-        log = SegmentLog(
-            Path(settings.home) / "log",
-            segment_bytes=settings.log.segment_bytes,
-            disk_bytes=settings.log.disk_bytes,
-        )
-        recorder = Recorder(log, settings.log, partial(count_dropped, counters))
+    recorder = open_recorder(counters, settings) if settings.log.enabled else None
     plane = Plane(residents.table, counters, recorder, settings)
 
     def publish(table: Table) -> None:
@@ -45,3 +43,25 @@ def connect(residents: Residents, counters: Counters, settings: Settings) -> Pla
 
     residents.publish = publish
     return plane
+
+
+def open_recorder(counters: Counters, settings: Settings) -> Recorder:
+    """The log of a process that answers, and the thread that writes it."""
+    own, counts = settings.log, LogCounts(counters)
+    log = SegmentLog(
+        Path(own.folder_at(settings.home)),
+        segment_bytes=own.segment_bytes,
+        disk_bytes=own.disk_bytes,
+        segment_seconds=own.segment_seconds,
+        on_removed=counts.removed,
+    )
+    return Recorder(log, own, counts, partial(_vault, settings), writer_name())
+
+
+def _vault(settings: Settings) -> Vault | None:
+    """The key of private fields. Without it they are left out of the log, and the log of the server says so."""
+    try:
+        return open_vault(Path(settings.log.secret_at(settings.home)))
+    except FairwayError as error:
+        logger.error("private fields are left out of the prediction log: %s", error)
+        return None

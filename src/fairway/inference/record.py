@@ -1,7 +1,7 @@
 """Predictions to the log, off the hot path: an append to a queue here, everything else on one thread.
 
 The queue is bounded in rows and bytes. What does not fit, or cannot be written, is dropped and counted; serving
-never waits for the log.
+never waits for the log, except in the durable mode: there `commit` returns when everything is on the disk.
 """
 
 from __future__ import annotations
@@ -9,17 +9,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 
 from fairway.core.columns import Array, Columns, Outputs
+from fairway.core.contract import Privacy
 from fairway.core.errors import Unavailable
 from fairway.core.settings import LogSettings
-from fairway.stores.log_segments import LogBatch
+from fairway.inference.repository import LogHealth
+from fairway.security.privacy import Vault, private_fields, private_text
+from fairway.stores.arrow_columns import Texts, repeated, same_text, texts_of
+from fairway.stores.log_segments import LogBatch, join
 
 logger = logging.getLogger("fairway.log")
 
@@ -28,49 +34,106 @@ _WRITE_BYTES = (
     1024 * 1024
 )  # gathered rows are written early from here on, so that bursts do not pile up in memory
 _WARN_SECONDS = 30.0
+_EVERYTHING = 2**32
+KEY_FIELD = "request key"
+"""What the routing key is called where it is hashed or tokenised."""
 
 
 class Log(Protocol):
-    def append(self, batch: LogBatch) -> None: ...
+    def append(self, batch: LogBatch) -> int: ...
+
+    def sync(self) -> None: ...
+
+    def close_old(self) -> None: ...
 
     def close(self) -> None: ...
 
 
-class Predictions(msgspec.Struct, frozen=True, gc=False):
-    """Requests that one engine call answered, `counts` rows each, one after the other in `columns` and `outputs`.
+class Counts(Protocol):
+    """Told what becomes of rows."""
 
-    `time` is when, in seconds since 1970; `seconds` is how long each request took."""
+    def dropped(self, model: str, rows: int) -> None: ...
+
+    def written(self, model: str, rows: int, size: int) -> None: ...
+
+    def failing(self, failing: bool) -> None: ...
+
+
+class Logged(msgspec.Struct, frozen=True, kw_only=True):
+    """What is the same in all predictions of a version: who answers, which fields are private, which share of the
+    requests is recorded."""
 
     model: str
     version: int
     digest: str
-    request_ids: Sequence[str]
+    private: Mapping[str, Privacy] = {}
+    sample: float = 1.0
+
+
+Asked = tuple[str, str | None, str | None, str]
+"""Of one request: its id, its routing key, the version that it asked for by name (None: the route chose), and the
+name of its API key."""
+
+
+class Predictions(msgspec.Struct, frozen=True, gc=False):
+    """Requests that were answered together, `counts` rows each, one after the other in `columns` and `outputs`.
+
+    `time` is when, in seconds since 1970; `seconds` is how long each request took. `sources` says who answered each:
+    None for the model. `keys`, where requests have them, are what each row's precomputed answer was found by.
+    `violations` are rules that were broken since the last predictions of this version, with their rows."""
+
+    about: Logged
+    asked: Sequence[Asked]
     counts: Sequence[int]
     time: float
     seconds: Sequence[float]
     columns: Columns
     outputs: Outputs
+    protocol: str = ""
+    sources: Sequence[str] | None = None
+    keys: Sequence[Sequence[bytes] | None] | None = None
+    violations: Mapping[tuple[str, str], int] | None = None
+
+    @property
+    def request_ids(self) -> list[str]:
+        return [one[0] for one in self.asked]
 
 
 class Recorder:
-    """Owns the log and the thread that writes it. `on_dropped(model, rows)` hears of every row lost."""
+    """Owns the log and the thread that writes it. `open_vault` gives the key of private fields when one is needed."""
 
-    def __init__(self, log: Log, settings: LogSettings, on_dropped: Callable[[str, int], None]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        settings: LogSettings,
+        counts: Counts,
+        open_vault: Callable[[], Vault | None] = lambda: None,
+        writer: str = "",
+    ) -> None:
         self._log = log
         self._settings = settings
-        self._on_dropped = on_dropped
+        self._counts = counts
+        self._prepare = _Prepare(settings, open_vault, writer)
         self._queue: deque[Predictions] = deque()
         self._queued_rows = 0
         self._queued_bytes = 0
         self._taken_rows = 0
         self._taken_bytes = 0
         self._lock = threading.Lock()
-        self._pending: dict[tuple[str, int], list[LogBatch]] = {}
+        self._disk = threading.Lock()
+        """Held while the queue is taken and written; in the durable mode by whoever commits too."""
+        self._pending: dict[tuple[object, ...], list[LogBatch]] = {}
         self._closed = False
         self._stop = threading.Event()
         self._warned = 0.0
+        self._health = LogHealth(since=datetime.now(UTC))
         self._thread = threading.Thread(target=self._run, name="fairway-log", daemon=True)
         self._thread.start()
+
+    @property
+    def health(self) -> LogHealth:
+        """Whether predictions are being recorded, since when, and why not."""
+        return self._health
 
     def record(self, prediction: Predictions) -> None:
         """Takes the predictions or counts them as dropped; returns at once."""
@@ -87,7 +150,14 @@ class Recorder:
                 self._queued_bytes += size
                 self._queue.append(prediction)
         if not fits:
-            self._on_dropped(prediction.model, rows)
+            self._counts.dropped(prediction.about.model, rows)
+
+    def commit(self) -> None:
+        """In the durable mode, returns when what was recorded is on the disk or counted as dropped; else at once."""
+        if self._settings.durable and self._queue:
+            with self._disk:
+                self._gather()
+                self._write()
 
     def close(self) -> None:
         """Writes what is queued and closes the log."""
@@ -100,101 +170,242 @@ class Recorder:
         written = time.monotonic()
         while True:
             stopping = self._stop.wait(min(_GATHER_SECONDS, self._settings.flush_seconds))
-            self._gather()
             due = time.monotonic() - written >= self._settings.flush_seconds
-            if stopping or due or self._taken_bytes >= _WRITE_BYTES:
-                self._write()
-                written = time.monotonic()
-            if stopping:
-                self._log.close()
-                return
+            with self._disk:
+                self._gather()
+                if stopping or due or self._taken_bytes >= _WRITE_BYTES:
+                    self._write()
+                    self._log.close_old()
+                    written = time.monotonic()
+                if stopping:
+                    self._log.close()
+                    return
 
     def _gather(self) -> None:
-        """Moves the queue into batches per version."""
+        """Moves the queue into batches."""
+        if not self._queue:
+            return
         with self._lock:
             taken, self._queue = self._queue, deque()
-        groups: dict[tuple[str, int], list[Predictions]] = {}
+        groups: dict[tuple[Any, ...], list[Predictions]] = {}
         for prediction in taken:
             self._taken_rows += prediction.columns.rows
             self._taken_bytes += prediction.columns.bytes
-            groups.setdefault((prediction.model, prediction.version), []).append(prediction)
-        for key, predictions in groups.items():
+            about = prediction.about
+            groups.setdefault((about.model, about.version, prediction.columns.names), []).append(prediction)
+        for predictions in groups.values():
             try:
-                self._pending.setdefault(key, []).append(_batch(predictions))
+                batch = self._prepare.batch(predictions)
             except Exception:  # the thread must live on, or nothing would be recorded again
-                self._on_dropped(key[0], sum(prediction.columns.rows for prediction in predictions))
-                logger.exception("predictions of %s could not be recorded", key[0])
+                rows = sum(prediction.columns.rows for prediction in predictions)
+                self._counts.dropped(predictions[0].about.model, rows)
+                logger.exception("predictions of %s could not be recorded", predictions[0].about.model)
+                continue
+            if batch is not None:
+                self._pending.setdefault(batch.shape, []).append(batch)
 
     def _write(self) -> None:
         pending, self._pending = self._pending, {}
-        for (model, _), batches in pending.items():
+        failure: Unavailable | None = None
+        for batches in pending.values():
+            model = batches[0].model
             rows = sum(len(batch) for batch in batches)
             try:
-                self._log.append(_joined(batches))
+                size = self._log.append(join(batches))
+                if self._settings.durable:
+                    self._log.sync()
             except Unavailable as error:
-                self._on_dropped(model, rows)
-                if time.monotonic() - self._warned > _WARN_SECONDS:
-                    self._warned = time.monotonic()
-                    logger.error("predictions are not being recorded: %s", error)
+                failure = error
+                self._counts.dropped(model, rows)
             except Exception:
-                self._on_dropped(model, rows)
+                self._counts.dropped(model, rows)
                 logger.exception("a batch of predictions of %s could not be recorded", model)
+            else:
+                self._counts.written(model, rows, size)
+        if pending:
+            self._say(failure)
         with self._lock:  # rows count against the limit until they are written, so memory stays bounded
             self._queued_rows -= self._taken_rows
             self._queued_bytes -= self._taken_bytes
         self._taken_rows = self._taken_bytes = 0
 
-
-def _batch(predictions: list[Predictions]) -> LogBatch:
-    first = predictions[0]
-    counts = [count for prediction in predictions for count in prediction.counts]
-    outputs = {
-        name: np.concatenate([prediction.outputs[name] for prediction in predictions])
-        for name in first.outputs
-    }
-    single = max(counts) == 1
-    ids = [name.encode("ascii", "replace") for prediction in predictions for name in prediction.request_ids]
-    calls = [len(prediction.counts) for prediction in predictions]
-    times = np.repeat(np.array([prediction.time for prediction in predictions]), calls)
-    seconds = np.array([s for prediction in predictions for s in prediction.seconds], dtype=np.float32)
-    return LogBatch(
-        model=first.model,
-        version=first.version,
-        digest=first.digest,
-        request_ids=ids,
-        counts=counts,
-        rows=np.zeros(len(ids), np.int32)
-        if single
-        else np.concatenate([np.arange(n, dtype=np.int32) for n in counts]),
-        times=((times if single else np.repeat(times, counts)) * 1e6).astype(np.int64),
-        seconds=seconds if single else np.repeat(seconds, counts),
-        inputs=_inputs([prediction.columns for prediction in predictions]),
-        outputs=outputs,
-    )
+    def _say(self, failure: Unavailable | None) -> None:
+        """Keeps the state that readiness and metrics tell."""
+        if failure is None:
+            if not self._health.recording:
+                self._health = LogHealth(since=datetime.now(UTC))
+                self._counts.failing(False)
+                logger.warning("predictions are being recorded again")
+            return
+        if self._health.recording:
+            self._health = LogHealth(recording=False, since=datetime.now(UTC), reason=str(failure))
+            self._counts.failing(True)
+        if time.monotonic() - self._warned > _WARN_SECONDS:
+            self._warned = time.monotonic()
+            logger.error("predictions are not being recorded: %s", failure)
 
 
-def _inputs(columns: list[Columns]) -> dict[str, Array]:
+class _Prepare:
+    """Makes batches for the log: a share of the requests, private fields never as they are."""
+
+    def __init__(self, settings: LogSettings, open_vault: Callable[[], Vault | None], writer: str) -> None:
+        self._settings = settings
+        self._open_vault = open_vault
+        self._vault: Vault | None = None
+        self._opened = False
+        self._writer = writer
+        self._violations: dict[tuple[str, int], dict[tuple[str, str], int]] = {}
+
+    def batch(self, predictions: Sequence[Predictions]) -> LogBatch | None:
+        """Predictions of one version as rows; None when none of them is in the sample."""
+        about = predictions[0].about
+        for prediction in predictions:
+            if prediction.violations:
+                self._note(about, prediction.violations)
+        asked = [one for prediction in predictions for one in prediction.asked]
+        counts = [count for prediction in predictions for count in prediction.counts]
+        kept = None
+        if about.sample < 1.0:
+            chosen = [in_sample(one[0], about.sample) for one in asked]
+            kept = None if all(chosen) else np.repeat(np.array(chosen), counts)
+            if not any(chosen):
+                return None
+        return self._made(about, predictions, asked, counts, kept) if sum(counts) else None
+
+    def _made(
+        self,
+        about: Logged,
+        predictions: Sequence[Predictions],
+        asked: list[Asked],
+        counts: list[int],
+        kept: Array | None,
+    ) -> LogBatch:
+        total = sum(counts)
+        single = total == len(counts) and min(counts) == 1
+        ids, keys, wanted, callers = zip(*asked, strict=True)
+        calls = [len(prediction.counts) for prediction in predictions]
+        times = np.repeat(np.array([prediction.time for prediction in predictions]), calls)
+        seconds = np.array([s for prediction in predictions for s in prediction.seconds], dtype=np.float32)
+        rows = (
+            np.zeros(total, np.int32)
+            if single
+            else np.concatenate([np.arange(n, dtype=np.int32) for n in counts])
+        )
+        inputs = _inputs([prediction.columns for prediction in predictions])
+        outputs = {
+            name: np.concatenate([prediction.outputs[name] for prediction in predictions])
+            for name in predictions[0].outputs
+        }
+        vault = self._key() if about.private or self._settings.key_privacy in ("hash", "token") else None
+        inputs = private_fields(inputs, about.private, vault)
+        columns = {
+            "row": rows,
+            "time": ((times if single else np.repeat(times, counts)) * 1e6)
+            .astype(np.int64)
+            .view("datetime64[us]"),
+            "version": np.full(total, about.version, dtype=np.int32),
+            "seconds": seconds if single else np.repeat(seconds, counts),
+            **{f"input.{name}": values for name, values in inputs.items()},
+            **{f"output.{name}": values for name, values in outputs.items()},
+        }
+        arm = f"v{about.version}"
+        texts = {
+            "request_id": repeated(texts_of(ids), counts),
+            "key": self._keys(predictions, keys, counts, vault),
+            "arm": _spread([arm if one is None else None for one in wanted], counts),
+            "source": _spread(_each(predictions, lambda p: p.sources, "live"), counts),
+            "protocol": _spread(_each(predictions, lambda p: None, None), counts),
+            "caller": _spread(callers, counts),
+        }
+        if kept is not None:
+            columns = {name: values[kept] for name, values in columns.items()}
+            texts = {name: values.take(kept) for name, values in texts.items()}
+        texts["violations"] = self._violations_text(about, len(columns["row"]))
+        metadata = {
+            "fairway.model": about.model,
+            "fairway.digest": about.digest,
+            "fairway.writer": self._writer,
+            "fairway.sample": repr(about.sample),
+        }
+        return LogBatch(
+            model=about.model, stream=f"v{about.version}", metadata=metadata, texts=texts, columns=columns
+        )
+
+    def _keys(
+        self,
+        predictions: Sequence[Predictions],
+        keys: Sequence[str | None],
+        counts: Sequence[int],
+        vault: Vault | None,
+    ) -> Texts:
+        """The key of each row: its own where precomputed answers are looked for, else its request's."""
+        how = self._settings.key_privacy
+        if any(prediction.keys is not None for prediction in predictions):
+            own = [one for p in predictions for one in (p.keys or [None] * len(p.counts))]
+            values: list[str | None] = []
+            for each, key, count in zip(own, keys, counts, strict=True):
+                values += [key] * count if each is None else [k.decode("utf-8", "replace") for k in each]
+            return texts_of([None if k is None else private_text(vault, KEY_FIELD, k, how) for k in values])
+        if not any(key is not None for key in keys):
+            return same_text(None, sum(counts))
+        return _spread(
+            [None if key is None else private_text(vault, KEY_FIELD, key, how) for key in keys], counts
+        )
+
+    def _key(self) -> Vault | None:
+        """The key of private values, None when there is none: they are then not written at all."""
+        if not self._opened:
+            self._opened = True
+            self._vault = self._open_vault()
+        return self._vault
+
+    def _note(self, about: Logged, violations: Mapping[tuple[str, str], int]) -> None:
+        noted = self._violations.setdefault((about.model, about.version), {})
+        for place, rows in violations.items():
+            noted[place] = noted.get(place, 0) + rows
+
+    def _violations_text(self, about: Logged, rows: int) -> Texts:
+        """Broken rules stand in the first row that is written after they were broken."""
+        noted = self._violations.pop((about.model, about.version), None)
+        if not noted:
+            return same_text(None, rows)
+        told = [{"field": field, "rule": rule, "rows": count} for (field, rule), count in noted.items()]
+        data = msgspec.json.encode(told)
+        lengths = np.zeros(rows, np.int32)
+        lengths[0] = len(data)
+        present = np.zeros(rows, bool)
+        present[0] = True
+        return Texts(lengths, data, present)
+
+
+def in_sample(request_id: str, share: float) -> bool:
+    """Whether a request is recorded: decided by its id alone, so that every process decides alike."""
+    return zlib.crc32(request_id.encode("utf-8", "replace")) < share * _EVERYTHING
+
+
+def _each(
+    predictions: Sequence[Predictions], of: Callable[[Predictions], Sequence[str] | None], default: str | None
+) -> list[str | None]:
+    values: list[str | None] = []
+    for prediction in predictions:
+        given = of(prediction)
+        fallback = prediction.protocol if default is None else default
+        values += [fallback] * len(prediction.counts) if given is None else given
+    return values
+
+
+def _spread(values: Sequence[str | None], counts: Sequence[int]) -> Texts:
+    """A value a request as a value a row; mostly all are the same."""
+    first = values[0]
+    if values.count(first) == len(values):
+        return same_text(first, sum(counts))
+    return repeated(texts_of(values), counts)
+
+
+def _inputs(columns: Sequence[Columns]) -> dict[str, Array]:
     names = columns[0].names
     packed = [c.packed for c in columns if c.packed is not None]
     if len(packed) == len(columns):
         matrix = np.ascontiguousarray(np.concatenate(packed).T)
         return {name: matrix[i] for i, name in enumerate(names)}
     return {name: np.concatenate([c.arrays[i] for c in columns]) for i, name in enumerate(names)}
-
-
-def _joined(batches: list[LogBatch]) -> LogBatch:
-    if len(batches) == 1:
-        return batches[0]
-    first = batches[0]
-    return LogBatch(
-        model=first.model,
-        version=first.version,
-        digest=first.digest,
-        request_ids=[name for batch in batches for name in batch.request_ids],
-        counts=[count for batch in batches for count in batch.counts],
-        rows=np.concatenate([batch.rows for batch in batches]),
-        times=np.concatenate([batch.times for batch in batches]),
-        seconds=np.concatenate([batch.seconds for batch in batches]),
-        inputs={name: np.concatenate([batch.inputs[name] for batch in batches]) for name in first.inputs},
-        outputs={name: np.concatenate([batch.outputs[name] for batch in batches]) for name in first.outputs},
-    )

@@ -51,12 +51,22 @@ class ModelHealth(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     reason: str = ""
 
 
+class LogHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether this worker's predictions are being recorded, since when that is so, and why not. Serving goes on either
+    way; rows that are not recorded are counted."""
+
+    recording: bool = True
+    since: datetime
+    reason: str = ""
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """What readiness tells. `registry` is None while nobody watches one."""
+    """What readiness tells. `registry` is None while nobody watches one, `log` while nothing is recorded."""
 
     ready: bool
     registry: RegistryHealth | None = None
     models: dict[str, ModelHealth] = {}
+    log: LogHealth | None = None
 
 
 class Repository(Protocol):

@@ -63,6 +63,8 @@ class VersionStats:
         self._labels = (("model", model), ("version", str(version)))
         self._protocols: dict[str, _Slots] = {}
         self._broken: dict[tuple[str, str], int] = {}
+        self.noted: dict[tuple[str, str], int] = {}
+        """Rows by field and broken rule that nobody has recorded yet; see `take_noted`."""
         self._nodes: dict[str, tuple[int, int]] = {}
         bounds = [*map(str, BATCH_ROWS), "+Inf"]
         self._calls = [
@@ -138,6 +140,13 @@ class VersionStats:
             slot = self._broken[field, rule] = self._counters.slot("fairway_field_violations_total", labels)
         with self._lock:
             self._values[slot] += rows
+            self.noted[field, rule] = self.noted.get((field, rule), 0) + rows
+
+    def take_noted(self) -> dict[tuple[str, str], int]:
+        """The broken rules since the last time, for whoever records them."""
+        with self._lock:
+            noted, self.noted = self.noted, {}
+        return noted
 
     def rejected(self, field: str, rows: int) -> None:
         self.broken(field, "rejected", rows)
@@ -149,9 +158,29 @@ def count_failure(counters: Counters, model: str, version: str, protocol: str, c
     counters.add(counters.slot("fairway_requests_total", labels))
 
 
-def count_dropped(counters: Counters, model: str, rows: int) -> None:
-    """Rows that did not reach the prediction log."""
-    counters.add(counters.slot("fairway_log_dropped_rows_total", (("model", model),)), rows)
+class LogCounts:
+    """What became of rows for the prediction log."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._failing = counters.slot("fairway_log_failing")
+
+    def dropped(self, model: str, rows: int) -> None:
+        self._add("fairway_log_dropped_rows_total", model, rows)
+
+    def removed(self, model: str, segments: int) -> None:
+        """Segments that had to make room for newer ones before they were compacted."""
+        self._add("fairway_log_removed_segments_total", model, segments)
+
+    def written(self, model: str, rows: int, size: int) -> None:
+        self._add("fairway_log_rows_total", model, rows)
+        self._add("fairway_log_bytes_total", model, size)
+
+    def failing(self, failing: bool) -> None:
+        self._counters.values[self._failing] = float(failing)
+
+    def _add(self, name: str, model: str, amount: int) -> None:
+        self._counters.add(self._counters.slot(name, (("model", model),)), amount)
 
 
 def queue_depth(counters: Counters, model: str, version: int) -> Callable[[int], None]:

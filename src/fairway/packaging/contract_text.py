@@ -16,7 +16,7 @@ import tomlkit
 from tomlkit.items import Array as TomlArray
 from tomlkit.items import InlineTable, Table
 
-from fairway.core.contract import Action, Contract, DType, Field, Output, Rules, Task
+from fairway.core.contract import Action, Contract, DType, Field, Output, Privacy, Rules, Task
 from fairway.core.errors import InvalidInput, Problem
 from fairway.packaging.profile import Profile
 from fairway.packaging.rules import RULES, contract_problems, imputation
@@ -109,6 +109,10 @@ def _field_table(field: Field) -> Table:
         by = _string(field.imputed_by)
         by.comment("constant, mean, median or mode")
         table.add("imputed_by", by)
+    if field.private is not None:
+        private = _string(field.private.value)
+        private.comment("in the prediction log: drop, hash or token")
+        table.add("private", private)
     if field.description:
         table.add("description", _string(field.description))
     rules = tomlkit.table()
@@ -275,8 +279,8 @@ def _value(raw: dict[str, Any], key: str, kind: Any, place: tuple[str, ...], fou
 
 
 def _reason(given: Any, kind: Any, error: str) -> str:
-    for known in (Action, DType, Task):
-        if kind is known:
+    for known in (Action, DType, Task, Privacy):
+        if kind is known or kind == known | None:
             return f"{given!r} is none of {', '.join(known)}"
     return error[0].lower() + error[1:]
 

@@ -1,81 +1,145 @@
 """The prediction log on disk: Arrow IPC stream files, appended a batch at a time, bounded, oldest dropped first.
 
-    <root>/<model>/v<version>/<UTC time>-<process>-<number>.arrows
+    <folder>/<model>/v<version>/<UTC time>-<writer>-<number>.arrows     predictions of a version
+    <folder>/<model>/labels/<UTC time>-<writer>-<number>.arrows         labels that came as feedback
 
-Any Arrow reader opens them. A file whose writer died ends in the middle of a batch; every batch before is whole.
-nanoarrow writes them because a serving worker cannot afford pyarrow's 40 MB.
+Any Arrow reader opens them. A file whose writer died ends in the middle of a batch; every batch before is whole. A
+writer holds a lock (flock) on the segment it appends to: who gets the lock knows that nobody will append any more,
+whatever the clocks say.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
-from collections.abc import Mapping
+import re
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from io import BytesIO, FileIO
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import nanoarrow as na
 import numpy as np
 from nanoarrow import ipc
 
 from fairway.core.columns import Array
 from fairway.core.errors import StorageFull, Unavailable
+from fairway.stores.arrow_columns import Texts, arrow_table, joined
+from fairway.stores.disk import sync_directory
+
+LABELS = "labels"
+"""The stream of a model's labels; the others are called `v<version>`."""
+ENDING = ".arrows"
 
 
 class LogBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows predicted by one version.
-
-    `request_ids` has one ASCII id a request and `counts` how many rows it had; `rows` is each row's place within
-    its request; `times` are int64 microseconds since 1970 UTC; `seconds` is how long the request took. `inputs` and `outputs` are `[n, ...]` arrays. The
-    digest stands in the file's schema metadata, since it is the same in every row.
-    """
+    """Rows of one stream of a model. `texts` and `columns` have a value a row, and there is a column; `metadata` is the same for all rows and
+    stands in the file's schema."""
 
     model: str
-    version: int
-    digest: str
-    request_ids: list[bytes]
-    counts: list[int]
-    rows: Array
-    times: Array
-    seconds: Array
-    inputs: Mapping[str, Array]
-    outputs: Mapping[str, Array]
+    stream: str
+    metadata: Mapping[str, str]
+    texts: Mapping[str, Texts]
+    columns: Mapping[str, Array]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(next(iter(self.columns.values())))
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Batches of the same shape can be joined and stand in one file."""
+        columns = tuple((name, values.dtype.name, values.shape[1:]) for name, values in self.columns.items())
+        return (self.model, self.stream, *self.metadata.items(), *self.texts, *columns)
+
+
+def join(batches: Sequence[LogBatch]) -> LogBatch:
+    """Batches of one shape as one."""
+    if len(batches) == 1:
+        return batches[0]
+    first = batches[0]
+    return msgspec.structs.replace(
+        first,
+        texts={name: joined([batch.texts[name] for batch in batches]) for name in first.texts},
+        columns={name: np.concatenate([batch.columns[name] for batch in batches]) for name in first.columns},
+    )
+
+
+def writer_name() -> str:
+    """Names this process among those of all machines, as far as a file name may say it."""
+    host = re.sub(r"[^A-Za-z0-9]+", "_", socket.gethostname())[:32] or "host"
+    return f"{host}.{os.getpid()}"
 
 
 class SegmentLog:
-    """Writes batches below `root`; one open segment a version. Not safe to share between threads."""
+    """Writes batches below `folder`; one open segment a shape. Not safe to share between threads.
 
-    def __init__(self, root: Path, *, segment_bytes: int, disk_bytes: int) -> None:
-        self._root = root
+    `bounded`: the oldest segments of a model's versions go when they have more than `disk_bytes`, and
+    `on_removed(model, segments)` hears of it. Otherwise nothing is ever removed, and StorageFull says that there is too
+    much.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        segment_bytes: int,
+        disk_bytes: int,
+        segment_seconds: float = 300.0,
+        bounded: bool = True,
+        on_removed: Callable[[str, int], None] = lambda model, segments: None,
+    ) -> None:
+        self._folder = folder
         self._segment_bytes = segment_bytes
+        self._segment_seconds = segment_seconds
         self._disk_bytes = disk_bytes
-        self._open: dict[tuple[str, int], _Segment] = {}
+        self._bounded = bounded
+        self._on_removed = on_removed
+        self._open: dict[tuple[object, ...], _Segment] = {}
+        self._dirty: dict[tuple[object, ...], _Segment] = {}
         self._started = 0
+        self._writer = writer_name()
 
-    def append(self, batch: LogBatch) -> None:
-        """Appends and hands to the operating system. Raises StorageFull or Unavailable; the batch is then lost
-        and the segment is closed, so that the next batch starts a whole one."""
-        key = (batch.model, batch.version)
-        segment = self._open.get(key)
+    def append(self, batch: LogBatch) -> int:
+        """Appends and hands to the operating system; returns how many bytes. Raises StorageFull or Unavailable; the
+        batch is then lost and the segment is closed, so that the next batch starts a whole one."""
+        key = batch.shape
         try:
+            segment = self._open.get(key)
+            if segment is not None and not segment.is_in_place():  # the folder was removed or replaced
+                self._close(key)
+                segment = None
             if segment is None:
                 segment = self._open[key] = self._start(batch)
+            before = segment.size
             segment.write(batch)
         except OSError as error:
             self._close(key)
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            kind = StorageFull if full else Unavailable
-            raise kind(
-                f"the prediction log at {self._root} cannot be written: {error.strerror or error}"
-            ) from error
+            raise _trouble(self._folder, error) from error
+        self._dirty[key] = segment
+        written = segment.size - before
         if segment.size >= self._segment_bytes:
+            self._close(key)
+        return written
+
+    def sync(self) -> None:
+        """Returns when everything appended is on the disk. Raises as `append`; what was appended since the last time may
+        then be lost."""
+        dirty, self._dirty = self._dirty, {}
+        for key, segment in dirty.items():
+            try:
+                segment.sync()
+            except OSError as error:
+                self._close(key)
+                raise _trouble(self._folder, error) from error
+
+    def close_old(self) -> None:
+        """Closes segments that have been open for long, so that they can be compacted."""
+        limit = time.monotonic() - self._segment_seconds
+        for key in [key for key, segment in self._open.items() if segment.started < limit]:
             self._close(key)
 
     def close(self) -> None:
@@ -83,29 +147,72 @@ class SegmentLog:
             self._close(key)
 
     def _start(self, batch: LogBatch) -> _Segment:
-        model = self._root / batch.model
-        folder = model / f"v{batch.version}"
+        model = self._folder / batch.model
+        folder = model / batch.stream
+        new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
+        if new:
+            with suppress(OSError):  # not every filesystem can
+                for made in (self._folder.parent, self._folder, model):
+                    sync_directory(made)
         self._make_room(model)
         self._started += 1
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        return _Segment(folder / f"{stamp}-{os.getpid()}-{self._started}.arrows")
+        return _Segment(folder / f"{stamp}-{self._writer}-{self._started}{ENDING}")
 
     def _make_room(self, model: Path) -> None:
         """Removes the oldest segments until the next one fits below the model's limit."""
-        segments = sorted((path.name, path) for path in model.glob("v*/*.arrows"))
+        if not self._bounded:
+            used = sum(map(_size, model.glob(f"{LABELS}/*{ENDING}")))
+            if used > self._disk_bytes:
+                raise OSError(errno.ENOSPC, f"{used} bytes wait to be compacted (log.label_bytes)")
+            return
+        segments = sorted((path.name, path) for path in model.glob(f"v*/*{ENDING}"))
         sizes = {path: _size(path) for _, path in segments}
         total = sum(sizes.values()) + self._segment_bytes
+        removed = 0
         for _, path in segments:
             if total <= self._disk_bytes:
-                return
-            path.unlink(missing_ok=True)
-            total -= sizes.get(path, 0)
+                break
+            if is_closed(path):
+                path.unlink(missing_ok=True)
+                total -= sizes.get(path, 0)
+                removed += 1
+        if removed:
+            self._on_removed(model.name, removed)
 
-    def _close(self, key: tuple[str, int]) -> None:
+    def _close(self, key: tuple[object, ...]) -> None:
         segment = self._open.pop(key, None)
         if segment is not None:
+            if self._dirty.get(key) is segment:
+                with suppress(OSError):
+                    segment.sync()
+                del self._dirty[key]
             segment.close()
+
+
+def is_closed(path: Path) -> bool:
+    """Whether nobody appends to a segment any more: its writer has closed it, or is dead."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _trouble(folder: Path, error: OSError) -> Unavailable:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    kind = StorageFull if full else Unavailable
+    return kind(
+        f"the prediction log at {folder} cannot be written: {error.strerror or error}.",
+        hint="Make room, or let `fairway log compact` do so." if full else "It is tried again.",
+    )
 
 
 def _size(path: Path) -> int:
@@ -122,31 +229,37 @@ class _Segment:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = FileIO(path, "x")
+        fcntl.flock(self._file.fileno(), fcntl.LOCK_EX)
         self._encoded = BytesIO()
         self._writer = ipc.StreamWriter.from_writable(self._encoded)
+        self._named = False
+        self.started = time.monotonic()
         self.size = 0
         """Bytes of whole batches."""
 
+    def is_in_place(self) -> bool:
+        """Whether the file still stands under its name."""
+        try:
+            there = self._path.stat()
+        except FileNotFoundError:
+            return False
+        ours = os.fstat(self._file.fileno())
+        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
     def write(self, batch: LogBatch) -> None:
-        table = arrow_table(
-            {"request_id": _repeated(batch.request_ids, batch.counts)},
-            {
-                "row": batch.rows,
-                "time": batch.times.view("datetime64[us]"),
-                "version": np.full(len(batch), batch.version, dtype=np.int32),
-                "seconds": batch.seconds,
-                **{f"input.{name}": values for name, values in batch.inputs.items()},
-                **{f"output.{name}": values for name, values in batch.outputs.items()},
-            },
-            {"fairway.model": batch.model, "fairway.digest": batch.digest},
-        )
-        self._writer.write_array(table)
+        self._writer.write_array(arrow_table(batch.texts, batch.columns, batch.metadata))
         try:
             self._flush()
         except OSError:
             with suppress(OSError):
                 self._file.truncate(self.size)
             raise
+
+    def sync(self) -> None:
+        os.fdatasync(self._file.fileno())
+        if not self._named:
+            sync_directory(self._path.parent)
+            self._named = True
 
     def close(self) -> None:
         """Closes the file, or removes it when it holds nothing. The end mark, which readers do without, is left out
@@ -159,7 +272,8 @@ class _Segment:
         with suppress(OSError):
             self._file.close()
         if empty:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
     def _flush(self) -> None:
         left = memoryview(self._encoded.getvalue())
@@ -169,72 +283,3 @@ class _Segment:
         while left:
             left = left[self._file.write(left) :]
         self.size += size
-
-
-def arrow_table(
-    texts: Mapping[str, tuple[Array, bytes]], columns: Mapping[str, Array], metadata: Mapping[str, str]
-) -> Any:
-    """Texts (lengths and UTF-8 bytes) and arrays by name, all of one length, as one Arrow record batch that shares
-    memory where it can."""
-    pairs = {name: _utf8(lengths, data, None) for name, (lengths, data) in texts.items()}
-    pairs |= {name: _arrow(values) for name, values in columns.items()}
-    schema = na.c_schema(na.struct({name: schema for name, (schema, _) in pairs.items()}))
-    schema = schema.modify(metadata={key.encode(): value.encode() for key, value in metadata.items()})
-    rows = len(next(iter(columns.values())))
-    return na.c_array_from_buffers(schema, rows, [None], children=[array for _, array in pairs.values()])
-
-
-_TYPES: dict[str, Any] = {
-    "int8": na.int8, "int16": na.int16, "int32": na.int32, "int64": na.int64,
-    "uint8": na.uint8, "uint16": na.uint16, "uint32": na.uint32, "uint64": na.uint64,
-    "float16": na.float16, "float32": na.float32, "float64": na.float64,
-}  # fmt: skip
-
-
-def _arrow(values: Array) -> tuple[Any, Any]:
-    """Schema and array of one column. Tensors become fixed-size lists."""
-    if values.ndim > 1:
-        width = int(np.prod(values.shape[1:]))
-        item, leaf = _arrow(values.reshape(-1))
-        schema = na.fixed_size_list(item, width)
-        return schema, na.c_array_from_buffers(schema, len(values), [None], children=[leaf])
-    kind = values.dtype.kind
-    if kind in {"O", "U"}:
-        return _strings(values)
-    if kind == "b":
-        schema = na.bool_()
-        bits = np.packbits(values, bitorder="little")
-        return schema, na.c_array_from_buffers(schema, len(values), [None, bits])
-    if kind == "M":
-        moments = values.astype("datetime64[us]").view(np.int64)
-        schema = na.timestamp("us", timezone="UTC")
-        validity, nulls = _validity(~np.isnat(values))
-        return schema, na.c_array_from_buffers(schema, len(values), [validity, moments], null_count=nulls)
-    schema = _TYPES[values.dtype.name]()
-    return schema, na.c_array_from_buffers(schema, len(values), [None, np.ascontiguousarray(values)])
-
-
-def _strings(values: Array) -> tuple[Any, Any]:
-    texts = values.tolist()
-    present = np.array([text is not None for text in texts], dtype=bool)
-    encoded = [b"" if text is None else str(text).encode() for text in texts]
-    return _utf8(np.array([*map(len, encoded)], dtype=np.int32), b"".join(encoded), present)
-
-
-def _repeated(texts: list[bytes], counts: list[int]) -> tuple[Array, bytes]:
-    """Each text as often as its count says: lengths and joined bytes, without a loop over the copies."""
-    lengths = np.repeat(np.array([*map(len, texts)], dtype=np.int32), counts)
-    return lengths, b"".join([text * count for text, count in zip(texts, counts, strict=True)])
-
-
-def _utf8(lengths: Array, data: bytes, present: Array | None) -> tuple[Any, Any]:
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    validity, nulls = (None, 0) if present is None else _validity(present)
-    schema = na.string()
-    return schema, na.c_array_from_buffers(schema, len(lengths), [validity, offsets, data], null_count=nulls)
-
-
-def _validity(present: Array) -> tuple[Array | None, int]:
-    nulls = int(len(present) - present.sum())
-    return (np.packbits(present, bitorder="little") if nulls else None), nulls

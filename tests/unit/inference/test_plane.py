@@ -42,7 +42,7 @@ def test_a_request_is_answered_counted_and_recorded() -> None:
         "r1",
     )
     [recorded] = kept.predictions
-    assert (recorded.request_ids, recorded.version, recorded.counts) == (["r1"], 1, [2])
+    assert (recorded.request_ids, recorded.about.version, recorded.counts) == (["r1"], 1, [2])
     assert recorded.outputs["sum"] is answer.outputs["sum"]
     assert recorded.seconds[0] > 0
     assert requests_by_code(counters) == {("m", "1", "ok"): 1}

@@ -1,5 +1,6 @@
 """Recording never makes serving wait: bounded, dropped rows counted, alive after any failure."""
 
+import json
 import threading
 from collections import Counter
 from typing import Any
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 
 from fairway.core.columns import Columns
+from fairway.core.contract import Privacy
 from fairway.core.errors import StorageFull
 from fairway.core.settings import LogSettings
-from fairway.inference.record import Predictions, Recorder
+from fairway.inference.record import KEY_FIELD, Logged, Predictions, Recorder, in_sample
+from fairway.security.privacy import Vault
 from fairway.stores.log_segments import LogBatch
 
 
@@ -24,35 +27,80 @@ class MemoryLog:
         self.gate.set()
         self.entered = threading.Event()
         self.closed = False
+        self.synced = 0
+        self.looked = False
 
-    def append(self, batch: LogBatch) -> None:
+    def append(self, batch: LogBatch) -> int:
         self.entered.set()
         self.gate.wait(10)
         if self.failing is not None:
             raise self.failing
         self.batches.append(batch)
+        return 100
+
+    def sync(self) -> None:
+        self.synced = len(self.batches)
+
+    def close_old(self) -> None:
+        self.looked = True
 
     def close(self) -> None:
         self.closed = True
 
 
 class Dropped(Counter[str]):
-    def __call__(self, model: str, rows: int) -> None:
+    """Rows dropped by model; those written are in `rows`, and what was said of the log in `states`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: Counter[str] = Counter()
+        self.states: list[bool] = []
+
+    def dropped(self, model: str, rows: int) -> None:
         self[model] += rows
+
+    def written(self, model: str, rows: int, size: int) -> None:
+        self.rows[model] += rows
+
+    def failing(self, failing: bool) -> None:
+        self.states.append(failing)
 
 
 def prediction(
-    rows: int = 1, request_id: str = "r", *, model: str = "m", version: int = 1, width: int = 2
+    rows: int = 1,
+    request_id: str = "r",
+    *,
+    model: str = "m",
+    version: int = 1,
+    width: int = 2,
+    about: dict[str, Any] | None = None,
+    **told: Any,
 ) -> Predictions:
     columns = Columns(("a", "b"), rows, packed=np.arange(rows * 2.0).reshape(rows, 2))
     outputs = {"y": np.ones((rows, width), dtype=np.float32)}
-    return Predictions(
-        model, version, f"sha256:{version}", [request_id], [rows], 1_700_000_000.25, [0.125], columns, outputs
-    )
+    logged = Logged(model=model, version=version, digest=f"sha256:{version}", **(about or {}))
+    asked = told.pop("asked", (request_id, None, None, ""))
+    return Predictions(logged, [asked], [rows], 1_700_000_000.25, [0.125], columns, outputs, **told)
 
 
-def recorder(log: MemoryLog, dropped: Dropped, **settings: Any) -> Recorder:
-    return Recorder(log, LogSettings(**{"flush_seconds": 0.01, **settings}), dropped)
+def recorder(log: MemoryLog, dropped: Dropped, vault: Vault | None = None, **settings: Any) -> Recorder:
+    return Recorder(log, LogSettings(**{"flush_seconds": 0.01, **settings}), dropped, lambda: vault, "here.1")
+
+
+def texts(batch: LogBatch, name: str) -> list[str | None]:
+    """A text column as a reader sees it."""
+    column = batch.texts[name]
+    ends = np.cumsum(column.lengths).tolist()
+    found = [
+        column.data[end - length : end].decode()
+        for end, length in zip(ends, column.lengths.tolist(), strict=True)
+    ]
+    present = [True] * len(found) if column.present is None else column.present.tolist()
+    return [text if there else None for text, there in zip(found, present, strict=True)]
+
+
+def ids(log: MemoryLog, version: int = 1) -> list[str | None]:
+    return [one for b in log.batches if b.stream == f"v{version}" for one in texts(b, "request_id")]
 
 
 def test_what_was_recorded_is_in_the_log_once_closed() -> None:
@@ -64,19 +112,24 @@ def test_what_was_recorded_is_in_the_log_once_closed() -> None:
     recording.close()
     assert log.closed
     assert not dropped
+    mine = [b for b in log.batches if b.stream == "v1"]
     rows = [
-        (i.decode(), int(row))
-        for b in log.batches
-        if b.version == 1
-        for i, row in zip(np.repeat(b.request_ids, b.counts).tolist(), b.rows, strict=True)
+        (i, int(row)) for b in mine for i, row in zip(texts(b, "request_id"), b.columns["row"], strict=True)
     ]
     assert rows == [("r0", 0), ("r1", 0), ("r1", 1), ("r1", 2), ("r2", 0)]
-    first = next(b for b in log.batches if b.version == 1)
-    assert first.times[0] == 1_700_000_000_250_000
-    assert first.seconds[0] == 0.125
-    assert first.digest == "sha256:1"
-    assert np.concatenate([b.inputs["b"] for b in log.batches if b.version == 1]).tolist() == [1, 1, 3, 5, 1]
-    assert [b.request_ids for b in log.batches if b.version == 2] == [[b"other"]]
+    first = mine[0]
+    assert first.columns["time"][0] == np.datetime64(1_700_000_000_250_000, "us")
+    assert first.columns["seconds"][0] == 0.125
+    assert first.columns["version"].tolist() == [1] * len(first)
+    assert dict(first.metadata) == {
+        "fairway.model": "m",
+        "fairway.digest": "sha256:1",
+        "fairway.writer": "here.1",
+        "fairway.sample": "1.0",
+    }
+    assert np.concatenate([b.columns["input.b"] for b in mine]).tolist() == [1, 1, 3, 5, 1]
+    assert ids(log, 2) == ["other"]
+    assert dropped.rows["m"] == 6
 
 
 def test_columns_that_are_not_a_matrix() -> None:
@@ -84,9 +137,12 @@ def test_columns_that_are_not_a_matrix() -> None:
     recording = recorder(log, Dropped())
     for text in ("x", None):
         columns = Columns(("s",), 1, arrays=[np.array([text], dtype=object)])
-        recording.record(Predictions("m", 1, "d", ["r"], [1], 0.0, [0.0], columns, {"y": np.ones(1)}))
+        logged = Logged(model="m", version=1, digest="d")
+        recording.record(
+            Predictions(logged, [("r", None, None, "")], [1], 0.0, [0.0], columns, {"y": np.ones(1)})
+        )
     recording.close()
-    assert [text for b in log.batches for text in b.inputs["s"].tolist()] == ["x", None]
+    assert [text for b in log.batches for text in b.columns["input.s"].tolist()] == ["x", None]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +186,7 @@ def test_what_cannot_be_written_is_counted_and_recording_recovers(
     recording.record(prediction(2, "kept"))
     recording.close()
     assert dropped == {"m": 3}
-    assert [(i, b.counts) for b in log.batches for i in b.request_ids] == [(b"kept", [2])]
+    assert ids(log) == ["kept", "kept"]
     assert "record" in caplog.text
 
 
@@ -150,7 +206,7 @@ def test_predictions_that_do_not_go_together_are_counted_and_recording_goes_on(
     recording.record(prediction(1, "after"))
     recording.close()
     assert dropped == {"m": 2}
-    assert [i for b in log.batches for i in b.request_ids] == [b"first", b"after"]
+    assert ids(log) == ["first", "after"]
     assert "could not be recorded" in caplog.text
 
 
@@ -176,3 +232,133 @@ def test_threads_lose_nothing() -> None:
     recording.close()
     assert sum(map(len, log.batches)) + dropped["m"] == 1600
     assert not dropped
+
+
+def test_who_asked_and_how_it_was_answered() -> None:
+    log = MemoryLog()
+    recording = recorder(log, Dropped())
+    recording.record(prediction(2, asked=("r0", "ann", None, "shop"), protocol="rest"))
+    recording.record(prediction(1, asked=("r1", None, "3", ""), protocol="grpc", sources=["stale"]))
+    recording.record(
+        prediction(2, asked=("r2", "bob", None, "shop"), protocol="rest", keys=[[b"k1", b"\xff"]])
+    )
+    recording.close()
+    found = {name: [t for b in log.batches for t in texts(b, name)] for name in log.batches[0].texts}
+    assert found["request_id"] == ["r0", "r0", "r1", "r2", "r2"]
+    assert found["key"] == ["ann", "ann", None, "k1", "\ufffd"]
+    assert found["arm"] == ["v1", "v1", None, "v1", "v1"]
+    assert found["source"] == ["live", "live", "stale", "live", "live"]
+    assert found["protocol"] == ["rest", "rest", "grpc", "rest", "rest"]
+    assert found["caller"] == ["shop", "shop", "", "shop", "shop"]
+    assert found["violations"] == [None] * 5
+
+
+def test_answers_without_features_stand_beside_the_others() -> None:
+    log, dropped = MemoryLog(), Dropped()
+    recording = recorder(log, dropped)
+    recording.record(prediction(1, "live"))
+    nothing = Columns((), 2, arrays=())
+    logged = Logged(model="m", version=1, digest="sha256:1")
+    recording.record(
+        Predictions(
+            logged,
+            [("known", None, None, "")],
+            [2],
+            0.0,
+            [0.0],
+            nothing,
+            {"y": np.ones((2, 2), np.float32)},
+            sources=["precomputed"],
+            keys=[[b"a", b"b"]],
+        )
+    )
+    recording.close()
+    assert not dropped
+    assert sorted((texts(b, "source")[0], "input.a" in b.columns) for b in log.batches) == [
+        ("live", True),
+        ("precomputed", False),
+    ]
+
+
+def test_a_sample_is_chosen_by_request_id_and_broken_rules_are_kept() -> None:
+    log, dropped = MemoryLog(), Dropped()
+    recording = recorder(log, dropped)
+    names = [f"r{i}" for i in range(2000)]
+    rules = {("amount", "on_range"): 1}
+    for name in names:
+        recording.record(prediction(2, name, about={"sample": 0.25}, violations=rules))
+    recording.close()
+    kept = ids(log)
+    expected = [name for name in names if in_sample(name, 0.25)]
+    assert 420 < len(expected) < 580
+    assert kept == [name for name in expected for _ in range(2)]
+    told = [json.loads(t) for b in log.batches for t in texts(b, "violations") if t is not None]
+    last = max(i for i, name in enumerate(names) if name in set(expected))
+    assert sum(one["rows"] for line in told for one in line) >= last + 1
+    assert {(one["field"], one["rule"]) for line in told for one in line} == {("amount", "on_range")}
+    assert all(in_sample(name, 1.0) and not in_sample(name, 0.0) for name in names)
+    assert not dropped
+
+
+@pytest.mark.parametrize("vault", [Vault(bytes(64)), None])
+def test_private_values_never_reach_the_log(vault: Vault | None) -> None:
+    log = MemoryLog()
+    recording = recorder(log, Dropped(), vault, key_privacy="hash")
+    rules = {"a": Privacy.hash, "b": Privacy.token}
+    recording.record(prediction(2, asked=("r", "ann", None, ""), about={"private": rules}))
+    recording.close()
+    [found] = log.batches
+    if vault is None:  # without a key, nothing is better than the value
+        assert "input.a" not in found.columns
+        assert "input.b" not in found.columns
+        assert texts(found, "key") == [None, None]
+        return
+    assert found.columns["input.a"].tolist() == [vault.hashed("a", "0.0"), vault.hashed("a", "2.0")]
+    assert [vault.opened("b", token) for token in found.columns["input.b"]] == ["1.0", "3.0"]
+    assert texts(found, "key") == [vault.hashed(KEY_FIELD, "ann")] * 2
+
+
+def test_the_durable_mode_waits_for_the_disk() -> None:
+    log, dropped = MemoryLog(), Dropped()
+    recording = recorder(log, dropped, durable=True, flush_seconds=1000)
+    recording.record(prediction(1, "r0"))
+    recording.record(prediction(1, "r1"))
+    recording.commit()
+    assert ids(log) == ["r0", "r1"]
+    assert log.synced == len(log.batches)
+    log.failing = StorageFull("full")
+    recording.record(prediction(1, "r2"))
+    recording.commit()  # serving goes on; the row is counted
+    assert dropped == {"m": 1}
+    recording.close()
+
+
+def test_without_the_durable_mode_a_commit_waits_for_nothing() -> None:
+    log = MemoryLog()
+    recording = recorder(log, Dropped(), flush_seconds=1000)
+    recording.record(prediction(1, "r0"))
+    recording.commit()
+    assert log.batches == []
+    recording.close()
+    assert ids(log) == ["r0"]
+
+
+def test_readiness_and_metrics_are_told_when_the_log_cannot_be_written() -> None:
+    log, dropped = MemoryLog(), Dropped()
+    recording = recorder(log, dropped, durable=True)
+    assert recording.health.recording
+    log.failing = StorageFull("the disk is full")
+    recording.record(prediction())
+    recording.commit()
+    assert (recording.health.recording, recording.health.reason) == (False, "the disk is full")
+    since = recording.health.since
+    recording.record(prediction())
+    recording.commit()
+    assert recording.health.since == since
+    log.failing = None
+    recording.record(prediction())
+    recording.commit()
+    assert recording.health.recording
+    assert recording.health.reason == ""
+    assert dropped.states == [True, False]
+    recording.close()

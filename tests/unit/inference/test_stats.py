@@ -1,9 +1,9 @@
 from fairway.inference.stats import (
     BUCKETS,
     STAGES,
+    LogCounts,
     Spent,
     VersionStats,
-    count_dropped,
     count_failure,
     queue_depth,
 )
@@ -60,7 +60,7 @@ def test_broken_rules_and_refusals_by_field() -> None:
 def test_failures_and_drops() -> None:
     counters = Counters()
     count_failure(counters, "m", "", "rest", "malformed_input")
-    count_dropped(counters, "m", 7)
+    LogCounts(counters).dropped("m", 7)
     totals = counters.totals()
     labels = (("model", "m"), ("version", ""), ("protocol", "rest"), ("code", "malformed_input"))
     assert totals["fairway_requests_total", labels] == 1

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from fairway.inference.stats import BUCKETS, Spent, VersionStats, count_dropped, count_failure
+from fairway.inference.stats import BUCKETS, LogCounts, Spent, VersionStats, count_failure
 from fairway.serving.metrics import page
 from fairway.stores.counters import Counters
 
@@ -24,7 +24,7 @@ def count(counters: Counters, requests: int) -> None:
         stats.answered("rest", 2, Spent(0.0001, 0.0001, 0.0, 0.0001, 0.0), [0.0003])
     stats.broken('we"ird\\field', "on_range", 3)
     count_failure(counters, "", "", "rest", "model_not_found")
-    count_dropped(counters, "m", 4)
+    LogCounts(counters).dropped("m", 4)
 
 
 def test_an_empty_page_is_a_page() -> None:

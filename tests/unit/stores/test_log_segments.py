@@ -3,17 +3,22 @@
 import errno
 import io
 import resource
+import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from fairway.core.errors import StorageFull, Unavailable
 from fairway.stores import log_segments
-from fairway.stores.log_segments import LogBatch, SegmentLog
+from fairway.stores.arrow_columns import texts_of
+from fairway.stores.log_segments import LogBatch, SegmentLog, is_closed, join
 
 MOMENT = int(datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp() * 1e6)
 
@@ -29,19 +34,20 @@ def batch(rows: int = 3, first: int = 0, *, model: str = "payments", version: in
         "country": np.array(["DE", None, "ÜÑ"] * rows, dtype=object)[:rows],
         "image": np.arange(rows * 4, dtype=np.uint8).reshape(rows, 2, 2),
     }
+    columns = {f"input.{name}": values for name, values in inputs.items()}
     return LogBatch(
         model=model,
-        version=version,
-        digest="sha256:abc",
-        request_ids=[f"request-{first + i}".encode() for i in range(rows)],
-        counts=[1] * rows,
-        rows=np.arange(rows, dtype=np.int32),
-        times=np.full(rows, MOMENT, dtype=np.int64),
-        seconds=np.full(rows, 0.5, dtype=np.float32),
-        inputs=inputs,
-        outputs={
-            "label": np.array(["yes"] * rows, dtype=object),
-            "probabilities": np.ones((rows, 2), dtype=np.float32),
+        stream=f"v{version}",
+        metadata={"fairway.model": model, "fairway.digest": "sha256:abc"},
+        texts={"request_id": texts_of([f"request-{first + i}" for i in range(rows)])},
+        columns={
+            "row": np.arange(rows, dtype=np.int32),
+            "time": np.full(rows, MOMENT, dtype=np.int64).view("datetime64[us]"),
+            "version": np.full(rows, version, dtype=np.int32),
+            "seconds": np.full(rows, 0.5, dtype=np.float32),
+            **columns,
+            "output.label": np.array(["yes"] * rows, dtype=object),
+            "output.probabilities": np.ones((rows, 2), dtype=np.float32),
         },
     )
 
@@ -103,9 +109,7 @@ def test_every_dtype_has_its_arrow_type(tmp_path: Path, kind: str) -> None:
     values = np.array([1, 0, 1]).astype(kind)
     plain = batch(3)
     written = log(tmp_path)
-    written.append(
-        LogBatch(**{**{n: getattr(plain, n) for n in plain.__struct_fields__}, "inputs": {"x": values}})
-    )
+    written.append(msgspec.structs.replace(plain, columns={"input.x": values}))
     written.close()
     [found] = read(segments(tmp_path)[0])
     assert [str(v) for v in found.column("input.x").to_pylist()] != []
@@ -253,3 +257,89 @@ def test_a_segment_that_somebody_else_removes_meanwhile(
     written.append(batch())
     written.close()
     assert len(segments(tmp_path)) == 1
+
+
+def test_a_segment_is_closed_when_its_writer_has_closed_it_or_is_dead(tmp_path: Path) -> None:
+    written = log(tmp_path)
+    written.append(batch())
+    [path] = segments(tmp_path)
+    assert not is_closed(path)
+    written.close()
+    assert is_closed(path)
+    script = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parents[3])!r})
+from pathlib import Path
+from tests.unit.stores.test_log_segments import batch, log
+written = log(Path({str(tmp_path / "dead")!r}))
+written.append(batch())
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    [path] = segments(tmp_path / "dead")
+    assert is_closed(path)
+    assert len(read(path)) == 1
+    assert not is_closed(tmp_path / "nothing")
+
+
+def test_segments_that_somebody_appends_to_do_not_make_room(tmp_path: Path) -> None:
+    removed: list[tuple[str, int]] = []
+    other = log(tmp_path)
+    other.append(batch(2))
+    written = SegmentLog(
+        tmp_path, segment_bytes=1, disk_bytes=1, on_removed=lambda *told: removed.append(told)
+    )
+    for i in range(3):
+        written.append(batch(2, first=10 * i, version=2))
+    assert [read(path)[0]["request_id"][0].as_py() for path in segments(tmp_path)] == [
+        "request-0",
+        "request-20",
+    ]
+    assert removed == [("payments", 1), ("payments", 1)]
+    other.append(batch(2, first=2))
+    other.close()
+    assert len(read(segments(tmp_path)[0])) == 2
+
+
+@pytest.mark.parametrize("remove", ["folder", "file"])
+def test_a_log_that_is_removed_while_it_is_written_begins_anew(tmp_path: Path, remove: str) -> None:
+    root = tmp_path / "log"
+    written = log(root)
+    written.append(batch(2))
+    if remove == "folder":
+        shutil.rmtree(root)
+    else:
+        segments(root)[0].unlink()
+    written.append(batch(2, first=2))
+    written.sync()
+    written.close()
+    [path] = segments(root)
+    assert read(path)[0].column("request_id").to_pylist() == ["request-2", "request-3"]
+
+
+def test_old_segments_are_closed_so_that_they_can_be_compacted(tmp_path: Path) -> None:
+    written = SegmentLog(tmp_path, segment_bytes=2**20, disk_bytes=2**24, segment_seconds=0.0)
+    written.append(batch())
+    written.close_old()
+    assert is_closed(segments(tmp_path)[0])
+    written.append(batch())
+    written.close()
+    assert len(segments(tmp_path)) == 2
+
+
+def test_labels_are_never_removed_to_make_room(tmp_path: Path) -> None:
+    written = SegmentLog(tmp_path, segment_bytes=1, disk_bytes=100, bounded=False)
+    labels = msgspec.structs.replace(batch(), stream="labels")
+    written.append(labels)
+    with pytest.raises(StorageFull, match="wait to be compacted"):
+        written.append(labels)
+    assert len(list(tmp_path.glob("payments/labels/*.arrows"))) == 1
+
+
+def test_batches_of_one_shape_are_joined() -> None:
+    whole = join([batch(2), batch(3, first=2)])
+    assert len(whole) == 5
+    assert whole.texts["request_id"].data == b"".join(b"request-%d" % i for i in range(5))
+    assert batch(2).shape == batch(5).shape
+    assert batch(2).shape != batch(2, version=2).shape
+    assert join([whole]) is whole
