@@ -1,0 +1,53 @@
+"""Evidence and sizes for a column of categories, from the rows of both sides in each."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fairway.core.columns import Array
+from fairway.monitoring.drift import effects
+from fairway.monitoring.drift.evidence import Form, Test
+from fairway.monitoring.drift.levels import MISSING, Side
+
+MOST = 64
+"""Most categories compared one by one; the rest are one together."""
+
+
+def choose(counts: dict[str, float]) -> tuple[str, ...]:
+    """The categories that are compared one by one, by their rows on both sides together."""
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return tuple(name for name, rows in ordered[:MOST] if rows > 0)
+
+
+def category_scores(reference: Side, current: Side) -> tuple[Array, tuple[Test, ...]]:
+    """(scores `[levels + 3, features]`, tests). Categories of which less than one row is to be expected on the
+    smaller side are one together, as Pearson's chi-square (1900) needs."""
+    pooled = reference.known + current.known
+    smaller = min(reference.rows, current.rows) / max(reference.rows + current.rows, 1)
+    common = np.flatnonzero(pooled * smaller >= 1.0)
+    rare = np.flatnonzero((pooled * smaller < 1.0) & (pooled > 0))
+    size = len(common) + (1 if len(rare) else 0)
+    table = np.zeros((len(pooled) + 3, size + 1))
+    for i, level in enumerate(common):
+        table[level, i] = 1.0
+    table[rare, size - 1] = 1.0
+    table[len(pooled) + MISSING, size] = 1.0
+    each = tuple(range(size))
+    # With weights 1 - p the sum of squares is Pearson's.
+    shares = (pooled[:, None] * table[:-3, :size]).sum(axis=0) / max(reference.rows + current.rows, 1)
+    tests = (
+        Test("mix", each, Form.squares, 0.6, tuple(1.0 - shares)),
+        Test("one category", each, Form.largest, 0.25),
+        Test("missing", (size,), Form.linear, 0.15),
+    )
+    return table, tests if size else tests[2:]
+
+
+def category_effects(reference: Side, current: Side) -> dict[str, float]:
+    return {
+        "total_variation": effects.total_variation(reference.known, current.known),
+        "psi": effects.category_stability(reference.known, current.known),
+        "jensen_shannon": effects.jensen_shannon(reference.known, current.known),
+        "missing_rate_change": current.rate(MISSING) - reference.rate(MISSING),
+        "new_category_rate": float(current.shares[reference.known == 0].sum()),
+    }
