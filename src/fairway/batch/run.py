@@ -101,6 +101,7 @@ class Run:
         step: Step = _no_step,
     ) -> None:
         """`flat` says that the sink has no form for lists; `watch` is what the scorers count with."""
+        self.name = plan.run
         self._plan, self._ledger, self._watch = plan, ledger, watch
         self._source, self._sink = source, sink
         self._tell, self._step = tell, step
