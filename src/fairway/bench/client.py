@@ -33,7 +33,10 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def main() -> int:
-    task = msgspec.json.decode(sys.stdin.buffer.readline(), type=Task)
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):  # whoever started this process has ended meanwhile
+        return 1
+    task = msgspec.json.decode(line, type=Task)
     gc.collect()
     gc.freeze()
     gc.disable()  # a collection in the middle would be measured as the server's; a run allocates no cycles to speak of
