@@ -1,0 +1,121 @@
+"""Bundles on machines that only borrow them: shipped as one archive, kept by digest, loaded once a process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from fairway.batch.local import Model, load_for_batch, open_watch
+from fairway.batch.score import plan_calls
+from fairway.batch.seen import Watch
+from fairway.core.errors import AlreadyExists, CorruptBundle
+from fairway.core.settings import RegistrySettings, Settings
+from fairway.inference.live import LiveVersion
+from fairway.packaging.archive import SUFFIX, archive, unarchive
+
+_KEPT_FOLDERS = 8
+_KEPT_LOADED = 2
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A version in this process. `call_rows` are proved here, on this processor."""
+
+    live: LiveVersion
+    watch: Watch
+    call_rows: int
+
+
+def pack(model: Model, folder: Path) -> Path:
+    """The version's bundle as one file in `folder`, named by its digest."""
+    path = folder / f"{_plain(model.digest)}{SUFFIX}"
+    if not path.exists():
+        archive(Path(model.directory), path)
+    return path
+
+
+def unpack(path: Path, digest: str) -> Path:
+    """The folder of the bundle in the archive `path`, unpacked once a machine and user. Raises CorruptBundle when it is
+    not that of `digest`."""
+    root = _own_folder()
+    directory = root / _plain(digest)
+    if not directory.exists():
+        _make_room(root)
+        try:
+            bundle = unarchive(path, directory)
+        except AlreadyExists:  # by another process of this machine, just now
+            return directory
+        if bundle.digest != digest:
+            shutil.rmtree(directory)
+            raise CorruptBundle(f"the bundle that was shipped is {bundle.digest}, not {digest}.")
+    return directory
+
+
+_loaded: OrderedDict[tuple[str, bytes], Loaded] = OrderedDict()
+_loading = threading.Lock()
+
+
+def load_once(model: Model, settings: Settings, directory: Callable[[], Path]) -> Loaded:
+    """The version, loaded when this process has not loaded it before; `directory` gives its bundle. At most two are
+    kept. Raises what `load_version` raises."""
+    key = model.digest, msgspec.json.encode(settings)
+    with _loading:
+        found = _loaded.get(key)
+        if found is None:
+            here = msgspec.structs.replace(model, directory=str(directory()))
+            live = load_for_batch(here, settings, 1)
+            if live.digest != model.digest:
+                raise CorruptBundle(f"the bundle in {here.directory} is {live.digest}, not {model.digest}.")
+            found = Loaded(live, open_watch(here, live), plan_calls(live).rows)
+            _loaded[key] = found
+            while len(_loaded) > _KEPT_LOADED:
+                _, oldest = _loaded.popitem(last=False)
+                oldest.live.engine.unload()
+        _loaded.move_to_end(key)
+        return found
+
+
+def for_workers(settings: Settings) -> Settings:
+    """What a worker on another machine needs of the settings: no registry, no keys, and no home that is not there."""
+    plain = Settings()
+    return msgspec.structs.replace(
+        plain,
+        registry=RegistrySettings(),
+        serving=msgspec.structs.replace(plain.serving, engine_threads=settings.serving.engine_threads),
+        batching=settings.batching,
+        models=settings.models,
+        isolation=settings.isolation,
+        batch=msgspec.structs.replace(plain.batch, storage=settings.batch.storage),
+    )
+
+
+def at_home(settings: Settings) -> Settings:
+    """Settings of `for_workers` on the worker, where environments of Python models are kept beside the bundles."""
+    return msgspec.structs.replace(settings, home=str(_own_folder() / "home"))
+
+
+def _plain(digest: str) -> str:
+    return digest.removeprefix("sha256:")
+
+
+def _own_folder() -> Path:
+    """Of this user alone: what is in it is loaded."""
+    folder = Path(tempfile.gettempdir()) / f"fairway-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077 or folder.is_symlink():
+        raise CorruptBundle(f"{folder} belongs to somebody else, or others can write to it.")
+    return folder
+
+
+def _make_room(root: Path) -> None:
+    there = [path for path in root.iterdir() if path.is_dir() and path.name != "home"]
+    there.sort(key=lambda path: path.stat().st_mtime)
+    for old in there[: max(0, len(there) - _KEPT_FOLDERS + 1)]:
+        shutil.rmtree(old, ignore_errors=True)

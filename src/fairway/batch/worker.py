@@ -1,0 +1,298 @@
+"""One stretch of a run, scored on whatever machine: the local engine's own run, of one stretch, in a scratch ledger.
+
+So a cluster adds no second way to read, score, reject or write: a worker begins a run like the local engine's with one
+file, whose place is the stretch, and hands back the parts that its ledger lists. The driver enters them in the real
+one. A worker that dies has left nothing that is read: its part is not in the ledger, and is done again.
+
+A stretch with an end is one part, whole or not at all: when its file turns out to be damaged in the middle nothing of
+it is kept, because the parts behind it have their numbers already. The last of a file keeps the rows before the damage,
+as the local engine does.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+
+import fairway
+from fairway.batch.bundles import Loaded, load_once
+from fairway.batch.ledger import Ledger, Part
+from fairway.batch.local import Model, Scorer
+from fairway.batch.plan import Plan
+from fairway.batch.run import Run, Work
+from fairway.batch.score import Scored
+from fairway.batch.shared import Target, open_target
+from fairway.batch.sink import PartWriter, Sink, Written
+from fairway.batch.source import Piece, Position, SourceFile, file_system, pieces
+from fairway.batch.sql import SqlSource, is_sql, read_place
+from fairway.batch.stretches import Stretch
+from fairway.core import errors
+from fairway.core.contract import Contract
+from fairway.core.errors import (
+    EnvironmentMismatch,
+    FairwayError,
+    InvalidInput,
+    MalformedInput,
+    ModelFailed,
+    NotFound,
+)
+from fairway.core.settings import Settings
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+_NO_END = 2**62
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a worker is told once. The plan holds the URLs with their passwords: it travels inside the cluster."""
+
+    plan: Plan
+    model: Model
+    settings: Settings
+    target: Target
+    flat: bool
+    fairway: str = ""
+
+
+class Task(msgspec.Struct, frozen=True):
+    stretch: Stretch
+    file: SourceFile
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A FairwayError that concerns the whole run, on its way to the driver: the name of its class and its texts."""
+
+    kind: str
+    message: str
+    hint: str | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a stretch: its parts, each with its rejects as packed JSON Lines (b"" for none). `error` is the
+    file's own, `refused` the run's."""
+
+    stretch: Stretch
+    parts: tuple[Part, ...] = ()
+    rejects: tuple[bytes, ...] = ()
+    error: str = ""
+    refused: Refused | None = None
+
+
+class _Spoiled(Exception):
+    """The stretch cannot be scored whole."""
+
+    def __init__(self, error: FairwayError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Worker:
+    """Scores stretches of one run."""
+
+    def __init__(self, job: Job, loaded: Loaded) -> None:
+        if job.fairway != fairway.__version__:
+            raise EnvironmentMismatch(
+                f"the workers have Fairway {fairway.__version__}, the run was begun with {job.fairway}.",
+                hint="Install the same version on all machines.",
+            )
+        self._job, self._loaded = job, loaded
+
+    def do(self, task: Task) -> Outcome:
+        """Scores, writes and commits the stretch's rows. What is wrong is in the outcome; nothing of Fairway's own is
+        raised."""
+        try:
+            with tempfile.TemporaryDirectory(prefix="fairway-stretch-") as scratch:
+                return self._do(task, Path(scratch))
+        except _Spoiled as spoiled:
+            first, last = task.stretch.start, task.stretch.stop
+            where = f" (of rows {first.row} to {last.row - 1} none is scored)" if last is not None else ""
+            return Outcome(stretch=task.stretch, error=f"{spoiled.error}{where}")
+        except FairwayError as error:
+            return Outcome(stretch=task.stretch, refused=refused(error))
+
+    def _do(self, task: Task, scratch: Path) -> Outcome:
+        job, stretch = self._job, task.stretch
+        plan = job.plan if stretch.stop is None else msgspec.structs.replace(job.plan, part_rows=_NO_END)
+        ledger = Ledger.create(scratch / "run", msgspec.json.encode(plan), [task.file])
+        sink = open_target(job.target, plan.run, job.settings.batch.storage, scratch / "parts")
+        source = _Source(job, stretch, self._loaded.live.contract)
+        rows = _Rows(Scorer(self._loaded.live, plan.kept, self._loaded.call_rows, self._loaded.watch), stretch)
+        check = None if stretch.stop is None or is_sql(plan.options.input) else rows.check
+        try:
+            if stretch.part:
+                ledger.commit(_before(stretch))
+            run = Run(
+                plan, ledger, self._loaded.live.contract, source, _Sink(sink, stretch, check),
+                flat=job.flat, watch=self._loaded.watch,
+            )  # fmt: skip
+            with ThreadPoolExecutor(1) as pool:
+                run.go(pool, rows)
+            (record,) = ledger.files()
+            parts = [part for part in ledger.parts() if part.part >= stretch.part]
+            folder = scratch / "run" / "rejects"
+            rejects = [_packed(folder / part.rejects_name) if part.rejects_name else b"" for part in parts]
+        finally:
+            ledger.close()
+            source.close()
+            sink.close()
+        own = tuple(msgspec.structs.replace(p, file=stretch.file, rejects_name="") for p in parts)
+        return Outcome(stretch=stretch, parts=own, rejects=tuple(rejects), error=record.reason)
+
+
+def _before(stretch: Stretch) -> Part:
+    """Stands in the scratch ledger for the part before, so that the run goes on where the stretch begins."""
+    start = stretch.start
+    return Part(
+        file=0, part=stretch.part - 1, first=start.row, end=start, scored=0, rejects=0, name="", bytes=0, sha256=""
+    )  # fmt: skip
+
+
+def _packed(path: Path) -> bytes:
+    return zstd.compress(path.read_bytes())
+
+
+def unpacked(rejects: bytes) -> bytes:
+    """JSON Lines of `Outcome.rejects`."""
+    return zstd.decompress(rejects)
+
+
+class _Source:
+    """The stretch of the file."""
+
+    def __init__(self, job: Job, stretch: Stretch, contract: Contract) -> None:
+        self._job, self._stretch, self._contract = job, stretch, contract
+        self._sql = SqlSource(read_place(job.plan.options.input)) if is_sql(job.plan.options.input) else None
+
+    def pieces(self, file: SourceFile, start: Position) -> Generator[Piece]:
+        start = self._stretch.start  # the scratch ledger says the same of any stretch but the first
+        try:
+            yield from self._pieces(file, start)
+        except (InvalidInput, NotFound) as error:
+            if self._stretch.stop is None:
+                raise
+            raise _Spoiled(error) from error
+
+    def _pieces(self, file: SourceFile, start: Position) -> Generator[Piece]:
+        plan, stop = self._job.plan, self._stretch.stop
+        if self._sql is not None:
+            yield from self._sql.pieces(start, plan.reading.chunk_rows, None if stop is None else stop.key)
+            return
+        fs, _ = file_system(plan.options.input, self._job.settings.batch.storage)
+        by_bytes = file.format in ("csv", "jsonl")
+        row = start.row
+        for piece in pieces(fs, file, start, plan.reading, self._contract):
+            yield piece
+            if stop is not None:
+                row += 0 if by_bytes else piece.raw.num_rows
+                if (piece.offset >= stop.offset) if by_bytes else (row >= stop.row):
+                    return
+
+    def close(self) -> None:
+        if self._sql is not None:
+            self._sql.close()
+
+
+class _Rows:
+    """Scores the pieces, and counts their rows."""
+
+    def __init__(self, scorer: Callable[[Work], Scored], stretch: Stretch) -> None:
+        self._scorer, self._stretch, self._rows = scorer, stretch, 0
+
+    def __call__(self, work: Work) -> Scored | None:
+        if work.piece is None:
+            return None
+        try:
+            scored = self._scorer(work)
+        except (InvalidInput, NotFound) as error:
+            if self._stretch.stop is None:
+                raise
+            raise _Spoiled(error) from error
+        self._rows += scored.total
+        return scored
+
+    def check(self) -> None:
+        """Raises _Spoiled when there are not the rows that were there when the stretches were planned: rows behind
+        them would have other numbers, or be in two parts."""
+        if self._rows != self._stretch.rows:
+            text = f"{self._rows} rows are where {self._stretch.rows} were: the file has changed since the run began."
+            raise _Spoiled(MalformedInput(text))
+
+
+class _Sink:
+    """The run's sink, with the numbers that the stretch has in the real run; what ends the run is the driver's."""
+
+    def __init__(self, sink: Sink, stretch: Stretch, check: Callable[[], None] | None) -> None:
+        self._sink, self._stretch, self._check = sink, stretch, check
+
+    def check(self, *, overwrite: bool) -> None:
+        return None
+
+    def begin(self, folder: str, name: str, schema: pa.Schema) -> PartWriter:
+        number = name.rpartition("-")[2]
+        writer = self._sink.begin(folder, f"part-{self._stretch.file:05d}-{number}", schema)
+        return _Part(writer, self._check)
+
+    def finish(self, parts: object, rejects: object, manifest: bytes, *, whole: bool) -> str:
+        return ""
+
+    def close(self) -> None:
+        return None
+
+
+class _Part:
+    """Commits once more where a database refuses: another attempt at the part may have put its mark there meanwhile."""
+
+    def __init__(self, writer: PartWriter, check: Callable[[], None] | None) -> None:
+        self._writer, self._check = writer, check
+
+    def write(self, table: pa.Table) -> None:
+        self._writer.write(table)
+
+    def commit(self) -> Written:
+        if self._check is not None:
+            self._check()
+        try:
+            return self._writer.commit()
+        except InvalidInput:
+            return self._writer.commit()
+
+    def abort(self) -> None:
+        self._writer.abort()
+
+
+def do_tasks(job: bytes, tasks: Sequence[bytes], directory: Callable[[], Path]) -> Generator[bytes]:
+    """What a cluster calls on its machines: encoded tasks of an encoded job to encoded outcomes, one by one."""
+    decoded = msgspec.json.decode(job, type=Job)
+    worker: Worker | None = None
+    for content in tasks:
+        task = msgspec.json.decode(content, type=Task)
+        try:
+            worker = worker or Worker(decoded, load_once(decoded.model, decoded.settings, directory))
+            outcome = worker.do(task)
+        except FairwayError as error:
+            outcome = Outcome(stretch=task.stretch, refused=refused(error))
+        yield msgspec.json.encode(outcome)
+
+
+def refused(error: FairwayError) -> Refused:
+    return Refused(type(error).__name__, str(error), error.hint)
+
+
+def raised(found: Refused, where: str) -> FairwayError:
+    """The error again, on the driver."""
+    kind = getattr(errors, found.kind, ModelFailed)
+    if not (isinstance(kind, type) and issubclass(kind, FairwayError)):
+        kind = ModelFailed
+    try:
+        return kind(f"{found.message} ({where})", hint=found.hint)
+    except TypeError:  # a class with more to say than a text
+        return ModelFailed(f"{found.message} ({where})", hint=found.hint)
