@@ -34,6 +34,8 @@ from fairway.stores.disk import sync_directory
 LABELS = "labels"
 """The stream of a model's labels; the others are called `v<version>`."""
 ENDING = ".arrows"
+_KEPT_BYTES = 4 * 1024 * 1024
+"""The largest buffer that is kept for the next batch."""
 
 
 class LogBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -276,10 +278,12 @@ class _Segment:
                 self._path.unlink(missing_ok=True)
 
     def _flush(self) -> None:
-        left = memoryview(self._encoded.getvalue())
+        """Writes what is encoded. Its buffer is kept, because memory that is new each time costs as much as writing."""
+        size, written = self._encoded.tell(), 0
         self._encoded.seek(0)
-        self._encoded.truncate()
-        size = len(left)
-        while left:
-            left = left[self._file.write(left) :]
+        with self._encoded.getbuffer() as buffer:
+            while written < size:
+                written += self._file.write(buffer[written:size])
+        if size > _KEPT_BYTES:
+            self._encoded.truncate()
         self.size += size
