@@ -185,7 +185,12 @@ def log_of(home: Path, model: str) -> pd.DataFrame:
                     batches.append(batch)  # noqa: PERF402 - a torn end must not cost the whole ones before it
         except (OSError, pa.ArrowInvalid):
             continue
-    return pa.Table.from_batches(batches).to_pandas() if batches else pd.DataFrame({"request_id": []})
+    tables = [pa.Table.from_batches([batch]) for batch in batches]
+    return (
+        pa.concat_tables(tables, promote_options="default").to_pandas()
+        if tables
+        else pd.DataFrame({"request_id": []})
+    )
 
 
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:

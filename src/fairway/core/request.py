@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -19,7 +19,8 @@ one `[n, fields]` matrix under any other single name."""
 class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`version` is a number or an alias as text, None for live traffic. `key` decides the arm of a split;
     without one, `request_id` does. `wanted` names the outputs to return, None for all. `deadline` is on the clock
-    of `time.perf_counter`, seconds. `caller` is the name of the API key, empty when none was asked for."""
+    of `time.perf_counter`, seconds. `caller` is the name of the API key, empty when none was asked for. `keys`, one a row, are
+    what precomputed answers are found by; with them, `inputs` may be empty."""
 
     model: str
     inputs: Inputs
@@ -30,10 +31,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     protocol: str = "python"
     deadline: float | None = None
     caller: str = ""
+    keys: Sequence[bytes] | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Outputs by name, and which version gave them."""
+    """Outputs by name, and which version gave them. `source` and `age` (seconds) tell of models with precomputed answers
+    who answered: precomputed, live, stale or default."""
 
     outputs: Outputs
     rows: int
@@ -41,6 +44,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     version: int
     digest: str
     request_id: str
+    source: str = ""
+    age: float = 0.0
 
 
 _serial = itertools.count()

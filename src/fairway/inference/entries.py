@@ -142,13 +142,30 @@ def decode_entry(entry: bytes, layout: bytes) -> Entry:
     return Entry(outputs, computed, features)
 
 
+def decode_rows(entries: Sequence[bytes], layout: bytes) -> Outputs | None:
+    """The outputs of several entries of one generation, a row each, as `decode_entry` would give them; None where that
+    does not go at once: for layouts with text, for entries that have a layout of their own or are damaged."""
+    try:
+        table = _plan(layout).table
+        if table is None:
+            return None
+        size = table.itemsize
+        if not all(len(entry) == size and entry[0] == _PLAIN for entry in entries):
+            return None
+        rows = np.frombuffer(b"".join(entries), table)
+        return {name: np.ascontiguousarray(rows[name]) for name in table.names or ()}
+    except (ValueError, TypeError, msgspec.MsgspecError):
+        return None
+
+
 class _Plan(msgspec.Struct, frozen=True):
-    """A layout, ready to read by."""
+    """A layout, ready to read by. `table` is the dtype of whole entries, None where they have no fixed size."""
 
     names: tuple[str, ...]
     fixed: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...]
     texts: tuple[tuple[str, tuple[int, ...], int], ...]
     in_order: bool
+    table: np.dtype[Any] | None
 
 
 @lru_cache(maxsize=256)
@@ -161,7 +178,23 @@ def _plan(layout: bytes) -> _Plan:
     )
     texts = tuple((part.name, part.shape, _count(part.shape)) for part in parts if part.dtype == _TEXT)
     order = [name for name, *_ in fixed] + [name for name, *_ in texts]
-    return _Plan(tuple(part.name for part in parts), fixed, texts, order == [part.name for part in parts])
+    names = tuple(part.name for part in parts)
+    return _Plan(names, fixed, texts, order == [*names], None if texts else _table(fixed))
+
+
+def _table(fixed: Sequence[tuple[str, np.dtype[Any], tuple[int, ...], int]]) -> np.dtype[Any]:
+    at, offsets = _HEAD.size, []
+    for _, dtype, _, count in fixed:
+        offsets.append(at)
+        at += dtype.itemsize * count
+    return np.dtype(
+        {
+            "names": [name for name, *_ in fixed],
+            "formats": [(dtype, shape) for _, dtype, shape, _ in fixed],
+            "offsets": offsets,
+            "itemsize": at,
+        }
+    )
 
 
 def _count(shape: tuple[int, ...]) -> int:

@@ -28,6 +28,8 @@ from fairway.core.settings import ModelSettings, Settings
 from fairway.inference.cost import CostCurve
 from fairway.inference.matrix_limits import Broken
 from fairway.inference.merging import Floor, find_floor, repeated
+from fairway.inference.precomputed import check_default
+from fairway.inference.record import Logged
 from fairway.inference.route import choose
 from fairway.inference.stats import VersionStats
 from fairway.inference.validate import Split, Validator
@@ -65,6 +67,15 @@ class LiveVersion:
         self.digest = bundle.digest
         self.fields = frozenset(field.name for field in bundle.contract)
         self.contract: Contract = bundle.contract
+        self.logged = Logged(
+            model=model,
+            version=version,
+            digest=bundle.digest,
+            private={field.name: field.private for field in bundle.contract if field.private is not None},
+            sample=settings.log.sample if own.log_sample is None else own.log_sample,
+        )
+        self.key_name = own.hybrid_key
+        """What requests call the key of a precomputed answer; empty for a model without such answers."""
         self.bundle = bundle
         self.stats = stats
         self.floor = floor
@@ -312,9 +323,11 @@ def load_version(
 ) -> LiveVersion:
     """Verifies, loads and warms a bundle. Nothing is served whose files, environment or golden rows differ.
 
-    Raises NotFound, CorruptBundle, NewerFormat, EnvironmentMismatch, EnvironmentFailed, GoldenMismatch or MissingExtra.
+    Raises NotFound, CorruptBundle, NewerFormat, EnvironmentMismatch, EnvironmentFailed, GoldenMismatch, MissingExtra, or
+    SettingsError for a `hybrid_default` that does not fit.
     """
     bundle = read_bundle(directory)
+    check_default(settings, model, bundle.contract)
     check_environment(bundle.environment)
     engine = load(
         directory,

@@ -27,13 +27,14 @@ from fairway.core.contract import Contract, DType, Output
 from fairway.core.errors import (
     AnswerNotFound,
     AnswersUnavailable,
+    FairwayError,
     InvalidInput,
     NewerFormat,
     Overloaded,
     SettingsError,
 )
 from fairway.core.settings import ModelSettings, Settings
-from fairway.inference.entries import decode_entry, features_of, read_head
+from fairway.inference.entries import decode_entry, decode_rows, features_of, read_head
 from fairway.stores.answers import AnswerStore, Generation, Stored, open_answers
 from fairway.stores.counters import Counters
 
@@ -59,6 +60,7 @@ class Reason(enum.StrEnum):
 
     fresh = "fresh"
     preferred = "preferred"  # fresh, but the model is to answer where it can
+    unkeyed = "unkeyed"  # the request has no key
     missing = "missing"  # no answer was stored under the key
     expired = "expired"
     digest = "digest"  # another version computed it
@@ -222,6 +224,15 @@ class Version(Protocol):
     contract: Contract
 
 
+class Ask(msgspec.Struct, frozen=True, gc=False):
+    """One request: its keys (`entries.key_bytes`), one a row, in order, and its validated features, None when it has
+    none. `overloaded`: the model cannot be run now."""
+
+    keys: Sequence[bytes]
+    columns: Columns | None = None
+    overloaded: bool = False
+
+
 class Found(msgspec.Struct, frozen=True, gc=False):
     """Who answers a request. `outputs` are there unless the source is `live`; `age` is in seconds, the oldest row's,
     0 for `live` and `default`; `overloaded` says that it was asked for instead of a 503."""
@@ -231,6 +242,19 @@ class Found(msgspec.Struct, frozen=True, gc=False):
     age: float = 0.0
     outputs: Outputs | None = None
     overloaded: bool = False
+
+
+UNKEYED = Found(Source.live, Reason.unkeyed)
+"""A request that cannot be looked up."""
+
+
+class Looked(msgspec.Struct, frozen=True, gc=False):
+    """What was found for several requests: a result each, in order. The fresh answers to requests of one key and no
+    features are decoded at once: `together` are their places, `outputs` has a row for each, and their Found has none."""
+
+    results: list[Found | FairwayError]
+    together: list[int]
+    outputs: Outputs
 
 
 class Precomputed:
@@ -288,34 +312,87 @@ class Precomputed:
         self._up = slot("fairway_answers_store_up", labels)
         counters.values[self._up] = 1.0
 
-    def check(self, version: Version) -> None:
-        """For who loads a version: raises SettingsError when the model's default does not fit what it gives."""
-        self._about(version)
-
     def find(
         self, keys: Sequence[bytes], version: Version, columns: Columns | None, *, overloaded: bool = False
     ) -> Found:
-        """Who answers a request of these keys (`entries.key_bytes`), one a row, in order.
+        """Who answers one request; see `Ask`.
 
-        `columns` are its validated features, None when it has none. After `live` the caller runs the model; if that
-        is Overloaded, it asks again with `overloaded`, for what may be given instead. Raises AnswerNotFound when
-        there are no features and nothing else to answer with, AnswersUnavailable when that is because the store is
-        away, Overloaded, and InvalidInput when there is not one key a row. Call `answered` with what was in the end answered.
+        After `live` the caller runs the model; if that is Overloaded, it asks again with `overloaded`, for what may be
+        given instead. Raises AnswerNotFound when there are no features and nothing else to answer with,
+        AnswersUnavailable when that is because the store is away, Overloaded, and InvalidInput when there is not one key
+        a row. Call `answered` with what was in the end answered.
         """
+        (found,) = self.find_all([Ask(keys, columns, overloaded)], version).results
+        if isinstance(found, FairwayError):
+            raise found
+        return found
+
+    def find_all(self, asked: Sequence[Ask], version: Version) -> Looked:
+        """As `find` for several requests of one version, with one question to the store."""
+        about = self._about(version)
+        stored, away = self._stored([key for ask in asked for key in ask.keys])
+        results: list[Found | FairwayError] = []
+        together: list[int] = []
+        kept: list[Stored] = []
+        several = len(asked) > 1
+        begin = 0
+        for place, ask in enumerate(asked):
+            end = begin + len(ask.keys)
+            mine = stored[begin:end]
+            begin = end
+            one = mine[0] if several and len(mine) == 1 and ask.columns is None else None
+            fresh = None if one is None else self._fresh(about, one, overloaded=ask.overloaded)
+            if one is not None and fresh is not None:
+                together.append(place)
+                kept.append(one)
+                results.append(fresh)
+                continue
+            try:
+                results.append(self._found(about, ask, mine, away=away))
+            except FairwayError as error:
+                results.append(error)
+        outputs = _decoded_together(kept) if kept else {}
+        if outputs is not None:
+            return Looked(results, together, outputs)
+        for place, one in zip(together, kept, strict=True):  # not all of one shape: each is read for itself
+            try:
+                results[place] = self._found(about, asked[place], [one], away=False)
+            except FairwayError as error:
+                results[place] = error
+        return Looked(results, [], {})
+
+    def _fresh(self, about: tuple[str, str, Outputs], one: Stored, *, overloaded: bool) -> Found | None:
+        """That a stored answer is fresh, for a request without features; None for anything else."""
+        digest, signature, _ = about
+        now, policy = self._clock(), self.policy
+        try:
+            verdict = decide(
+                _known(one), now=now, digest=digest, signature=signature, features=None, policy=policy
+            )
+        except AnswersUnavailable:
+            return None
+        if verdict.source is not Source.precomputed:
+            return None
+        return Found(verdict.source, verdict.reason, verdict.age, None, overloaded)
+
+    def _found(
+        self, about: tuple[str, str, Outputs], ask: Ask, stored: Sequence[Stored | None], *, away: bool
+    ) -> Found:
+        """Who answers a request of which this is stored."""
+        keys, columns = ask.keys, ask.columns
         if not keys or (columns is not None and columns.rows != len(keys)):
             rows = "no rows" if columns is None else f"{columns.rows} rows"
             raise InvalidInput(
                 f"the request has {len(keys)} keys ({self.key_name}) and {rows}.", hint="Give one a row."
             )
-        about = self._about(version)
         hashes: Sequence[bytes | None] = [None] * len(keys) if columns is None else features_of(columns)
-        stored, away = self._stored(keys)
+        overloaded = ask.overloaded
         try:
             verdicts, outputs = self._judge(about, stored, hashes, overloaded=overloaded, away=away)
         except AnswersUnavailable as error:  # what is stored is damaged
             self._went_away(error)
-            stored = [None] * len(keys)
-            verdicts, outputs = self._judge(about, stored, hashes, overloaded=overloaded, away=True)
+            nothing: list[Stored | None] = [None] * len(keys)
+            verdicts, outputs = self._judge(about, nothing, hashes, overloaded=overloaded, away=True)
         verdict = verdicts[0] if len(verdicts) == 1 else together(verdicts)
         if verdict.source is Source.nobody:
             with self._counters.lock:
@@ -323,17 +400,19 @@ class Precomputed:
             raise self._refusal(keys, verdicts, columns is not None and overloaded)
         return Found(verdict.source, verdict.reason, verdict.age, outputs, overloaded)
 
-    def answered(self, found: Found) -> None:
-        """Counts an answer that was given."""
+    def answered(self, *given: Found) -> None:
+        """Counts answers that were given."""
         values = self._counters.values
+        overloaded = 0
         with self._counters.lock:
-            self._add(found.reason, found.source)
-            if found.source in _FROM_STORE:
-                values[self._ages[bisect_left(AGES, found.age)]] += 1.0
-                values[self._age_sum] += found.age
-            if found.overloaded:
-                values[self._overloads] += 1.0
-        if found.overloaded:
+            for found in given:
+                self._add(found.reason, found.source)
+                if found.source in _FROM_STORE:
+                    values[self._ages[bisect_left(AGES, found.age)]] += 1.0
+                    values[self._age_sum] += found.age
+                overloaded += found.overloaded
+            values[self._overloads] += overloaded
+        if overloaded:
             self._warn("overload", "%s is overloaded: requests are answered from the store", self.model)
 
     def close(self) -> None:
@@ -342,6 +421,8 @@ class Precomputed:
     def _stored(self, keys: Sequence[bytes]) -> tuple[list[Stored | None], bool]:
         """What the store has, and whether it is away."""
         nothing: list[Stored | None] = [None] * len(keys)
+        if not keys:
+            return nothing, False
         if self._ask_again and self._monotonic() < self._ask_again:
             return nothing, True
         try:
@@ -458,6 +539,14 @@ def _outputs(stored: Stored) -> Outputs:
     return decode_entry(stored.entry, stored.generation.layout).outputs
 
 
+def _decoded_together(stored: Sequence[Stored]) -> Outputs | None:
+    """The outputs of entries of one layout, a row each; None where they have to be read one by one."""
+    layout = stored[0].generation.layout
+    if any(one.generation.layout != layout for one in stored):
+        return None
+    return decode_rows([one.entry for one in stored], layout)
+
+
 def _stacked(rows: Sequence[Outputs]) -> Outputs:
     if len(rows) == 1:
         return rows[0]
@@ -480,6 +569,13 @@ def policy_of(model: str, own: ModelSettings) -> Policy:
         overload=own.hybrid_overload,
         stale_seconds=own.hybrid_stale_seconds,
     )
+
+
+def check_default(settings: Settings, model: str, contract: Contract) -> None:
+    """For who loads a version: raises SettingsError when the model's default does not fit what the version gives."""
+    own = settings.models.get(model)
+    if own is not None and own.hybrid_key and own.hybrid_default is not None:
+        default_row(contract.outputs, own.hybrid_default)
 
 
 def open_precomputed(settings: Settings, model: str, counters: Counters) -> Precomputed | None:

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import msgspec
 
+from fairway.core.columns import Outputs
 from fairway.core.errors import (
     DeadlineExceeded,
     FairwayError,
@@ -29,6 +30,7 @@ from fairway.core.settings import Settings
 from fairway.inference.live import LiveModel, LiveVersion
 from fairway.inference.microbatch import Waiting
 from fairway.inference.plane import Plane, Work, now
+from fairway.inference.precomputed import Found
 from fairway.inference.repository import Health, Repository
 from fairway.inference.stats import STAGES
 from fairway.security.access import Access, presented
@@ -38,6 +40,7 @@ from fairway.serving.entrance import Call, Entry, Headers, Heading, Match, Reply
 from fairway.serving.entrances import ENTRIES
 from fairway.serving.errors import MethodNotAllowed
 from fairway.serving.formats import takes_long
+from fairway.serving.keyed import with_key
 from fairway.serving.loading import loaded
 from fairway.serving.logs import FailureLog
 from fairway.serving.tracing import Served, Tracer
@@ -197,6 +200,8 @@ class DataApp:
                         live_model, heading.version, heading.deadline, self.settings.serving.load_seconds
                     )
                 contract = live_model.primary.contract
+                if live_model.primary.key_name:
+                    heading = with_key(heading, headers, live_model)
                 columnar = takes_long(headers)
                 if columnar or len(body) > _LARGE_BODY:
                     reading = await self.in_thread(codec.read, target, heading, body, headers, contract)
@@ -206,12 +211,7 @@ class DataApp:
                     reading = codec.read(target, heading, body, headers, contract)
                     work = self.plane.arrive(reading.request, received, waited_for)
                     self.plane.validate(work)
-                if self.plane.quick(work):
-                    began, outputs, ended = now(), self.plane.run(work), now()
-                else:
-                    waiting = await self._queued(work, receive)
-                    assert waiting.outputs is not None
-                    began, outputs, ended = waiting.began, waiting.outputs, waiting.ended
+                outputs, began, ended = await self._outputs(work, receive)
         except _Disconnected:
             self.plane.failed(model, target.version, codec.protocol, "disconnected")
             raise
@@ -230,7 +230,10 @@ class DataApp:
             written = codec.write(reading, outputs, live)
         encoded = now()
         self.plane.finish(work, outputs, ended, encoded, began)
+        await self._committed()
         extra = [(b"content-type", written.content_type), *written.headers, *version_headers(live)]
+        if work.found is not None:
+            extra += source_headers(work.found)
         if b"x-fairway-timing" in headers:
             extra.append(
                 (
@@ -244,6 +247,29 @@ class DataApp:
                 headers, match, work.received, tuple(zip(STAGES, ends, strict=True)), served(work, 200)
             )
         return Reply(200, written.body, extra)
+
+    async def _outputs(self, work: Work, receive: Receive) -> tuple[Outputs, float, float]:
+        """What the model says, or what was computed ahead; and when that began and ended."""
+        if work.version.key_name:
+            looked = await self._queued(work, receive)
+            if looked.outputs is not None:
+                return looked.outputs, looked.began, looked.ended
+        try:
+            if self.plane.quick(work):
+                began, outputs = now(), self.plane.run(work)
+                return outputs, began, now()
+            waiting = await self._queued(work, receive)
+        except Overloaded:
+            if not self.plane.fall_back(work):
+                raise
+            waiting = await self._queued(work, receive)
+        assert waiting.outputs is not None
+        return waiting.outputs, waiting.began, waiting.ended
+
+    async def _committed(self) -> None:
+        """In the log's durable mode, until the prediction is on the disk; this loop does not wait for that."""
+        if self.settings.log.durable:
+            await self.in_thread(self.plane.commit)
 
     def traces(self, headers: Headers) -> bool:
         """Whether this request is to leave a span."""
@@ -383,6 +409,11 @@ def version_headers(live: LiveVersion) -> list[tuple[bytes, bytes]]:
         (b"fairway-version", f"{live.model}:{live.version}".encode()),
         (b"fairway-digest", live.digest.encode()),
     ]
+
+
+def source_headers(found: Found) -> list[tuple[bytes, bytes]]:
+    """Of a model with precomputed answers: who answered, and how old the answer is, in seconds."""
+    return [(b"fairway-source", found.source.value.encode()), (b"fairway-age", b"%d" % found.age)]
 
 
 def server_timing(

@@ -63,7 +63,8 @@ class Target(msgspec.Struct, frozen=True, gc=False):
 class Heading(msgspec.Struct, frozen=True, gc=False):
     """What path and headers say about a prediction, for the codec to put into its `Request` as it is.
 
-    `deadline` is on the clock of `time.perf_counter`; `caller` is the name of the API key."""
+    `deadline` is on the clock of `time.perf_counter`; `caller` is the name of the API key. `key_name` is what the model
+    calls the key of a precomputed answer, empty where it has none."""
 
     model: str
     version: str | None
@@ -71,19 +72,27 @@ class Heading(msgspec.Struct, frozen=True, gc=False):
     key: str | None = None
     deadline: float | None = None
     caller: str = ""
+    key_name: str = ""
 
-    def request(self, inputs: Inputs, protocol: str, wanted: tuple[str, ...] | None) -> Request:
+    def request(
+        self,
+        inputs: Inputs,
+        protocol: str,
+        wanted: tuple[str, ...] | None,
+        keys: list[bytes] | None = None,
+    ) -> Request:
         """The request with what the body said."""
         return Request(
             model=self.model,
             version=self.version,
             inputs=inputs,
             request_id=self.request_id,
-            key=self.key,
+            key=self.key or (keys[0].decode() if keys else None),
             wanted=wanted,
             protocol=protocol,
             deadline=self.deadline,
             caller=self.caller,
+            keys=keys,
         )
 
 

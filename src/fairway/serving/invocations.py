@@ -22,6 +22,7 @@ from fairway.inference.rows import from_cells
 from fairway.serving import formats, mlflow_values
 from fairway.serving.entrance import JSON, Entry, Headers, Heading, Reading, Target, Written
 from fairway.serving.errors import error_answer, error_text
+from fairway.serving.keyed import take_column
 from fairway.serving.mlflow_values import Wrapping
 from fairway.serving.row_answers import by_row, to_json, wanted_outputs
 
@@ -70,13 +71,22 @@ class InvocationsCodec:
         attributes = headers.get(ATTRIBUTES)
         named = None
         wrapping = Wrapping.named
+        keys: list[bytes] | None = None
         if kind == formats.JSON:
             _check_parameters(content_type)
-            inputs, named, wrapping = mlflow_values.read_rows(body, contract, bare=self._bare)
+            inputs, named, wrapping, keys = mlflow_values.read_rows(
+                body,
+                contract,
+                bare=self._bare,
+                key_name=heading.key_name,
+                keyed=bool(heading.key_name and heading.key),
+            )
         elif kind == "csv":
             inputs = formats.read_rows(kind, _with_header(body, contract, content_type), contract)
         else:
             inputs = formats.read_rows(kind, body, contract)
+        if heading.key_name and keys is None:
+            inputs, keys = take_column(inputs, heading.key_name, contract)
         if named is None and attributes is not None:
             found = _OUTPUTS.search(attributes.decode("latin-1"))
             named = None if found is None else tuple(found[1].split(","))
@@ -87,7 +97,7 @@ class InvocationsCodec:
             b"header=present" in (accept or b"").replace(b" ", b"").lower(),
             attributes,
         )
-        return Reading(heading.request(inputs, self.protocol, form.outputs), form)
+        return Reading(heading.request(inputs, self.protocol, form.outputs, keys), form)
 
     def write(self, reading: Reading, outputs: Outputs, live: LiveVersion) -> Written:
         form: Form = reading.notes

@@ -20,6 +20,7 @@ from fairway.core.request import Inputs
 from fairway.inference.loaded import read_inputs
 from fairway.inference.rows import SplitFrame, from_instances, from_records, from_split
 from fairway.serving.json_rows import PerContract, columns_matrix, is_matrix, read_body, records_matrix
+from fairway.serving.keyed import take_keys
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _CHAT = ("messages", "prompt", "input")
@@ -39,17 +40,35 @@ class Wrapping(StrEnum):
 
 
 class JsonRows(NamedTuple):
-    """What a body holds. `outputs` are those that `params` (MLflow) or `parameters` (Vertex) ask for."""
+    """What a body holds. `outputs` are those that `params` (MLflow) or `parameters` (Vertex) ask for; `keys` those of
+    precomputed answers."""
 
     inputs: Inputs
     outputs: tuple[str, ...] | None
     wrapping: Wrapping = Wrapping.named
+    keys: list[bytes] | None = None
 
 
-def read_rows(body: bytes, contract: Contract, *, bare: bool = False) -> JsonRows:
-    """`bare`: a list alone is rows too, and an object of none of the forms is one row. Raises MalformedInput or
+def read_rows(
+    body: bytes, contract: Contract, *, bare: bool = False, key_name: str = "", keyed: bool = False
+) -> JsonRows:
+    """`bare`: a list alone is rows too, and an object of none of the forms is one row. With a `key_name` keys are taken
+    out, and nothing but keys is a body, too; `keyed`: the request has a key elsewhere. Raises MalformedInput or
     ContractViolation."""
-    sent = read_body(body, _NUMERIC)
+    sent = read_body(body, _NUMERIC) if body or not keyed else {}
+    if key_name:
+        whole = sent if isinstance(sent, dict) else {"instances": sent}
+        keys, _ = take_keys(whole, key_name, contract, FORMS)
+        wrapping = Wrapping.named if isinstance(sent, dict) else Wrapping.bare
+        if (keys is not None or keyed) and not any(name in whole for name in (*FORMS, *_names(contract))):
+            outputs = _wanted(whole)
+            return JsonRows({}, outputs, wrapping, keys)
+        rows = _rows(sent if isinstance(sent, dict) else whole["instances"], contract, bare=bare)
+        return rows._replace(keys=keys)
+    return _rows(sent, contract, bare=bare)
+
+
+def _rows(sent: Any, contract: Contract, *, bare: bool) -> JsonRows:
     one_of = f"The input must be a JSON dictionary with exactly one of the input fields {', '.join(FORMS)}."
     if bare and isinstance(sent, list):
         return JsonRows(_tensors("The body", sent, contract), None, Wrapping.bare)

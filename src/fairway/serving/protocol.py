@@ -25,6 +25,7 @@ from fairway.serving.answers import heading_from, request_id_from
 from fairway.serving.app import CLIENT, DataApp
 from fairway.serving.entrance import Match, Reply
 from fairway.serving.formats import takes_long
+from fairway.serving.keyed import with_key
 from fairway.serving.ticket import HttpTicket, Outbox
 from fairway.serving.tracing import Served
 from fairway.serving.turn import Turn
@@ -253,6 +254,8 @@ class PredictProtocol(HttpToolsProtocol):
                 or takes_long(headers)
             ):
                 return False
+            if live_model.primary.key_name:
+                heading = with_key(heading, headers, live_model)
             reading = codec.read(target, heading, body, headers, live_model.primary.contract)
             work = plane.arrive(reading.request, received)
             if limited is not None:

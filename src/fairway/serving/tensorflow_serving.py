@@ -13,12 +13,13 @@ import numpy as np
 
 from fairway.core.columns import Outputs
 from fairway.core.contract import Contract, DType, Task
-from fairway.core.errors import MalformedInput, NotFound, NotSupported
+from fairway.core.errors import AnswerNotFound, MalformedInput, NotFound, NotSupported
 from fairway.core.request import Inputs
 from fairway.inference.live import LiveVersion
 from fairway.serving.entrance import Entry, Headers, Heading, Reading, Target, Written
 from fairway.serving.errors import error_answer, error_text
 from fairway.serving.json_rows import read_body
+from fairway.serving.keyed import take_keys
 from fairway.serving.row_answers import by_name, by_row, to_json, wanted_outputs
 from fairway.serving.tensorflow_types import exact_limit, shown
 from fairway.serving.tensorflow_values import from_columns, from_examples, from_rows
@@ -51,18 +52,29 @@ class TensorflowCodec:
             )
         if verb not in _NAMES:
             raise MalformedInput(f"Malformed request: there is no method {verb!r} of a model.")
-        sent = read_body(body, _ROWS, exact=exact_limit(contract))
+        keyed = bool(heading.key_name and heading.key)
+        sent = read_body(body, _ROWS, exact=exact_limit(contract)) if body or not keyed else {}
         if not isinstance(sent, dict):
             raise MalformedInput(f"JSON Value: {shown(sent)} Is not object")
         named = _signature_outputs(sent, contract, verb)
-        if verb == "predict":
+        keys: list[bytes] | None = None
+        inputs: Inputs = {}
+        emptied = ""
+        if heading.key_name:
+            keys, emptied = take_keys(sent, heading.key_name, contract, (*_ROWS, "examples"))
+        nothing_else = (keyed or keys is not None) and not any(name in sent for name in (*_ROWS, "examples"))
+        if verb == "predict" and nothing_else:
+            kind = "outputs" if emptied == "inputs" else "predictions"
+            form = Form(kind, wanted_outputs(contract, headers, named))
+        elif verb == "predict":
             form, inputs = _predict(sent, contract, wanted_outputs(contract, headers, named))
         else:
             form = (
                 Form(*_classes(contract)) if verb == "classify" else Form("values", (_regressed(contract),))
             )
-            inputs = from_examples(sent.get("examples"), sent.get("context"), contract, verb)
-        return Reading(heading.request(inputs, self.protocol, form.outputs), form)
+            if not nothing_else:
+                inputs = from_examples(sent.get("examples"), sent.get("context"), contract, verb)
+        return Reading(heading.request(inputs, self.protocol, form.outputs, keys), form)
 
     def write(self, reading: Reading, outputs: Outputs, live: LiveVersion) -> Written:
         kind, names = reading.notes
@@ -82,7 +94,7 @@ class TensorflowCodec:
 
     def word(self, error: Exception, request_id: str, *, safe: bool) -> tuple[int, Written]:
         text = error_text(error, safe=safe)
-        if isinstance(error, NotFound):
+        if isinstance(error, NotFound) and not isinstance(error, AnswerNotFound):
             text = f"Servable not found for request: {text}"
         status, body = error_answer(error, request_id, safe=safe, text=text)
         return int(status), Written(body)

@@ -17,7 +17,7 @@ from fairway.inference.live import LiveVersion
 from fairway.inference.microbatch import Waiting
 from fairway.inference.plane import Work, now
 from fairway.security.access import Caller
-from fairway.serving.app import DataApp, served, server_timing, version_headers
+from fairway.serving.app import DataApp, served, server_timing, source_headers, version_headers
 from fairway.serving.compression import SMALLEST, compressed_for
 from fairway.serving.entrance import Headers, Match, Reading
 
@@ -110,6 +110,8 @@ class HttpTicket:
             self.failed(error)
             return False
         lines = b"content-type: %b\r\n%b" % (written.content_type, _version_lines(work.version))
+        if work.found is not None:
+            lines += b"".join([b"%b: %b\r\n" % pair for pair in source_headers(work.found)])
         if written.headers:
             lines += b"".join([b"%b: %b\r\n" % pair for pair in written.headers])
         if b"x-fairway-timing" in headers:

@@ -98,7 +98,7 @@ _body = msgspec.json.Decoder(InferBody)
 _encode = msgspec.json.Encoder().encode
 
 
-def decode_body(body: bytes, header: int | None = None) -> DecodedBody:
+def decode_body(body: bytes, header: int | None = None, *, may_be_empty: bool = False) -> DecodedBody:
     """The first `header` bytes are JSON and raw tensors follow, in the order of those that say so; without it, all is
     JSON. Raises MalformedInput saying where the JSON stops making sense, or every tensor that cannot be read."""
     if header is None and len(body) >= _LARGE_BODY:
@@ -115,7 +115,8 @@ def decode_body(body: bytes, header: int | None = None) -> DecodedBody:
         raise MalformedInput("The body is not valid UTF-8.") from None
     except RecursionError:
         raise MalformedInput("The body is nested too deeply.") from None
-    inputs = None if read.inputs is None else _read_tensors(read.inputs, body, header)
+    given = None if may_be_empty and not read.inputs else read.inputs
+    inputs = None if given is None else _read_tensors(given, body, header)
     if inputs is None and header is not None and header != len(body):
         raise MalformedInput("Raw tensors follow the JSON, which has no inputs that they could be.")
     rows = (

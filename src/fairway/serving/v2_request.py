@@ -12,15 +12,18 @@ import numpy as np
 from fairway.core.contract import Contract
 from fairway.core.errors import MalformedInput, Problem
 from fairway.core.request import Inputs, Request
+from fairway.inference.entries import keys_of
 from fairway.inference.rows import SplitFrame, from_instances, from_records, from_split
 from fairway.serving import formats
 from fairway.serving.entrance import Headers, Heading
-from fairway.serving.v2 import DecodedBody, Wanted, decode_body
+from fairway.serving.keyed import take_column
+from fairway.serving.v2 import DecodedBody, InferBody, Wanted, decode_body
 from fairway.serving.v2_answer import PLAIN, Form
 from fairway.serving.v2_raw import DATATYPES, read_raw
 
 _HEADER_LENGTH = b"inference-header-content-length"
 _SEQUENCES = ("sequence_id", "sequence_start", "sequence_end")
+_ROW_FORMS = ("dataframe_split", "dataframe_records", "instances")
 _MOST_CLASSES = 2**31 - 1
 _RAW_ANSWER = Form(all_raw=True)
 
@@ -32,6 +35,7 @@ def read_request(heading: Heading, contract: Contract, body: bytes, headers: Hea
     Raises MalformedInput, ContractViolation, UnsupportedContent or NotAcceptable.
     """
     accept = headers.get(b"accept")
+    keys: list[bytes] | None = None
     answer = formats.JSON if accept is None or accept == b"*/*" else formats.negotiate(accept)
     length = headers.get(_HEADER_LENGTH)
     kind = headers.get(b"content-type")
@@ -39,15 +43,20 @@ def read_request(heading: Heading, contract: Contract, body: bytes, headers: Hea
         form = formats.kind_of(kind)
         if form != formats.JSON:
             inputs = formats.read_rows(form, body, contract)
-            return _request(heading, inputs), PLAIN if answer == formats.JSON else Form(kind=answer)
+            if heading.key_name:
+                inputs, keys = take_column(inputs, heading.key_name, contract)
+            return _request(heading, inputs, keys), PLAIN if answer == formats.JSON else Form(kind=answer)
     size = None if length is None else _header_size(length, body)
     if size == 0:
         return _request(heading, _bare(body, contract)), _RAW_ANSWER
-    decoded = decode_body(body, size)
-    inputs = _one_form(decoded, contract)
+    if heading.key_name:
+        decoded, inputs, keys = _read_keyed(heading, contract, body, size)
+    else:
+        decoded = decode_body(body, size)
+        inputs = _one_form(decoded, contract)
     if decoded.outputs is None and decoded.parameters is None:
         plain = decoded.id is None and answer == formats.JSON
-        return _request(heading, inputs), PLAIN if plain else Form(decoded.id, answer)
+        return _request(heading, inputs, keys), PLAIN if plain else Form(decoded.id, answer)
     wanted = None
     raw: tuple[tuple[str, bool], ...] = ()
     classes: tuple[tuple[str, int], ...] = ()
@@ -58,11 +67,45 @@ def read_request(heading: Heading, contract: Contract, body: bytes, headers: Hea
     all_raw = parameters.get("binary_data_output", False)
     if type(all_raw) is not bool:
         raise MalformedInput("The parameter binary_data_output must be true or false.")
-    request = _with_parameters(heading, inputs, wanted, parameters)
+    request = _with_parameters(heading, inputs, wanted, parameters, keys)
     return request, Form(decoded.id, answer, all_raw, raw, classes)
 
 
-def _request(heading: Heading, inputs: Inputs) -> Request:
+def _read_keyed(
+    heading: Heading, contract: Contract, body: bytes, size: int | None
+) -> tuple[DecodedBody, Inputs, list[bytes] | None]:
+    """A body for a model with precomputed answers, which may have keys, or nothing but keys: as the parameter that is
+    called as the key is, a member of that name, an input or a column of that name, or the parameter `key`."""
+    name = heading.key_name
+    if size is None and heading.key is not None and not body.strip():
+        body = b"{}"
+    decoded = decode_body(body, size, may_be_empty=True)
+    parameters = decoded.parameters or {}
+    given = parameters.get(name, parameters.get("key"))
+    if given is None:
+        given = _member(body[:size], name)
+    keys = None if given is None else keys_of(given)
+    bare = decoded.rows is not None and decoded.inputs is None and not _row_forms(decoded.rows)
+    if bare and (keys is not None or heading.key is not None):
+        return decoded, {}, keys
+    inputs, column = take_column(_one_form(decoded, contract), name, contract)
+    return decoded, inputs, column if keys is None else keys
+
+
+def _member(body: bytes, name: str) -> Any:
+    """A member of a JSON object that V2 does not know; None where there is none."""
+    if name.encode() not in body:
+        return None
+    value = _members.decode(body).get(name)
+    return None if value is None else msgspec.json.decode(value)
+
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _request(heading: Heading, inputs: Inputs, keys: list[bytes] | None = None) -> Request:
+    if keys is not None:
+        return heading.request(inputs, "rest", None, keys)
     return Request(
         model=heading.model,
         version=heading.version,
@@ -76,7 +119,11 @@ def _request(heading: Heading, inputs: Inputs) -> Request:
 
 
 def _with_parameters(
-    heading: Heading, inputs: Inputs, wanted: tuple[str, ...] | None, parameters: dict[str, Any]
+    heading: Heading,
+    inputs: Inputs,
+    wanted: tuple[str, ...] | None,
+    parameters: dict[str, Any],
+    keys: list[bytes] | None = None,
 ) -> Request:
     """V2's parameters: `key` decides the arm of a split; Triton's `timeout` is a deadline, in microseconds. What
     nobody here knows is passed over, as the protocol says."""
@@ -87,7 +134,9 @@ def _with_parameters(
             (Problem("is not supported", used[0]),),
         )
     key, timeout, deadline = parameters.get("key"), parameters.get("timeout"), heading.deadline
-    if isinstance(key, list | dict):
+    if keys is not None:
+        key = keys[0].decode() if keys else None
+    elif isinstance(key, list | dict):
         raise MalformedInput("The parameter key must be text, a number, true or false.")
     if timeout:
         if type(timeout) is not int or timeout < 0:
@@ -104,6 +153,7 @@ def _with_parameters(
         protocol="rest",
         deadline=deadline,
         caller=heading.caller,
+        keys=keys,
     )
 
 
@@ -167,23 +217,25 @@ def _ways(
     return tuple(raw), tuple(classes)
 
 
+def _row_forms(sent: InferBody) -> list[str]:
+    """The forms of rows that a body has."""
+    return [name for name in _ROW_FORMS if bytes(getattr(sent, name)) not in (b"", b"null")]
+
+
 def _one_form(body: DecodedBody, contract: Contract) -> Inputs:
     """The inputs of a body, which must come in exactly one form."""
     sent = body.rows
     if sent is None:
         assert body.inputs is not None
         return body.inputs
-    rows = {
-        "dataframe_split": sent.dataframe_split,
-        "dataframe_records": sent.dataframe_records,
-        "instances": sent.instances,
-    }
-    given = [name for name, value in rows.items() if bytes(value) not in (b"", b"null")]
-    if sent.inputs is not None:
+    given = _row_forms(sent)
+    if sent.inputs:
         given.insert(0, "inputs")
     if len(given) != 1:
         found = f"{' and '.join(given)} at once" if given else "none of them"
-        raise MalformedInput(f"The body needs exactly one of inputs, {', '.join(rows)}; it has {found}.")
+        raise MalformedInput(
+            f"The body needs exactly one of inputs, {', '.join(_ROW_FORMS)}; it has {found}."
+        )
     try:
         if given == ["dataframe_split"]:
             return from_split(msgspec.json.decode(sent.dataframe_split, type=SplitFrame))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,6 +25,7 @@ from fairway.inference.precomputed import (
     Reason,
     Source,
     Verdict,
+    check_default,
     contract_signature,
     decide,
     default_row,
@@ -513,6 +515,7 @@ def test_a_default_is_needed_where_one_is_given() -> None:
     for own in (ModelSettings(hybrid_missing="default"), ModelSettings(hybrid_overload="default")):
         with pytest.raises(SettingsError, match="hybrid_default"):
             policy_of("m", own)
-    held = Held(missing="default", default={"label": "x"})
+    own = ModelSettings(hybrid_key="customer_id", hybrid_default={"label": "x"})
     with pytest.raises(SettingsError, match="p is missing"):
-        held.held.check(Version())
+        check_default(Settings(models={"m": own}), "m", CONTRACT)
+    check_default(Settings(models={"m": msgspec.structs.replace(own, hybrid_key="")}), "m", CONTRACT)

@@ -16,6 +16,7 @@ from fairway.inference.plane import Work
 from fairway.security.access import Caller
 from fairway.serving.app import served
 from fairway.serving.entrance import Reading
+from fairway.serving.grpc import wire
 from fairway.serving.grpc.method import Predict
 from fairway.serving.grpc.status import OPENING, Status, failure, success
 from fairway.serving.grpc.stream import Call, Stream
@@ -97,12 +98,17 @@ class Ticket(Call):
         except Exception as error:  # noqa: BLE001 - `failed` logs it; the other answers of this turn go on
             self.failed(error)
             return False
+        found = self.work.found
+        if found is not None and self.predict.protocol == "grpc":
+            message += wire.parameters(
+                (("fairway_source", found.source.value), ("fairway_age", f"{found.age:.0f}"))
+            )
         self.answered(message, version)
         return True
 
     def answered(self, message: bytes, live: LiveVersion) -> None:
         self.leave()
-        self.connection.reply(self.stream, OPENING, message, success(live, self.request_id))
+        self.connection.reply(self.stream, OPENING, message, success(live, self.request_id, self.work.found))
 
     def trace(self, stages: Sequence[tuple[str, float]]) -> None:
         tracer = self.service.host.tracer

@@ -18,7 +18,8 @@ from fairway.core.columns import Array, Outputs
 from fairway.core.conform import Values
 from fairway.core.contract import Contract, DType, Output
 from fairway.core.errors import MalformedInput, NotSupported, Problem
-from fairway.core.request import Request
+from fairway.core.request import Inputs, Request
+from fairway.inference.entries import keys_of
 from fairway.inference.live import LiveVersion, Table
 from fairway.inference.plane import now
 from fairway.serving.entrance import Reading
@@ -26,6 +27,7 @@ from fairway.serving.formats.text import iso_texts
 from fairway.serving.grpc import wire
 from fairway.serving.grpc.method import Admit, Arrival, Method
 from fairway.serving.grpc.tensors import FIELDS, add_contents, read_contents
+from fairway.serving.keyed import take_column
 from fairway.serving.v2_answer import classified
 from fairway.serving.v2_raw import DATATYPES, read_raw, write_raw, write_texts
 
@@ -51,19 +53,25 @@ class Infer:
             return _read_fully(message, arrival, admit, table)
         model = asked.model
         caller = admit(model)
-        contract = table[model].primary.contract
+        primary = table[model].primary
+        contract = primary.contract
         if asked.wanted is not None:
             _check_wanted(asked.wanted, contract)
+        inputs = _read_tensors(asked.inputs, asked.raw)
+        keys: list[bytes] | None = None
+        if primary.key_name:
+            inputs, keys = take_column(inputs, primary.key_name, contract)
         request = Request(
             model=model,
-            inputs=_read_tensors(asked.inputs, asked.raw),
+            inputs=inputs,
             request_id=arrival.request_id,
             version=asked.version or None,
-            key=arrival.key,
+            key=arrival.key or (keys[0].decode() if keys else None),
             wanted=asked.wanted,
             protocol=self.protocol,
             deadline=arrival.deadline,
             caller=caller,
+            keys=keys,
         )
         return Reading(request, Form(asked.id, True))
 
@@ -84,7 +92,7 @@ class Infer:
 INFER = Infer()
 
 
-def _read_tensors(described: Sequence[wire.Described], contents: Sequence[Any]) -> dict[str, Values]:
+def _read_tensors(described: Sequence[wire.Described], contents: Sequence[Any]) -> Inputs:
     """Every tensor by its name. Raises MalformedInput naming all that cannot be read."""
     values: dict[str, Values] = {}
     problems: list[Problem] = []
@@ -112,7 +120,8 @@ def _read_fully(message: bytes, arrival: Arrival, admit: Admit, table: Table) ->
 
     asked = parse("inference.ModelInferRequest", message)
     caller = admit(asked.model_name)
-    contract = table[asked.model_name].primary.contract
+    primary = table[asked.model_name].primary
+    contract = primary.contract
     wanted = tuple(output.name for output in asked.outputs) or None
     if wanted is not None:
         _check_wanted(wanted, contract)
@@ -128,20 +137,29 @@ def _read_fully(message: bytes, arrival: Arrival, admit: Admit, table: Table) ->
                 f"{tensor.name!r} is in shared memory, which this server does not use.",
                 hint="Send the values in the message.",
             )
-    contents, raw = _contents(asked)
-    described = [wire.Described(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in asked.inputs]
     parameters = {name: _value(parameter) for name, parameter in asked.parameters.items()}
     key = parameters.get("key")
+    keys: list[bytes] | None = None
+    if primary.key_name and primary.key_name in parameters:
+        keys = keys_of(parameters[primary.key_name])
+    bare = bool(primary.key_name and not asked.inputs and (keys or arrival.key or key is not None))
+    contents, raw = ([], True) if bare else _contents(asked)
+    described = [wire.Described(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in asked.inputs]
+    inputs = _read_tensors(described, contents)
+    if primary.key_name:
+        inputs, column = take_column(inputs, primary.key_name, contract)
+        keys = column if keys is None else keys
     request = Request(
         model=asked.model_name,
-        inputs=_read_tensors(described, contents),
+        inputs=inputs,
         request_id=arrival.request_id,
         version=asked.model_version or None,
-        key=arrival.key or (None if key is None else str(key)),
+        key=arrival.key or (None if key is None else str(key)) or (keys[0].decode() if keys else None),
         wanted=wanted,
         protocol=Infer.protocol,
         deadline=_earlier(arrival.deadline, parameters.get("timeout")),
         caller=caller,
+        keys=keys,
     )
     return Reading(request, Form(asked.id, raw, classes or None))
 

@@ -50,6 +50,7 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
 
     request_id: str
     key: str | None = None
+    """What the metadata x-fairway-key say."""
     deadline: float | None = None
 
 

@@ -28,6 +28,7 @@ from fairway.serving.grpc.head import Head
 from fairway.serving.grpc.method import Arrival, Asking, Host, Method
 from fairway.serving.grpc.status import OPENING, success, trailers
 from fairway.serving.grpc.stream import Call, Stream
+from fairway.serving.keyed import key_text
 from fairway.serving.loading import loaded
 from fairway.serving.turn import Turn
 
@@ -252,7 +253,7 @@ class GrpcService:
         key = headers.get(b"x-fairway-key")
         return Arrival(
             request_id_from(headers.get(b"x-request-id")),
-            None if key is None else key.decode("latin-1"),
+            None if key is None else key_text(key),
             None if head.timeout is None else received + head.timeout,
         )
 

@@ -25,6 +25,7 @@ from fairway.core.errors import (
     Unavailable,
 )
 from fairway.inference.live import LiveVersion
+from fairway.inference.precomputed import Found
 from fairway.serving.errors import error_text
 from fairway.serving.grpc.frames import literal
 
@@ -114,11 +115,16 @@ def trailers(status: int, message: str, request_id: str = "") -> bytes:
     return block + request_id_field(request_id) if request_id else block
 
 
-def success(live: LiveVersion | None, request_id: str) -> bytes:
-    """The trailers of a call that went well; `live` is the version that answered."""
+def success(live: LiveVersion | None, request_id: str, found: Found | None = None) -> bytes:
+    """The trailers of a call that went well; `live` is the version that answered, `found` who did for a model with
+    precomputed answers."""
     if live is None:
         return _OK + request_id_field(request_id)
-    return _version_block(live.model, live.version, live.digest) + request_id_field(request_id)
+    told = _version_block(live.model, live.version, live.digest) + request_id_field(request_id)
+    if found is None:
+        return told
+    age = literal(b"fairway-age", b"%d" % found.age)
+    return told + literal(b"fairway-source", found.source.value.encode()) + age
 
 
 def request_id_field(request_id: str) -> bytes:

@@ -20,6 +20,7 @@ from fairway.inference.live import LiveVersion, Table
 from fairway.serving.entrance import Reading
 from fairway.serving.grpc.method import Admit, Arrival, Asking, Method
 from fairway.serving.grpc.tensorflow_tensors import fill_tensor, read_example, read_tensor
+from fairway.serving.keyed import take_column
 from fairway.serving.tensorflow_serving import DEFAULT_SIGNATURE, signatures
 from fairway.serving.tensorflow_values import from_examples
 
@@ -44,7 +45,8 @@ class Predict:
         asked = _parse("PredictRequest", message)
         spec = asked.model_spec
         caller = admit(spec.name)
-        contract = table[spec.name].primary.contract
+        primary = table[spec.name].primary
+        contract = primary.contract
         form = Form(spec.signature_name or DEFAULT_SIGNATURE, _predicted(asked, contract))
         inputs: dict[str, Values] = {}
         problems: list[Problem] = []
@@ -55,7 +57,10 @@ class Predict:
                 problems.append(Problem(str(error), name))
         if problems:
             raise MalformedInput("Some inputs cannot be read.", tuple(problems))
-        return Reading(_request(spec, inputs, form, arrival, caller), form)
+        if not primary.key_name:
+            return Reading(_request(spec, inputs, form, arrival, caller), form)
+        left, keys = take_column(inputs, primary.key_name, contract)
+        return Reading(_request(spec, left, form, arrival, caller, keys), form)
 
     def write(self, reading: Reading, outputs: Outputs, live: LiveVersion) -> bytes:
         form: Form = reading.notes
@@ -201,17 +206,25 @@ def _signature(name: str, verb: str, contract: Contract) -> tuple[str, ...]:
     return outputs
 
 
-def _request(spec: Any, inputs: Inputs, form: Form, arrival: Arrival, caller: str) -> Request:
+def _request(
+    spec: Any,
+    inputs: Inputs,
+    form: Form,
+    arrival: Arrival,
+    caller: str,
+    keys: list[bytes] | None = None,
+) -> Request:
     return Request(
         model=spec.name,
         inputs=inputs,
         request_id=arrival.request_id,
         version=version_of(spec),
-        key=arrival.key,
+        key=arrival.key or (keys[0].decode() if keys else None),
         wanted=form.outputs,
         protocol=PROTOCOL,
         deadline=arrival.deadline,
         caller=caller,
+        keys=keys,
     )
 
 

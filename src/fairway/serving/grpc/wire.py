@@ -208,6 +208,16 @@ def write_infer(
     return b"".join(parts)
 
 
+def parameters(named: Iterable[tuple[str, str]]) -> bytes:
+    """Text parameters of a ModelInferResponse, to stand behind its other fields."""
+    parts = []
+    for name, text in named:
+        value = _field(0x1A, text.encode())  # InferParameter.string_param
+        entry = _field(0x0A, name.encode()) + _field(0x12, value)
+        parts.append(_field(0x22, entry))
+    return b"".join(parts)
+
+
 @lru_cache(maxsize=256)
 def _opening(model: str, version: str) -> bytes:
     return _field(0x0A, model.encode()) + _field(0x12, version.encode())
