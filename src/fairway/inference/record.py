@@ -11,7 +11,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ _GATHER_SECONDS = 0.02  # small, frequent bites: one long burst would stand in t
 _WRITE_BYTES = (
     1024 * 1024
 )  # gathered rows are written early from here on, so that bursts do not pile up in memory
+_LARGE_BYTES = 256 * 1024
 _WARN_SECONDS = 30.0
 _EVERYTHING = 2**32
 KEY_FIELD = "request key"
@@ -211,7 +212,7 @@ class Recorder:
             model = batches[0].model
             rows = sum(len(batch) for batch in batches)
             try:
-                size = self._log.append(join(batches))
+                size = sum([self._log.append(batch) for batch in _of_a_size(batches)])
                 if self._settings.durable:
                     self._log.sync()
             except Unavailable as error:
@@ -293,7 +294,7 @@ class _Prepare:
         )
         inputs = _inputs([prediction.columns for prediction in predictions])
         outputs = {
-            name: np.concatenate([prediction.outputs[name] for prediction in predictions])
+            name: _whole([prediction.outputs[name] for prediction in predictions])
             for name in predictions[0].outputs
         }
         vault = self._key() if about.private or self._settings.key_privacy in ("hash", "token") else None
@@ -378,6 +379,22 @@ class _Prepare:
         return Texts(lengths, data, present)
 
 
+def _of_a_size(batches: Sequence[LogBatch]) -> Iterator[LogBatch]:
+    """Small batches joined; large ones as they are, since copying them once more is what they would cost most."""
+    small: list[LogBatch] = []
+    for batch in batches:
+        if batch.bytes >= _LARGE_BYTES:
+            yield batch
+        else:
+            small.append(batch)
+    if small:
+        yield join(small)
+
+
+def _whole(parts: Sequence[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 def in_sample(request_id: str, share: float) -> bool:
     """Whether a request is recorded: decided by its id alone, so that every process decides alike."""
     return zlib.crc32(request_id.encode("utf-8", "replace")) < share * _EVERYTHING
@@ -406,6 +423,6 @@ def _inputs(columns: Sequence[Columns]) -> dict[str, Array]:
     names = columns[0].names
     packed = [c.packed for c in columns if c.packed is not None]
     if len(packed) == len(columns):
-        matrix = np.ascontiguousarray(np.concatenate(packed).T)
+        matrix = np.ascontiguousarray(_whole(packed).T)
         return {name: matrix[i] for i, name in enumerate(names)}
-    return {name: np.concatenate([c.arrays[i] for c in columns]) for i, name in enumerate(names)}
+    return {name: _whole([c.arrays[i] for c in columns]) for i, name in enumerate(names)}

@@ -52,6 +52,10 @@ class LogBatch(msgspec.Struct, frozen=True, kw_only=True):
         return len(next(iter(self.columns.values())))
 
     @property
+    def bytes(self) -> int:
+        return sum([values.nbytes for values in self.columns.values()])
+
+    @property
     def shape(self) -> tuple[object, ...]:
         """Batches of the same shape can be joined and stand in one file."""
         columns = tuple((name, values.dtype.name, values.shape[1:]) for name, values in self.columns.items())
