@@ -12,10 +12,12 @@ import msgspec
 import pyarrow as pa
 
 from fairway.app.home import Home, open_home
+from fairway.app.spread import check_reachable, cut, go_spread, is_spread, open_cluster
 from fairway.batch.ledger import Ledger, State
 from fairway.batch.lines import types_of
 from fairway.batch.local import Model, load_for_batch, open_scorers, open_watch, wants_processes
 from fairway.batch.plan import (
+    EngineName,
     Options,
     Plan,
     make_reading,
@@ -40,7 +42,9 @@ from fairway.batch.source import (
     kept_schema,
     pieces,
 )
+from fairway.batch.spread import Cluster
 from fairway.batch.sql import SqlSink, SqlSource, is_sql, read_place
+from fairway.batch.stretches import save
 from fairway.core.contract import Contract
 from fairway.core.errors import Conflict, FairwayError, InvalidInput, MalformedInput, RunNotFound
 from fairway.core.version import parse_reference
@@ -98,6 +102,9 @@ def run_batch(
     max_errors: str = "",
     workers: int = 0,
     overwrite: bool = False,
+    fresh: bool = False,
+    engine: EngineName = "local",
+    address: str = "",
     home: str | os.PathLike[str] | None = None,
     tell: Tell = lambda progress: None,
     started: Callable[[Run], None] = lambda run: None,
@@ -105,7 +112,9 @@ def run_batch(
     """Scores every row of `input` into `output`, and goes on with a run that was begun and not finished.
 
     `name` is a model, `payments@champion` or `payments:3`. `input` is a file, a folder, a glob, an fsspec URL or a
-    database's; so is `output`. The same run again has nothing to do, and gives the report it had. See
+    database's; so is `output`. The same run again has nothing to do, and gives the report it had. With `fresh`, rows of
+    a database are read from the first on, also where a run before was not finished: they may have changed since.
+    `engine` "spark" or "ray" scores on a cluster: the session or connection there is, else one at `address`. See
     `docs/guides/batch.md`. Raises what the model's loading raises, AlreadyExists for a sink that holds other data,
     NotFound, InvalidInput, StorageFull, Unavailable, ModelFailed.
     """
@@ -132,7 +141,8 @@ def run_batch(
             ledger = Ledger(folder)
             state, _ = ledger.state
             gone = not _is_there(place, options)
-            if overwrite or (state == "finished" and (gone or is_sql(options.input))):
+            again = state == "finished" and (gone or is_sql(options.input))
+            if overwrite or again or (fresh and is_sql(options.input)):
                 with ledger.lock():
                     ledger.close()
                     run, folder = _away(folder)
@@ -144,19 +154,25 @@ def run_batch(
                         return report
                 finally:
                     ledger.close()
-                return resume(run, home=place.path, tell=tell, started=started)
-        return _begin(place, run, model, options, files, overwrite, tell, started)
+                return resume(
+                    run, engine=engine, address=address, home=place.path, tell=tell, started=started
+                )
+        with open_cluster(engine, address, place.settings, model) as cluster:
+            return _begin(place, run, model, options, files, overwrite, engine, cluster, tell, started)
 
 
 def resume(
     run: str,
     *,
+    engine: EngineName | None = None,
+    address: str = "",
     home: str | os.PathLike[str] | None = None,
     tell: Tell = lambda progress: None,
     started: Callable[[Run], None] = lambda run: None,
 ) -> Report:
-    """Goes on with a run from what it has committed. A finished one gives its report. Raises RunNotFound, Conflict
-    when another process works on it, and what `run_batch` raises."""
+    """Goes on with a run from what it has committed, on the engine it was begun on unless `engine` says another. A
+    finished one gives its report. Raises RunNotFound, Conflict when another process works on it, and what `run_batch`
+    raises."""
     with open_home(home) as place:
         ledger = Ledger(_folder(place, run))
         try:
@@ -170,10 +186,11 @@ def resume(
                 raise Conflict(
                     f"{plan.model}:{plan.version} is another model than the one that the run began with."
                 )
-            with ledger.lock():
+            chosen = engine or plan.engine
+            with ledger.lock(), open_cluster(chosen, address, place.settings, model) as cluster:
                 _check_unchanged(place, ledger, plan)
                 ledger.begin()
-                return _go(place, plan, ledger, model, tell, started)
+                return _go(place, plan, ledger, model, cluster, tell, started)
         finally:
             ledger.close()
 
@@ -241,6 +258,8 @@ def _begin(
     options: Options,
     files: list[SourceFile],
     overwrite: bool,
+    engine: EngineName,
+    cluster: Cluster | None,
     tell: Tell,
     started: Callable[[Run], None],
 ) -> Report:
@@ -250,7 +269,6 @@ def _begin(
     calls = plan_calls(live)
     reading = make_reading(options, live.contract, calls)
     schema = _kept_schema(place, files, reading, live.contract, options)
-    to_sql = is_sql(options.output)
     folder = _folder(place, run)
     output_schema(schema, live.contract, flat=_is_flat(options))
     sink = _sink(place, options, run, folder, [file.path for file in files])
@@ -258,6 +276,11 @@ def _begin(
         sink.check(overwrite=overwrite)
     finally:
         sink.close()
+    part = part_rows(options, calls, workers, sql=is_sql(options.output))
+    if cluster is not None:
+        check_reachable(options)
+        part, stretches = cut(place, options, files, reading, live.contract, calls, cluster.slots)
+        save(folder, stretches)
     plan = Plan(
         run=run,
         model=model.name,
@@ -266,17 +289,18 @@ def _begin(
         options=options,
         reading=reading,
         schema=pack_schema(schema),
-        part_rows=part_rows(options, calls, workers, sql=to_sql),
+        part_rows=part,
         call_rows=calls.rows,
         workers=workers,
         processes=wants_processes(live, calls, workers),
         created=now_text(),
+        engine=engine,
         notes=(calls.note,) if calls.note else (),
     )
     ledger = Ledger.create(folder, msgspec.json.encode(plan), files)
     try:
         with ledger.lock():
-            return _go(place, plan, ledger, model, tell, started, live)
+            return _go(place, plan, ledger, model, cluster, tell, started, live)
     finally:
         ledger.close()
 
@@ -286,15 +310,25 @@ def _go(
     plan: Plan,
     ledger: Ledger,
     model: Model,
+    cluster: Cluster | None,
     tell: Tell,
     started: Callable[[Run], None],
     live: Any = None,
 ) -> Report:
     live = live or load_for_batch(model, place.settings, plan.workers)
-    watch = open_watch(model, live)
     files = [record.file for record in ledger.files()]
-    source: Any = _source(place, plan, live.contract)
     sink = _sink(place, plan.options, plan.run, ledger.folder, [file.path for file in files])
+    if cluster is not None or is_spread(ledger):
+        flat = _is_flat(plan.options)
+        try:
+            return go_spread(
+                place, plan, ledger, model, live, sink, cluster, flat=flat, tell=tell, started=started
+            )
+        finally:
+            sink.close()
+            live.engine.unload()
+    watch = open_watch(model, live)
+    source: Any = _source(place, plan, live.contract)
     pool, score = open_scorers(
         model,
         live,
@@ -393,8 +427,10 @@ def _sql_schema(options: Options, reading: Reading, contract: Contract) -> Any:
         found = source.pieces(Position(), reading.chunk_rows)
         piece = next(found, None)
         found.close()
-        columns = {name: piece.raw[name] if piece else [] for name in kept}
-        return pa.schema(list(types_of(columns).items()))
+        raw = piece.raw if piece else {name: [] for name in kept}
+        if isinstance(raw, pa.Table):
+            return pa.schema([raw.schema.field(name) for name in kept])
+        return pa.schema(list(types_of({name: raw[name] for name in kept}).items()))
     finally:
         source.close()
 

@@ -357,7 +357,7 @@ def parse(piece: Piece, file: SourceFile, contract: Contract, kept: pa.Schema) -
         parsed = delimited.parse(piece.raw, piece.header, contract, inner)
     elif file.format == "jsonl":
         parsed = lines.parse(piece.raw, contract, {name: kept.field(name).type for name in inner})
-    elif file.format == "sql":
+    elif file.format == "sql" and not isinstance(piece.raw, pa.Table):
         parsed = _sql_rows(piece.raw, contract, {name: kept.field(name).type for name in inner})
     else:
         parsed = table_rows(piece.raw, contract, pa.schema([kept.field(name) for name in inner]))

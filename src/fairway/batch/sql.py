@@ -7,23 +7,26 @@
 
 Reading goes by ranges of the key, so that no transaction is held open for hours and a run can go on where it was; so
 the key must be unique and never null. Writing is one transaction for each part, with a mark of the part in it: see
-`ledger.py`. With a key rows of the same key are replaced, without one they are added.
+`ledger.py`. With a key rows of the same key are replaced, without one they are added. PostgreSQL is read and written
+by COPY (`sql_copy.py`), others value by value.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from fairway.batch import sql_copy
 from fairway.batch.columns import flat_table, without_nan
 from fairway.batch.sink import Written, join_rejects
 from fairway.batch.source import Piece, Position
@@ -33,13 +36,15 @@ from fairway.core.errors import (
     MalformedInput,
     MissingExtra,
     NotSupported,
+    StorageFull,
     Unavailable,
 )
 
 MARKS = "fairway_batch_parts"
 """Table beside a sink's own: which parts of which runs are in it."""
-_PARAMETERS = 30_000
-"""Most bound values of one statement: SQLite takes 32,766, PostgreSQL 65,535."""
+_BATCH_ROWS = 10_000
+_DISK_FULL = "53100"
+"""PostgreSQL's error code."""
 _UPSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
@@ -49,8 +54,13 @@ class Place(msgspec.Struct, frozen=True):
     url: str
     table: str
     query: str
-    key: str
+    keys: tuple[str, ...]
     shown: str
+
+    @property
+    def key(self) -> str:
+        """As it is named in messages."""
+        return ", ".join(self.keys)
 
 
 def is_sql(url: str) -> bool:
@@ -90,26 +100,29 @@ def read_place(url: str) -> Place:
         plain.render_as_string(hide_password=False),
         own["table"],
         own["query"],
-        own["key"],
+        tuple(name.strip() for name in own["key"].split(",") if name.strip()),
         plain.render_as_string(),
     )
 
 
 @contextmanager
-def _errors(place: Place, what: str) -> Iterator[None]:
+def _errors(place: Place, what: str, engine: sa.Engine) -> Iterator[None]:
+    """What the database or its driver raises, by meaning."""
+    driver: Any = engine.dialect.dbapi
     try:
         yield
-    except sa.exc.OperationalError as error:
-        raise Unavailable(
-            f"cannot {what} {place.shown}: {_first_line(error)}",
-            hint="What was done is kept: resume the run.",
-        ) from error
-    except sa.exc.SQLAlchemyError as error:
-        raise InvalidInput(f"cannot {what} {place.shown}: {_first_line(error)}") from error
+    except (sa.exc.SQLAlchemyError, driver.Error) as error:
+        cause = getattr(error, "orig", None) or error
+        text = f"cannot {what} {place.shown}: {_first_line(error)}"
+        if getattr(cause, "sqlstate", None) == _DISK_FULL or "disk is full" in str(cause):
+            raise StorageFull(text, hint="Free some space there, then resume the run.") from error
+        if isinstance(cause, driver.OperationalError | driver.InterfaceError) and "no such" not in str(cause):
+            raise Unavailable(text, hint="What was done is kept: resume the run.") from error
+        raise InvalidInput(text) from error
 
 
-def _first_line(error: sa.exc.SQLAlchemyError) -> str:
-    return str(getattr(error, "orig", None) or error).splitlines()[0]
+def _first_line(error: Exception) -> str:
+    return (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
 
 
 def _engine(place: Place) -> sa.Engine:
@@ -123,78 +136,153 @@ class SqlSource:
     """A table or a query, in the order of its key."""
 
     def __init__(self, place: Place) -> None:
-        if not place.key:
+        if not place.keys:
             raise InvalidInput(
                 f"rows of {place.shown} are read in the order of a unique key, and none is named.",
-                hint="Add &key=COLUMN to the URL.",
+                hint="Add &key=COLUMN to the URL, or &key=A,B.",
             )
         self._place = place
         self._engine = _engine(place)
 
-    @property
-    def _rows(self) -> sa.FromClause:
-        place = self._place
-        if place.query:
-            return sa.text(f"({place.query.strip().rstrip(';')}) AS fairway_rows")  # type: ignore[return-value]
-        schema, _, name = place.table.rpartition(".")
-        return sa.table(name, schema=schema or None)
-
     def names(self) -> list[str]:
-        with _errors(self._place, "read from"), self._engine.connect() as connection:
-            found = connection.execute(sa.select(sa.text("*")).select_from(self._rows).limit(0))
-            return list(found.keys())
+        with self._connected() as connection:
+            wanted = sa.select(sa.text("*")).select_from(sa.text(self._rows())).limit(0)
+            return list(connection.execute(wanted).keys())
 
     def count(self) -> int:
         """How many rows there are now."""
-        with _errors(self._place, "read from"), self._engine.connect() as connection:
-            found = connection.execute(sa.select(sa.func.count()).select_from(self._rows)).scalar()
-            return int(found or 0)
+        with self._connected() as connection:
+            wanted = sa.select(sa.func.count()).select_from(sa.text(self._rows()))
+            return int(connection.execute(wanted).scalar() or 0)
 
     def every(self, rows: int) -> list[Any]:
         """The key of each `rows`-th row in the order of the key, by the database's own order of it."""
-        key: sa.ColumnClause[Any] = sa.column(self._place.key)
-        place = sa.func.row_number().over(order_by=key).label("fairway_place")
-        placed = sa.select(key, place).select_from(self._rows).subquery("fairway_placed")
-        wanted = sa.select(placed.c[self._place.key]).where(placed.c.fairway_place % rows == 0)
-        with _errors(self._place, "read from"), self._engine.connect() as connection:
-            found = connection.execute(wanted.order_by(placed.c.fairway_place))
-            return [_plain_key(_plain(row[0])) for row in found]
+        keys = self._columns()
+        place = sa.func.row_number().over(order_by=keys).label("fairway_place")
+        placed = sa.select(*keys, place).select_from(sa.text(self._rows())).subquery("fairway_placed")
+        wanted = sa.select(*(placed.c[key] for key in self._place.keys))
+        wanted = wanted.where(placed.c.fairway_place % rows == 0).order_by(placed.c.fairway_place)
+        with self._connected() as connection:
+            return [_as_key(_plain_key(tuple(map(_plain, row)))) for row in connection.execute(wanted)]
 
     def pieces(self, start: Position, rows: int, stop: Any = None) -> Generator[Piece]:
-        """Tables of about `rows` rows with a key above `start.key` and, unless it is None, not above `stop`. Raises
-        MalformedInput where the key is null or not unique, Unavailable when the database is away."""
-        key: sa.ColumnClause[Any] = sa.column(self._place.key)
-        last = start.key
-        with _errors(self._place, "read from"), self._engine.connect() as connection:
-            nulls = sa.select(sa.func.count()).select_from(self._rows).where(key.is_(None))
-            if last is None and connection.execute(nulls).scalar():
-                raise MalformedInput(f"the key {self._place.key!r} is null in some rows.")
+        """Tables or columns of `rows` rows with a key above `start.key` and, unless it is None, not above `stop`.
+        Raises MalformedInput where the key is null or not unique, Unavailable when the database is away."""
+        keys = self._place.keys
+        last = None if start.key is None else _as_tuple(start.key)
+        end = None if stop is None else _as_tuple(stop)
+        first: list[str] | None = None
+        if last is None:
+            self._check_nulls()
         while True:
-            wanted = sa.select(sa.text("*")).select_from(self._rows).order_by(key).limit(rows + 1)
-            if last is not None:
-                wanted = wanted.where(key > last)
-            if stop is not None:
-                wanted = wanted.where(key <= stop)
-            with _errors(self._place, "read from"), self._engine.connect() as connection:
-                result = connection.execute(wanted)
-                names = list(result.keys())
-                found = result.fetchall()
-            if not found:
+            found, ends = self._read(last, end, rows + 1)
+            names = list(found.column_names if isinstance(found, pa.Table) else found)
+            if first is not None and names != first:
+                raise MalformedInput(f"the columns of {self._place.shown} have changed since the run began.")
+            first = names
+            if not ends:
                 return
-            place = names.index(self._place.key)
-            keys = [row[place] for row in found]
-            twice = next((a for a, b in pairwise(keys) if a == b), None)
+            twice = next((a for a, b in pairwise(ends) if a == b), None)
             if twice is not None:
-                raise MalformedInput(f"the key {self._place.key!r} is not unique: {twice!r} is there twice.")
-            chunk = found[:rows]
-            last = keys[len(chunk) - 1]
-            columns = {name: [_plain(row[i]) for row in chunk] for i, name in enumerate(names)}
-            yield Piece(columns, key=_plain_key(last))
-            if len(found) <= rows:
+                shown = repr(twice[0]) if len(keys) == 1 else repr(twice)
+                raise MalformedInput(f"the key {self._place.key!r} is not unique: {shown} is there twice.")
+            chunk = _first_rows(found, rows)
+            last = _plain_key(ends[min(len(ends), rows) - 1])
+            yield Piece(chunk, key=_as_key(last))
+            if len(ends) <= rows:
                 return
+
+    def _check_nulls(self) -> None:
+        with self._connected() as connection:
+            nulls = sa.select(sa.literal(1)).select_from(sa.text(self._rows()))
+            nulls = nulls.where(sa.or_(*(column.is_(None) for column in self._columns()))).limit(1)
+            if connection.execute(nulls).first() is not None:
+                raise MalformedInput(f"the key {self._place.key!r} is null in some rows.")
+
+    def _read(
+        self, last: tuple[Any, ...] | None, end: tuple[Any, ...] | None, limit: int
+    ) -> tuple[pa.Table | dict[str, Sequence[Any]], list[tuple[Any, ...]]]:
+        """Rows above `last` and not above `end`, at most `limit`, and their keys."""
+        keys = self._place.keys
+        with self._connected() as connection:
+            if self._engine.dialect.name == "postgresql":
+                driver = connection.connection.driver_connection
+                types = sql_copy.column_types(driver, self._rows(escaped=False))
+                if types is not None and all(key in types for key in keys):
+                    with suppress(pa.ArrowInvalid):  # the driver reads, or names, what Arrow cannot
+                        table = sql_copy.read_rows(
+                            driver, self._rows(escaped=False), keys, last, end, limit, types
+                        )
+                        return table, list(zip(*(table.column(key).to_pylist() for key in keys), strict=True))
+            columns = self._columns()
+            wanted = (
+                sa.select(sa.text("*")).select_from(sa.text(self._rows())).order_by(*columns).limit(limit)
+            )
+            if last is not None:
+                wanted = wanted.where(self._is_above(last))
+            if end is not None:
+                wanted = wanted.where(sa.not_(self._is_above(end)))
+            result = connection.execute(wanted)
+            names = list(result.keys())
+            found = result.fetchall()
+        if any(key not in names for key in keys):
+            raise MalformedInput(f"there is no column {self._place.key!r} to read by in {self._place.shown}.")
+        values = list(zip(*found, strict=True)) if found else [()] * len(names)
+        read = {name: _plain_column(column) for name, column in zip(names, values, strict=True)}
+        return read, list(zip(*(read[key] for key in keys), strict=True))
+
+    def _columns(self) -> list[sa.ColumnClause[Any]]:
+        return [sa.column(key) for key in self._place.keys]
+
+    def _is_above(self, key: tuple[Any, ...]) -> Any:
+        """Rows behind the row of `key`."""
+        columns = self._columns()
+        if len(columns) == 1:
+            return columns[0] > key[0]
+        if self._engine.dialect.name in ("sqlite", "postgresql", "mysql", "mariadb"):
+            return sa.tuple_(*columns) > sa.tuple_(*(sa.literal(value) for value in key))
+        heads = (
+            [column == value for column, value in zip(columns[:i], key, strict=False)]
+            for i in range(len(key))
+        )
+        return sa.or_(*(sa.and_(*head, columns[i] > key[i]) for i, head in enumerate(heads)))
+
+    def _rows(self, *, escaped: bool = True) -> str:
+        """What stands behind FROM. `escaped`: for SQLAlchemy, which takes :word for a parameter."""
+        place = self._place
+        if place.query:
+            query = place.query.strip().rstrip(";")
+            return f"({query.replace(':', chr(92) + ':') if escaped else query}) AS fairway_rows"
+        quote = self._engine.dialect.identifier_preparer.quote
+        return ".".join(quote(part) for part in place.table.rpartition(".")[::2] if part)
+
+    @contextmanager
+    def _connected(self) -> Iterator[sa.Connection]:
+        with _errors(self._place, "read from", self._engine), self._engine.connect() as connection:
+            yield connection
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _first_rows(found: pa.Table | dict[str, Sequence[Any]], rows: int) -> pa.Table | dict[str, Sequence[Any]]:
+    if isinstance(found, pa.Table):
+        return found.slice(0, rows)
+    return {name: values[:rows] for name, values in found.items()}
+
+
+def _as_key(key: tuple[Any, ...]) -> Any:
+    """As a position keeps it."""
+    return key[0] if len(key) == 1 else list(key)
+
+
+def _as_tuple(key: Any) -> tuple[Any, ...]:
+    return tuple(key) if isinstance(key, list | tuple) else (key,)
+
+
+def _plain_column(values: Sequence[Any]) -> list[Any]:
+    odd = {kind for kind in set(map(type, values)) if kind.__name__ in ("Decimal", "UUID")}
+    return [_plain(value) for value in values] if odd else list(values)
 
 
 def _plain(value: Any) -> Any:
@@ -203,11 +291,12 @@ def _plain(value: Any) -> Any:
     return str(value) if type(value).__name__ == "UUID" else value
 
 
-def _plain_key(value: Any) -> Any:
+def _plain_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
     """A key as JSON keeps it: numbers and text as they are; others cannot be gone on from."""
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise InvalidInput(f"a key must be whole numbers or text, not {type(value).__name__}.")
-    return value
+    for value in key:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise InvalidInput(f"a key must be whole numbers or text, not {type(value).__name__}.")
+    return key
 
 
 class SqlSink:
@@ -218,7 +307,7 @@ class SqlSink:
             raise InvalidInput("a sink is a table, not a query.", hint="Say ?table=NAME.")
         self._place, self._run, self._scratch = place, run, scratch
         self._engine = _engine(place)
-        if place.key and self._engine.dialect.name not in _UPSERTS:
+        if place.keys and self._engine.dialect.name not in _UPSERTS:
             raise NotSupported(
                 f"upserts are not known for {self._engine.dialect.name}.", hint="Leave out key=."
             )
@@ -234,7 +323,7 @@ class SqlSink:
         self._table: sa.Table | None = None
 
     def check(self, *, overwrite: bool) -> None:
-        with _errors(self._place, "write to"), self._engine.begin() as connection:
+        with _errors(self._place, "write to", self._engine), self._engine.begin() as connection:
             if not sa.inspect(connection).has_table(self._name, self._schema):
                 return
             table = sa.table(self._name, schema=self._schema)
@@ -243,33 +332,36 @@ class SqlSink:
             )
             if held and overwrite:
                 connection.execute(sa.delete(table))
-            elif held and not self._place.key:
+            elif held and not self._place.keys:
                 raise AlreadyExists(
                     f"the table {self._place.table} already holds rows, and without a key they cannot be replaced.",
                     hint="Name a key in the URL (&key=COLUMN), another table, or say --overwrite: that empties it.",
                 )
 
     def begin(self, folder: str, name: str, schema: pa.Schema) -> _SqlPart:
-        with _errors(self._place, "write to"):
+        with _errors(self._place, "write to", self._engine):
             return _SqlPart(self, name, schema)
 
     def ready(self, schema: pa.Schema) -> sa.Table:
         """The table, made when it is not there. Raises InvalidInput when it lacks columns."""
         if self._table is None:
             flat = flat_table(schema.empty_table()).schema
-            if self._place.key and self._place.key not in flat.names:
+            if not set(flat.names) >= set(self._place.keys):
                 raise InvalidInput(
                     f"the key {self._place.key!r} is not among the columns written: {', '.join(flat.names)}.",
-                    hint=f"Add it: --keep {self._place.key}",
+                    hint=f"Add it: --keep {','.join(self._place.keys)}",
                 )
             columns = [
                 sa.Column(
-                    f.name, _sql_type(f.type), primary_key=f.name == self._place.key, autoincrement=False
+                    f.name, _sql_type(f.type), primary_key=f.name in self._place.keys, autoincrement=False
                 )
                 for f in flat
             ]
             table = sa.Table(self._name, self._metadata, *columns, schema=self._schema)
-            self._metadata.create_all(self._engine)
+            try:
+                self._metadata.create_all(self._engine)
+            except sa.exc.DBAPIError:  # another run made one of them at the same moment
+                self._metadata.create_all(self._engine)
             there = {
                 column["name"] for column in sa.inspect(self._engine).get_columns(self._name, self._schema)
             }
@@ -279,18 +371,47 @@ class SqlSink:
             self._table = table
         return self._table
 
-    def statement(self, rows: list[dict[str, Any]]) -> Any:
+    @property
+    def place(self) -> Place:
+        return self._place
+
+    def has(self, name: str) -> bool:
+        """Whether the part's mark is there."""
+        marks = self._marks.c
+        wanted = sa.select(marks.part).where(marks.run == self._run, marks.part == name)
+        with _errors(self._place, "write to", self._engine), self._engine.connect() as connection:
+            return connection.execute(wanted).first() is not None
+
+    def put(self, name: str, tables: Sequence[pa.Table], blocks: Sequence[bytes]) -> None:
+        """The rows (`blocks` are they as CSV) and their mark, in one transaction."""
+        with _errors(self._place, "write to", self._engine), self._engine.begin() as connection:
+            if self._engine.dialect.name == "postgresql":
+                if tables:
+                    sql_copy.write_rows(
+                        connection.connection.driver_connection,
+                        self._name,
+                        self._schema,
+                        tables[0].column_names,
+                        self._place.keys,
+                        blocks,
+                    )
+            else:
+                for table in tables:
+                    for batch in table.to_batches(_BATCH_ROWS):
+                        connection.execute(self._statement(table.column_names), batch.to_pylist())
+            connection.execute(sa.insert(self._marks).values(run=self._run, part=name))
+
+    def _statement(self, names: Sequence[str]) -> Any:
         assert self._table is not None, "ready comes first"
-        key = self._place.key
-        if not key:
-            return sa.insert(self._table).values(rows)
+        keys = self._place.keys
+        if not keys:
+            return sa.insert(self._table)
         insert: Any = _UPSERTS[self._engine.dialect.name](self._table)
-        insert = insert.values(rows)
-        others = {name: insert.excluded[name] for name in rows[0] if name != key}
+        others = {name: insert.excluded[name] for name in names if name not in keys}
         return (
-            insert.on_conflict_do_update(index_elements=[key], set_=others)
+            insert.on_conflict_do_update(index_elements=list(keys), set_=others)
             if others
-            else insert.on_conflict_do_nothing(index_elements=[key])
+            else insert.on_conflict_do_nothing(index_elements=list(keys))
         )
 
     def finish(
@@ -310,38 +431,43 @@ class _SqlPart:
         sink.ready(schema)
         self._digest = hashlib.sha256()
         self._tables: list[pa.Table] = []
-        marks = sink._marks.c
-        self._mark = sa.select(marks.part).where(marks.run == sink._run, marks.part == name)
+        self._blocks: list[bytes] = []
 
     def write(self, table: pa.Table) -> None:
         flat = without_nan(flat_table(table))
-        for batch in flat.to_batches():
-            self._digest.update(msgspec.json.encode(batch.to_pylist(), enc_hook=str))
+        block = sql_copy.as_csv(flat)
+        self._digest.update(block)
         self._tables.append(flat)
+        self._blocks.append(block)
 
     def commit(self) -> Written:
         """All in one transaction, as short as it can be: a source in the same database goes on reading meanwhile."""
-        sink = self._sink
-        written = Written(self._name, sum(table.nbytes for table in self._tables), self._digest.hexdigest())
-        with _errors(sink._place, "write to"), sink._engine.begin() as connection:
-            if connection.execute(self._mark).first() is not None:
-                return written
-            for table in self._tables:
-                step = max(1, _PARAMETERS // max(1, table.num_columns))
-                for batch in table.to_batches(step):
-                    connection.execute(sink.statement(self._rows(batch)))
-            marked = sa.insert(sink._marks).values(run=sink._run, part=self._name)
-            connection.execute(marked)
+        size = sum(map(len, self._blocks))
+        written = Written(self._name, size, self._digest.hexdigest())
+        if not self._sink.has(self._name):
+            tables, blocks = self._tables, self._blocks
+            last = _last_of_each(tables, self._sink.place.keys)
+            if last is not None:
+                tables, blocks = [last], [sql_copy.as_csv(last)]
+            self._sink.put(self._name, tables, blocks)
         return written
-
-    def _rows(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
-        """Of several rows with one key the last, as rows written one after the other would leave it."""
-        rows: list[dict[str, Any]] = batch.to_pylist()
-        key = self._sink._place.key
-        return list({row[key]: row for row in rows}.values()) if key else rows
 
     def abort(self) -> None:
         self._tables.clear()
+        self._blocks.clear()
+
+
+def _last_of_each(tables: Sequence[pa.Table], keys: Sequence[str]) -> pa.Table | None:
+    """Of several rows with one key the last, as rows written one after the other would leave it; None when no key is
+    there twice."""
+    if not keys or not tables:
+        return None
+    table = pa.concat_tables(tables)
+    places = table.select(list(keys)).append_column("", pa.array(np.arange(len(table))))
+    last = places.group_by(list(keys)).aggregate([("", "max")])
+    if len(last) == len(table):
+        return None
+    return table.take(last.column("_max").combine_chunks().sort())
 
 
 def _sql_type(kind: pa.DataType) -> Any:

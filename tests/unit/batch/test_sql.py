@@ -81,9 +81,9 @@ def test_urls() -> None:
 def test_a_source_needs_a_key_and_a_database(tmp_path: Path, url: str) -> None:
     with pytest.raises(InvalidInput, match="unique key"):
         SqlSource(read_place(f"{url}?table=t"))
-    with pytest.raises(Unavailable, match="resume"):
+    with pytest.raises(Unavailable, match="unable to open"):
         chunks(f"sqlite:///{tmp_path}/nowhere/x.db?table=t&key=id")
-    with pytest.raises(Unavailable, match="no such table"):
+    with pytest.raises(InvalidInput, match="no such table"):
         chunks(f"{url}?table=nope&key=id")
 
 
