@@ -29,6 +29,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "serve": ("fairway.cli.serve", "Serve models over HTTP and gRPC."),
     "sagemaker-serve": ("fairway.cli.sagemaker_serve", "Serve a bundle by SageMaker's container contract."),
     "predict": ("fairway.cli.predict", "Predict the rows of a file, here or on a running server."),
+    "control": ("fairway.cli.control", "Run schedules, pages and the admin API."),
+    "schedules": ("fairway.cli.schedules", "What runs again and again: list, pause, run now, history."),
     "batch": ("fairway.cli.batch", "Score all rows of files or tables."),
     "precompute": ("fairway.cli.precompute", "Compute answers ahead, stored by key."),
     "bench": ("fairway.cli.bench", "Measure how quickly a server answers."),
@@ -40,6 +42,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "alias": ("fairway.cli.alias", "Point an alias such as champion to a version."),
     "keys": ("fairway.cli.keys", "Make, list and revoke API keys."),
     "contract": ("fairway.cli.contract", "Show, edit or check a model's data contract."),
+    "incidents": ("fairway.cli.incidents", "What is wrong with the models, and what is done about it."),
+    "alerts": ("fairway.cli.alerts", "Where incidents are told, and what still waits to be."),
+    "monitor": ("fairway.cli.monitor", "Dashboards and alert rules for Grafana and Prometheus."),
     "environments": ("fairway.cli.environments", "List and mend the environments that Python models run in."),
     "doctor": ("fairway.cli.doctor", "Check this machine, naming the command that mends each finding."),
 }

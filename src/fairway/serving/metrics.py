@@ -49,6 +49,11 @@ _FLAGS = frozenset(["fairway_model_info", "fairway_registry_up"])
 """Gauges that every worker sets to 1 for the same thing."""
 
 
+def described_metrics() -> Mapping[str, str]:
+    """What there is on the page, without the suffix of its kind, and what it means."""
+    return _HELP
+
+
 def page(counters: Counters, directory: Path | None) -> bytes:
     """The /metrics page: this process's counters, or every worker's below `directory`."""
     totals = counters.totals() if directory is None else read_totals(directory)
