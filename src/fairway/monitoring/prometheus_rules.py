@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 _METRIC = re.compile(r"\bfairway_[a-z_]+")
+_TEXT = re.compile(r'"[^"]*"')
 _SUFFIXES = ("_total", "_bucket", "_sum", "_count")
 
 
@@ -30,7 +31,7 @@ class PrometheusAlert(msgspec.Struct, frozen=True):
 
 def metric_names(expression: str) -> tuple[str, ...]:
     """Fairway's metrics in a PromQL expression, as `serving.metrics` names them: without the suffix of their kind."""
-    found = (_base(name) for name in _METRIC.findall(expression))
+    found = (_base(name) for name in _METRIC.findall(_TEXT.sub("", expression)))
     return tuple(dict.fromkeys(found))
 
 
