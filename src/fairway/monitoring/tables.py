@@ -116,10 +116,13 @@ def _converted(path: Path) -> HeldTable:
     target = Path(folder.name) / "table.arrow"
     lines = path.suffix.lower() in (".jsonl", ".ndjson", ".json")
     try:
-        with _batches(path, lines) as reader, pa.OSFile(str(target), "wb") as sink:
-            with pa.ipc.new_file(sink, reader.schema) as writer:
-                for batch in reader:
-                    writer.write_batch(batch)
+        with (
+            _batches(path, lines) as reader,
+            pa.OSFile(str(target), "wb") as sink,
+            pa.ipc.new_file(sink, reader.schema) as writer,
+        ):
+            for batch in reader:
+                writer.write_batch(batch)
         mapped = pa.ipc.open_file(pa.memory_map(str(target))).read_all()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         folder.cleanup()

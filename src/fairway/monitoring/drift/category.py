@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from fairway.core.columns import Array
@@ -51,3 +53,23 @@ def category_effects(reference: Side, current: Side) -> dict[str, float]:
         "missing_rate_change": current.rate(MISSING) - reference.rate(MISSING),
         "new_category_rate": float(current.shares[reference.known == 0].sum()),
     }
+
+
+def sides_of(
+    before: Mapping[str | None, float], after: Mapping[str | None, float], other: str | None = None
+) -> tuple[tuple[Side, Side], tuple[str, ...]]:
+    """Both sides at the categories that `choose` takes, and those. `other` names rows of which the category is not known."""
+    pooled: dict[str, float] = {}
+    for counts in (before, after):
+        for value, rows in counts.items():
+            if value is not None and value != other:
+                pooled[value] = pooled.get(value, 0.0) + rows
+    chosen = choose(pooled)
+    return (_side(before, chosen), _side(after, chosen)), chosen
+
+
+def _side(counts: Mapping[str | None, float], chosen: tuple[str, ...]) -> Side:
+    known = np.array([counts.get(value, 0.0) for value in chosen] + [0.0])
+    missing = counts.get(None, 0.0)
+    known[-1] = sum(counts.values()) - missing - known.sum()
+    return Side(known, np.array([missing, 0.0, 0.0]))

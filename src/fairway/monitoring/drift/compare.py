@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +10,11 @@ import pyarrow.compute as pc
 
 from fairway.core.columns import Array
 from fairway.monitoring.drift import category, levels, numeric, text
+from fairway.monitoring.drift.columns import as_floats, as_rows, as_text, is_numeric, texts_of
 from fairway.monitoring.drift.dependence import MOST, NAME, dependence_evidence
-from fairway.monitoring.drift.evidence import Evidence, Test
+from fairway.monitoring.drift.evidence import joined
 from fairway.monitoring.drift.judge import Seen, judge
 from fairway.monitoring.drift.kinds import kind_of, kind_of_texts
-from fairway.monitoring.drift.levels import Side
 from fairway.monitoring.drift.scores import tail_share
 from fairway.monitoring.drift.tensor import tensor_evidence
 from fairway.monitoring.drift.values import DriftReport, DriftSettings, Kind
@@ -44,7 +43,9 @@ def compare_tables(
     notes = [f"Column {name!r} is new: the reference has none." for name in current.names
              if name not in reference.names and not columns]  # fmt: skip
     if len(names) > MOST_COLUMNS:
-        notes.append(f"{len(names) - MOST_COLUMNS} columns beyond the first {MOST_COLUMNS} were not compared.")
+        notes.append(
+            f"{len(names) - MOST_COLUMNS} columns beyond the first {MOST_COLUMNS} were not compared."
+        )
         names = names[:MOST_COLUMNS]
     pair = _Pair(reference, current, settings, rows)
     seen = [pair.look_at(name, (kinds or {}).get(name)) for name in names]
@@ -56,11 +57,17 @@ class _Pair:
     """Both tables, the rows of each that are held together, and what those rows score for `look_together`."""
 
     def __init__(
-        self, reference: Table, current: Table, settings: DriftSettings, only: tuple[Array | None, Array | None]
+        self,
+        reference: Table,
+        current: Table,
+        settings: DriftSettings,
+        only: tuple[Array | None, Array | None],
     ) -> None:
         self.tables = (reference, current)
         self.only = only
-        counts = [table.rows if some is None else len(some) for table, some in zip(self.tables, only, strict=True)]
+        counts = [
+            table.rows if some is None else len(some) for table, some in zip(self.tables, only, strict=True)
+        ]
         self.rows = (counts[0], counts[1])
         rng = np.random.default_rng(settings.seed)
         self.held = tuple(
@@ -83,7 +90,7 @@ class _Pair:
         if not any(empty) and not _alike(found[0], found[1], self.tables, name):
             status = f"of another type: {found[0].value} before, {found[1].value} now"
             return Seen(name, found[0], rows=self.rows, status=status, drifted=True)
-        if kind in (Kind.number, Kind.boolean) and all(_is_numeric(t.type_of(name)) for t in self.tables):
+        if kind in (Kind.number, Kind.boolean) and all(is_numeric(t.type_of(name)) for t in self.tables):
             return self._numbers(name, kind)
         if kind in (Kind.category, Kind.boolean, Kind.number):
             return self._categories(name, kind)
@@ -109,7 +116,7 @@ class _Pair:
         kind = kind_of(self.tables[side].type_of(name))
         if kind is not None:
             return kind
-        return kind_of_texts(_texts_of(self._take(name, side)))
+        return kind_of_texts(texts_of(self._take(name, side)))
 
     def _column(self, name: str, side: int) -> pa.ChunkedArray:
         some = self.only[side]
@@ -120,7 +127,7 @@ class _Pair:
         return self.tables[side].take(name, self.held[side] if some is None else some[self.held[side]])
 
     def _numbers(self, name: str, kind: Kind) -> Seen:
-        before, after = (_floats(self._column(name, side)) for side in (0, 1))
+        before, after = (as_floats(self._column(name, side)) for side in (0, 1))
         held = np.concatenate([before[self.held[0]], after[self.held[1]]])
         edges = levels.cuts(held[np.isfinite(held)], self.tail)
         codes = [levels.codes_of(values, edges) for values in (before, after)]
@@ -140,14 +147,14 @@ class _Pair:
         kind = Kind.category if kind is Kind.number else kind
         counts, held = [], []
         for side in (0, 1):
-            column = _as_text(self._column(name, side))
+            column = as_text(self._column(name, side))
             counted = pc.value_counts(column)
             counts.append(
                 {value: float(rows) for value, rows in zip(
                     counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)}
             )  # fmt: skip
             held.append(column.take(pa.array(self.held[side])))
-        sides, chosen = _category_sides(counts[0], counts[1])
+        sides, chosen = category.sides_of(counts[0], counts[1])
         table, tests = category.category_scores(*sides)
         codes = np.concatenate([_category_codes(values, chosen) for values in held])
         if len(chosen) > 1:
@@ -162,8 +169,8 @@ class _Pair:
         return Seen(name, kind, evidence, sizes, self.rows, new_categories=tuple(new[:_NEW_SHOWN]))
 
     def _texts(self, name: str, kind: Kind) -> Seen:
-        sides = [_as_text(self._column(name, side)) for side in (0, 1)]
-        lengths = [_floats(pc.utf8_length(column)) for column in sides]
+        sides = [as_text(self._column(name, side)) for side in (0, 1)]
+        lengths = [as_floats(pc.utf8_length(column)) for column in sides]
         held = np.concatenate([lengths[0][self.held[0]], lengths[1][self.held[1]]])
         edges = levels.cuts(held[np.isfinite(held)], self.tail)
         codes = [levels.codes_of(values, edges) for values in lengths]
@@ -181,21 +188,24 @@ class _Pair:
             "missing_rate_change": sizes["missing_rate_change"],
         }
         if kind is Kind.text:
-            before, after = (_texts_of(column.take(pa.array(rows))) for column, rows in zip(sides, self.held, strict=True))
+            before, after = (
+                texts_of(column.take(pa.array(rows))) for column, rows in zip(sides, self.held, strict=True)
+            )
             words = text.vocabulary(name, before, after)
-            evidence = _joined(evidence, words)
+            evidence = joined(evidence, words)
             sizes["unknown_words"] = text.unknown_words(before, after)
             sizes["word_change"] = text.word_change(before, after)
         return Seen(name, kind, evidence, sizes, self.rows)
 
     def _tensors(self, name: str) -> Seen:
-        before, after = (_rows_of(self._take(name, side)) for side in (0, 1))
+        before, after = (as_rows(self._take(name, side)) for side in (0, 1))
         if before.shape[1] != after.shape[1] and min(before.shape[1], after.shape[1]) > 0:
             status = f"of another shape: {before.shape[1]} elements before, {after.shape[1]} now"
             return Seen(name, Kind.tensor, rows=self.rows, status=status, drifted=True)
         width = max(before.shape[1], after.shape[1], 1)
         before, after = (
-            rows if rows.shape[1] == width else np.full((len(rows), width), np.nan) for rows in (before, after)
+            rows if rows.shape[1] == width else np.full((len(rows), width), np.nan)
+            for rows in (before, after)
         )
         evidence, sizes = tensor_evidence(name, before, after)
         return Seen(name, Kind.tensor, evidence, sizes, self.rows)
@@ -204,75 +214,15 @@ class _Pair:
 def _alike(before: Kind, after: Kind, tables: tuple[Table, Table], name: str) -> bool:
     strings = (Kind.category, Kind.text, Kind.identifier)
     numbers = (Kind.number, Kind.boolean)
-    return before is after or (before in strings and after in strings) or (before in numbers and after in numbers)
-
-
-def _is_numeric(type_: pa.DataType) -> bool:
-    kind = kind_of(type_)
-    return kind in (Kind.number, Kind.boolean) or pa.types.is_null(type_)
+    return (
+        before is after
+        or (before in strings and after in strings)
+        or (before in numbers and after in numbers)
+    )
 
 
 def _rates(sizes: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in sizes.items() if name.endswith("rate_change")}
-
-
-def _floats(column: pa.ChunkedArray) -> Array:
-    """Float64, NaN for null."""
-    type_ = column.type
-    if pa.types.is_dictionary(type_):
-        return _floats(column.cast(type_.value_type))
-    if not pa.types.is_floating(type_) or pa.types.is_float16(type_):
-        column = column.cast(pa.float64(), safe=False)
-    return np.asarray(column.to_numpy()).astype(np.float64, copy=False)
-
-
-def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    type_ = column.type
-    if pa.types.is_dictionary(type_):
-        return _as_text(column.cast(type_.value_type))
-    return column if pa.types.is_string(type_) else column.cast(pa.large_string() if pa.types.is_large_string(type_) else pa.string())
-
-
-def _texts_of(column: pa.ChunkedArray) -> list[str | None]:
-    return list(_as_text(column).to_pylist())
-
-
-def _rows_of(column: pa.ChunkedArray) -> Array:
-    """`[rows, elements]`, rows without a value or of another length NaN throughout."""
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], type=column.type)
-    while isinstance(array.type, pa.BaseExtensionType):
-        array = array.storage
-    flat, rows = array, len(array)
-    while pa.types.is_fixed_size_list(flat.type) and not flat.null_count:
-        flat = flat.flatten()
-    if not pa.types.is_nested(flat.type) and rows and len(flat) % rows == 0:
-        return np.asarray(pa.chunked_array([flat]).cast(pa.float64()).to_numpy()).reshape(rows, -1)
-    listed = [None if value is None else np.ravel(np.array(value, dtype=float)) for value in array.to_pylist()]
-    sizes = [len(value) for value in listed if value is not None]
-    width = max(set(sizes), key=sizes.count) if sizes else 0
-    missing = np.full(width, np.nan)
-    return np.array([missing if v is None or len(v) != width else v for v in listed]).reshape(rows, width)
-
-
-def _category_sides(
-    before: Mapping[str | None, float], after: Mapping[str | None, float]
-) -> tuple[tuple[Side, Side], tuple[str, ...]]:
-    pooled: dict[str, float] = {}
-    for counts in (before, after):
-        for value, rows in counts.items():
-            if value is not None:
-                pooled[value] = pooled.get(value, 0.0) + rows
-    chosen = category.choose(pooled)
-    return (_category_side(before, chosen), _category_side(after, chosen)), chosen
-
-
-def _category_side(counts: Mapping[str | None, float], chosen: tuple[str, ...]) -> Side:
-    known = np.array([counts.get(value, 0.0) for value in chosen] + [0.0])
-    missing = counts.get(None, 0.0)
-    known[-1] = sum(counts.values()) - missing - known.sum()
-    return Side(known, np.array([missing, 0.0, 0.0]))
 
 
 def _category_codes(column: pa.ChunkedArray, chosen: tuple[str, ...]) -> Array:
@@ -281,25 +231,3 @@ def _category_codes(column: pa.ChunkedArray, chosen: tuple[str, ...]) -> Array:
     missing = column.is_null().to_numpy()
     codes[missing] = len(chosen) + 1 + levels.MISSING
     return np.asarray(codes)
-
-
-def _joined(first: Evidence | None, second: Evidence | None) -> Evidence | None:
-    """The evidence of two looks at one column, each with half of its errors."""
-    if first is None or second is None:
-        return first or second
-    shift = len(first.z)
-    tests: tuple[Test, ...] = (
-        *(replace(test, share=test.share / 2) for test in first.tests),
-        *(replace(test, share=test.share / 2, features=tuple(i + shift for i in test.features)) for test in second.tests),
-    )  # fmt: skip
-    apart = np.zeros((shift, len(second.z)))
-    assert first.rows is not None
-    assert second.rows is not None
-    return Evidence(
-        first.name,
-        tests,
-        np.concatenate([first.z, second.z]),
-        np.concatenate([first.skew, second.skew]),
-        np.block([[first.correlation, apart], [apart.T, second.correlation]]),
-        np.concatenate([first.rows, second.rows], axis=1),
-    )

@@ -23,7 +23,9 @@ MOST = 24
 _EXPLAINED = 0.8
 
 
-def dependence_evidence(names: list[str], rows: Array, before: int) -> tuple[Evidence | None, dict[str, float], str]:
+def dependence_evidence(
+    names: list[str], rows: Array, before: int
+) -> tuple[Evidence | None, dict[str, float], str]:
     """From scores `[rows, columns]`, the first `before` rows the reference's: evidence, sizes, and the pair of columns
     whose correlation changed most."""
     rows = rows - rows.mean(axis=0)
@@ -54,12 +56,16 @@ def dependence_evidence(names: list[str], rows: Array, before: int) -> tuple[Evi
         "correlation_change": float(abs(changed[a, b])),
         "reconstruction_shift": float(ranked[before:].mean() - ranked[:before].mean()),
     }
-    return of_rows(NAME, tests, table, before), sizes, f"{names[a]} x {names[b]}: correlation {old:.2f} -> {new:.2f}"
+    return (
+        of_rows(NAME, tests, table, before),
+        sizes,
+        f"{names[a]} x {names[b]}: correlation {old:.2f} -> {new:.2f}",
+    )
 
 
 def _correlations(rows: Array) -> Array:
     with np.errstate(all="ignore"):
-        return np.nan_to_num(np.corrcoef(rows, rowvar=False))
+        return np.asarray(np.nan_to_num(np.corrcoef(rows, rowvar=False)))
 
 
 def _reconstruction_error(rows: Array) -> Array:

@@ -86,9 +86,7 @@ def keep_varying(tests: Sequence[Test], varying: Array) -> tuple[tuple[Test, ...
         if not at:
             continue
         weights = tuple(test.weights[i] for i in at) if test.weights else ()
-        left.append(
-            replace(test, features=tuple(place[test.features[i]] for i in at), weights=weights)
-        )
+        left.append(replace(test, features=tuple(place[test.features[i]] for i in at), weights=weights))
     total = sum(test.share for test in left)
     return tuple(replace(test, share=test.share / total) for test in left), kept
 
@@ -126,10 +124,34 @@ def _log_p_squares(total: Array, matched: tuple[float, float, float]) -> Array:
     p = special.gammaincc(freedom / 2, y / 2)
     cube = (np.cbrt(y / freedom) - (1 - 2 / (9 * freedom))) / math.sqrt(2 / (9 * freedom))
     with np.errstate(divide="ignore"):
-        return np.where(p > 1e-290, np.log(np.maximum(p, 1e-300)), np.minimum(special.log_ndtr(-cube), -667.0))
+        far = np.minimum(special.log_ndtr(-cube), -667.0)
+        return np.asarray(np.where(p > 1e-290, np.log(np.maximum(p, 1e-300)), far))
 
 
 def combined(tests: Sequence[Test], logs: Array) -> Array:
     """Logarithm of the smallest p-value over its share, `[...]`. Above 0 it says nothing at all."""
     shares = np.log(np.array([test.share for test in tests]))
     return np.asarray((logs - shares).min(axis=-1))
+
+
+def joined(first: Evidence | None, second: Evidence | None) -> Evidence | None:
+    """The evidence of two looks at one column, each with half of its errors."""
+    if first is None or second is None:
+        return first or second
+    shift = len(first.z)
+    tests: tuple[Test, ...] = (
+        *(replace(test, share=test.share / 2) for test in first.tests),
+        *(replace(test, share=test.share / 2, features=tuple(i + shift for i in test.features)) for test in second.tests),
+    )  # fmt: skip
+    apart = np.zeros((shift, len(second.z)))
+    rows = None
+    if first.rows is not None and second.rows is not None:
+        rows = np.concatenate([first.rows, second.rows], axis=1)
+    return Evidence(
+        first.name,
+        tests,
+        np.concatenate([first.z, second.z]),
+        np.concatenate([first.skew, second.skew]),
+        np.block([[first.correlation, apart], [apart.T, second.correlation]]),
+        rows,
+    )

@@ -65,9 +65,7 @@ def judge(
         resamples=settings.resamples,
         seed=settings.seed,
     )
-    found = {
-        seen.name: (float(own[i]), float(corrected[i])) for i, seen in enumerate(tested)
-    }
+    found = {seen.name: (float(own[i]), float(corrected[i])) for i, seen in enumerate(tested)}
     judged = [_verdict(seen, found.get(seen.name), settings, enough) for seen in columns]
     joint = _verdict(together, found.get(NAME), settings, enough) if together is not None else None
     return DriftReport(
@@ -81,9 +79,7 @@ def judge(
     )
 
 
-def _verdict(
-    seen: Seen, p: tuple[float, float] | None, settings: DriftSettings, enough: bool
-) -> ColumnDrift:
+def _verdict(seen: Seen, p: tuple[float, float] | None, settings: DriftSettings, enough: bool) -> ColumnDrift:
     sizes = {name: _plain(value) for name, value in seen.sizes.items()}
     measure, effect = _effect(seen.kind, sizes)
     status = seen.status

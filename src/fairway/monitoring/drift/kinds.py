@@ -20,7 +20,12 @@ def kind_of(type_: pa.DataType) -> Kind | None:
         return kind_of(type_.value_type)
     if isinstance(type_, pa.BaseExtensionType):
         return kind_of(type_.storage_type)
-    if types.is_null(type_) or types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_):
+    if (
+        types.is_null(type_)
+        or types.is_string(type_)
+        or types.is_large_string(type_)
+        or types.is_string_view(type_)
+    ):
         return None
     if types.is_boolean(type_):
         return Kind.boolean

@@ -51,9 +51,13 @@ def cuts(sample: Array, tail: float) -> Array:
     distinct = np.unique(sample)
     if len(distinct) <= DISTINCT:
         return distinct[:-1]
-    shares = np.unique(np.concatenate([_MIDDLE, _OUT, 1 - _OUT, [tail, 1 - tail]]))
-    found = np.unique(np.quantile(sample, shares, method="inverted_cdf"))
+    found = np.unique(np.quantile(sample, shares_of(tail), method="inverted_cdf"))
     return np.asarray(found[found < distinct[-1]])
+
+
+def shares_of(tail: float) -> Array:
+    """Shares of the rows below each cut: hundredths, finer in the tails."""
+    return np.unique(np.concatenate([_MIDDLE, _OUT, 1 - _OUT, [tail, 1 - tail]]))
 
 
 def codes_of(values: Array, edges: Array) -> Array:

@@ -11,7 +11,7 @@ from fairway.monitoring.drift.levels import ABOVE, BELOW, MISSING, Side
 
 _FEW = 20
 
-_TESTS = (
+_TESTS: tuple[Test, ...] = (
     Test("location", (0,), Form.linear, 0.34),
     Test("scale", (1,), Form.linear, 0.18),
     Test("shape", tuple(range(2, 8)), Form.squares, 0.2, tuple(scores.ANDERSON_DARLING)),
@@ -55,10 +55,10 @@ def evidence_of(
     current: Side,
     *,
     codes: Array | None,
-    noise: float = 1.0,
+    noise: Array | None = None,
 ) -> Evidence | None:
     """Evidence from the scores of levels. `codes` are the levels of the rows kept for resampling; without them the
-    counts serve. `noise` below 1 shrinks what is seen by as much as a sketch may have added. None where nothing varies."""
+    counts serve. `noise` `[features]` is the variance that sketches add to the mean score of a side. None where nothing varies."""
     n, m = float(current.rows), float(reference.rows)
     counts = np.concatenate([reference.known + current.known, reference.special + current.special])
     ours = np.concatenate([current.known, current.special])
@@ -70,13 +70,13 @@ def evidence_of(
     centred, variance = centred[:, kept], variance[kept]
     third = counts @ centred**3 / counts.sum()
     z, skew = standardise(ours @ centred, variance, third, n, m)
+    if noise is not None:
+        z = z / np.sqrt(1 + noise[kept] / (variance * (1 / n + 1 / m)))
     weighted = centred * np.sqrt(counts / counts.sum())[:, None] / np.sqrt(variance)
     correlation = weighted.T @ weighted
     tests = tuple(matched_moments(test, correlation) for test in tests)
     rows = centred[codes].astype(np.float32) if codes is not None else None
-    return Evidence(
-        name, tests, z * noise, skew, correlation, rows, None if rows is not None else (counts, centred)
-    )
+    return Evidence(name, tests, z, skew, correlation, rows, None if rows is not None else (counts, centred))
 
 
 def number_effects(reference: Side, current: Side) -> dict[str, float]:

@@ -23,9 +23,7 @@ _FIRST = 400
 _SURE = 0.25
 
 
-def adjusted(
-    evidence: Sequence[Evidence], rows: int, *, resamples: int, seed: int
-) -> tuple[Array, Array]:
+def adjusted(evidence: Sequence[Evidence], rows: int, *, resamples: int, seed: int) -> tuple[Array, Array]:
     """(own p-values, adjusted p-values), `[columns]`. `rows` is the number of rows of the smaller side.
 
     Fewer draws are made when the first few hundred show that nothing is near an alarm."""
@@ -33,13 +31,13 @@ def adjusted(
     own = np.exp(np.minimum(observed, 0.0))
     if not evidence:
         return own, own
-    rng = np.random.default_rng(seed)
+    chance = _Chance(evidence, rows, seed)
     order = np.argsort(observed, kind="stable")
     exceeded, drawn = np.zeros(len(evidence)), 0
     for draws in (min(_FIRST, resamples), resamples - min(_FIRST, resamples)):
         if draws <= 0:
             break
-        strongest = _by_chance(evidence, rows, draws, rng)[:, order]
+        strongest = chance.draw(draws)[:, order]
         # Column i stands against itself and every weaker one.
         least = np.minimum.accumulate(strongest[:, ::-1], axis=1)[:, ::-1]
         exceeded += (least <= observed[order]).sum(axis=0)
@@ -56,50 +54,68 @@ def adjusted(
     return own, result
 
 
-def _by_chance(evidence: Sequence[Evidence], rows: int, draws: int, rng: np.random.Generator) -> Array:
-    """`combined` of every column in windows without drift, `[draws, columns]`."""
-    together = [e for e in evidence if e.rows is not None]
-    alone = [e for e in evidence if e.rows is None]
-    z: dict[str, Array] = {}
-    skew: dict[str, Array] = {}
-    if together:
-        joined = np.concatenate([e.rows for e in together if e.rows is not None], axis=1)
-        if rows >= NORMAL_FROM or rows > len(joined) // 2:
-            correlation = np.corrcoef(joined, rowvar=False).reshape(joined.shape[1], -1)
-            sums, bent = _normal(correlation, draws, rng), np.zeros(joined.shape[1])
-        else:
-            sums, bent = _dealt(joined, rows, draws, rng)
-        at = 0
-        for e in together:
-            part = slice(at, at + len(e.z))
-            z[e.name], at = sums[:, part], part.stop
-            skew[e.name] = bent[part]
-    for e in alone:
-        if rows >= NORMAL_FROM or e.levels is None:
-            z[e.name], skew[e.name] = _normal(e.correlation, draws, rng), np.zeros(len(e.z))
-        else:
-            z[e.name], skew[e.name] = _drawn(*e.levels, rows, draws, rng)
-    return np.column_stack([combined(e.tests, log_p(e.tests, z[e.name], skew[e.name])) for e in evidence])
+class _Chance:
+    """Windows without drift."""
+
+    def __init__(self, evidence: Sequence[Evidence], rows: int, seed: int) -> None:
+        self._evidence = evidence
+        self._rows = rows
+        self._rng = np.random.default_rng(seed)
+        kept = [e.rows for e in evidence if e.rows is not None]
+        self._joined = np.concatenate(kept, axis=1) if kept else np.zeros((0, 0), np.float32)
+        self._joined -= self._joined.mean(axis=0) if kept else 0
+        self._normal = rows >= NORMAL_FROM or rows > len(self._joined) // 2
+        self._factor = _factor(_correlation(self._joined)) if kept and self._normal else np.zeros((0, 0))
+
+    def draw(self, draws: int) -> Array:
+        """`combined` of every column, `[draws, columns]`."""
+        z, skew = np.zeros((draws, 0)), np.zeros(0)
+        if len(self._joined) and self._normal:
+            z = (self._rng.standard_normal((draws, len(self._factor)), np.float32) @ self._factor).astype(
+                float
+            )
+            skew = np.zeros(z.shape[1])
+        elif len(self._joined):
+            z, skew = _dealt(self._joined, self._rows, draws, self._rng)
+        at, found = 0, []
+        for e in self._evidence:
+            if e.rows is not None:
+                part = slice(at, at + len(e.z))
+                own, bent, at = z[:, part], skew[part], part.stop
+            elif e.levels is None or self._rows >= NORMAL_FROM:
+                own = self._rng.standard_normal((draws, len(e.z))) @ _factor(e.correlation)
+                bent = np.zeros(len(e.z))
+            else:
+                own, bent = _drawn(*e.levels, self._rows, draws, self._rng)
+            found.append(combined(e.tests, log_p(e.tests, own, bent)))
+        return np.column_stack(found)
 
 
-def _normal(correlation: Array, draws: int, rng: np.random.Generator) -> Array:
-    size = len(correlation)
-    factor = np.linalg.cholesky(np.nan_to_num(correlation) * (1 - 1e-6) + np.eye(size) * 2e-6)
-    return np.asarray(rng.standard_normal((draws, size)) @ factor.T)
+def _correlation(centred: Array) -> Array:
+    spread = np.sqrt(np.square(centred).mean(axis=0))
+    scaled = centred / np.where(spread > 0, spread, 1.0)
+    return np.asarray(scaled.T @ scaled / len(centred), dtype=float)
 
 
-def _dealt(scores: Array, rows: int, draws: int, rng: np.random.Generator) -> tuple[Array, Array]:
+def _factor(correlation: Array) -> Array:
+    """What independent normal deviates are multiplied with, from the right, to have this correlation."""
+    eased = (
+        correlation * (1 - 1e-4) + np.eye(len(correlation)) * 1e-4
+    )  # single precision and ties leave it singular
+    return np.linalg.cholesky(eased).T.astype(np.float32)
+
+
+def _dealt(centred: Array, rows: int, draws: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """Standardised sums over `rows` rows dealt out at random, `[draws, features]`, and their skewness. One shuffle
     gives as many windows as there is room for."""
-    total = len(scores)
-    centred = scores - scores.mean(axis=0)
+    total = len(centred)
     variance = np.square(centred).mean(axis=0)
-    third = (centred**3).mean(axis=0)
+    third = (centred * centred * centred).mean(axis=0)
     spread = np.sqrt(rows * (total - rows) / (total - 1) * variance)
     safe = np.where(spread > 0, spread, 1.0)
     skew = rows * (total - rows) * (total - 2 * rows) / ((total - 1) * (total - 2)) * third / safe**3
     each = total // rows
-    sums = np.empty((draws, scores.shape[1]))
+    sums = np.empty((draws, centred.shape[1]))
     for start in range(0, draws, each):
         some = min(each, draws - start)
         dealt = centred[rng.permutation(total)[: some * rows]]
@@ -107,7 +123,9 @@ def _dealt(scores: Array, rows: int, draws: int, rng: np.random.Generator) -> tu
     return sums / safe, np.where(spread > 0, skew, 0.0)
 
 
-def _drawn(counts: Array, scores: Array, rows: int, draws: int, rng: np.random.Generator) -> tuple[Array, Array]:
+def _drawn(
+    counts: Array, scores: Array, rows: int, draws: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
     """As `_dealt`, for a column of which only the rows at each level are known."""
     share = counts / counts.sum()
     centred = scores - share @ scores

@@ -28,7 +28,10 @@ def normal_scores(counts: Array) -> tuple[Array, Array]:
     density_low, density_high = _density(x_low), _density(x_high)
     share = np.maximum(counts / total, 1e-300)
     location = (density_low - density_high) / share
-    finite_low, finite_high = np.where(np.isfinite(x_low), x_low, 0.0), np.where(np.isfinite(x_high), x_high, 0.0)
+    finite_low, finite_high = (
+        np.where(np.isfinite(x_low), x_low, 0.0),
+        np.where(np.isfinite(x_high), x_high, 0.0),
+    )
     scale = 1.0 + (finite_low * density_low - finite_high * density_high) / share
     empty = counts == 0
     return np.where(empty, 0.0, location), np.where(empty, 1.0, scale)
@@ -47,9 +50,7 @@ def mid_ranks(counts: Array) -> Array:
 def legendre(ranks: Array) -> Array:
     """Legendre polynomials of degree 1 to 6 on (0, 1), of unit variance; `[levels, 6]`."""
     x = 2 * ranks - 1
-    return np.column_stack(
-        [special.eval_legendre(k, x) * np.sqrt(2 * k + 1) for k in range(1, LEGENDRE + 1)]
-    )
+    return np.column_stack([special.eval_legendre(k, x) * np.sqrt(2 * k + 1) for k in range(1, LEGENDRE + 1)])
 
 
 def tail_share(rows: int) -> float:

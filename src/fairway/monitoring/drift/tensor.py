@@ -34,7 +34,9 @@ def tensor_evidence(name: str, before: Array, after: Array) -> tuple[Evidence | 
             length = np.sqrt(np.square(both[usable] / max(np.abs(both[usable]).max(), 1e-300)).sum(axis=1))
         ours = np.flatnonzero(usable) >= first
         spread = along[~ours].std(axis=0)
-        moved = np.abs(along[ours].mean(axis=0) - along[~ours].mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+        moved = np.abs(along[ours].mean(axis=0) - along[~ours].mean(axis=0)) / np.where(
+            spread > 0, spread, 1.0
+        )
         shift = float(moved.max(initial=0.0))
         ratio = float(np.max(along[ours].std(axis=0) / np.where(spread > 0, spread, 1.0), initial=0.0))
         base = length[~ours].std() or 1.0
@@ -58,8 +60,12 @@ def tensor_evidence(name: str, before: Array, after: Array) -> tuple[Evidence | 
         "mean_shift": shift,
         "scale_ratio": ratio,
         "length_shift": change,
-        "missing_rate_change": float(missing[first:].mean() - missing[:first].mean()) if first < len(both) else 0.0,
-        "infinite_rate_change": float(infinite[first:].mean() - infinite[:first].mean()) if first < len(both) else 0.0,
+        "missing_rate_change": float(missing[first:].mean() - missing[:first].mean())
+        if first < len(both)
+        else 0.0,
+        "infinite_rate_change": float(infinite[first:].mean() - infinite[:first].mean())
+        if first < len(both)
+        else 0.0,
     }
     return of_rows(name, tests, scores, first), found
 

@@ -51,7 +51,7 @@ def of_rows(name: str, tests: Sequence[Test], table: Array, before: int) -> Evid
         return None
     centred, variance = centred[:, kept], variance[kept]
     sums = centred[before:].sum(axis=0, dtype=float)
-    third = (centred**3).mean(axis=0)
+    third = (centred * centred * centred).mean(axis=0)
     z, skew = standardise(sums, variance, third, len(table) - before, before)
     correlation = centred.T @ centred / len(table) / np.sqrt(np.outer(variance, variance))
     kept_tests = tuple(matched_moments(test, correlation) for test in kept_tests)
@@ -75,6 +75,9 @@ def word_change(before: Sequence[str | None], after: Sequence[str | None]) -> fl
         for text in texts:
             counter.update(words_of(text))
     return max(
-        (abs(ours[word] / max(len(after), 1) - theirs[word] / max(len(before), 1)) for word in {*ours, *theirs}),
+        (
+            abs(ours[word] / max(len(after), 1) - theirs[word] / max(len(before), 1))
+            for word in {*ours, *theirs}
+        ),
         default=0.0,
     )

@@ -45,7 +45,7 @@ class DriftSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Whether drift that no single column shows is looked for."""
     resamples: Annotated[int, msgspec.Meta(ge=200, le=100_000)] = 2000
     """Draws of a window without drift that the alarms are calibrated on."""
-    sample_rows: Annotated[int, msgspec.Meta(ge=500, le=1_000_000)] = 10_000
+    sample_rows: Annotated[int, msgspec.Meta(ge=500, le=1_000_000)] = 5_000
     """Most rows of each side that are held together in memory: for calibration, dependence between columns, texts
     and tensors. All rows count in every other test."""
     seed: int = 0
