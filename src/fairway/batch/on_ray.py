@@ -50,6 +50,7 @@ def open_ray(address: str) -> tuple[Any, bool]:
             f"no Ray cluster at {address or 'the usual address'}: {_first(error)}",
             hint="Name the cluster with --ray-address host:6379.",
         ) from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of every wave
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     return ray, True
@@ -100,9 +101,7 @@ def _lost(error: Exception) -> FairwayError:
             "fairway is not installed in the Python of Ray's workers.",
             hint="Install the same version there, or name it in a runtime environment: docs/guides/batch-on-clusters.md.",
         )
-    return Unavailable(
-        f"the Ray job failed: {_first(error)}", hint="What was done is kept: resume the run."
-    )
+    return Unavailable(f"the Ray job failed: {_first(error)}", hint="What was done is kept: resume the run.")
 
 
 def _first(error: Exception) -> str:

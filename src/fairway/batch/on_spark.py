@@ -10,14 +10,12 @@ process of an executor loads it once, and is used again for the next task and th
 
 from __future__ import annotations
 
-import socket
-import threading
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pyarrow as pa
 
 from fairway.batch.bundles import pack, unpack
@@ -41,6 +39,10 @@ def open_session(master: str, options: Mapping[str, str]) -> tuple[SparkSession,
         raise MissingExtra(
             "Spark needs the package pyspark.", hint="Install it with: pip install 'fairway[spark]'"
         ) from error
+    # pandas is not used here: rows stay Arrow's.
+    warnings.filterwarnings(
+        "ignore", message="PySpark does not yet fully support pandas", category=FutureWarning
+    )
     found = SparkSession.getActiveSession()
     if found is not None:
         return found, False
@@ -59,6 +61,8 @@ def open_session(master: str, options: Mapping[str, str]) -> tuple[SparkSession,
             f"no Spark session at {master or 'the usual master'}: {_first(error)}",
             hint="Name the cluster with --spark-master spark://host:7077; Java 17 or newer must be on PATH.",
         ) from error
+    if not master.startswith("sc://"):
+        session.sparkContext.setLogLevel("ERROR")
     return session, True
 
 
@@ -88,9 +92,9 @@ class SparkCluster:
         def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             from pyspark import SparkFiles
 
+            archive = Path(SparkFiles.get(file))
             for batch in batches:
                 for number in batch.column(0).to_pylist():
-                    archive = Path(SparkFiles.get(file))
                     (outcome,) = do_tasks(job, [listed[number]], lambda: unpack(archive, digest))
                     columns = [pa.array([number], pa.int64()), pa.array([outcome], pa.binary())]
                     yield pa.RecordBatch.from_arrays(columns, names=["number", "outcome"])
@@ -128,7 +132,6 @@ def _lost(error: Exception) -> FairwayError:
         )
     return Unavailable(
         f"the Spark job failed: {_first(error)}",
-        hint=f"What was done is kept: resume the run. (The driver is {socket.gethostname()}.)",
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Literal
 
 import msgspec
 import pyarrow as pa
@@ -16,18 +18,24 @@ from fairway.batch.source import Reading, SourceFile
 from fairway.core.contract import Contract
 from fairway.core.errors import InvalidInput, UnsupportedContent
 
+EngineName = Literal["local", "spark", "ray"]
+"""Where chunks are scored."""
 _CHUNK_SECONDS, _CHUNK_ROWS = 1.0, 65_536
 _PART_SECONDS, _PART_ROWS = 60.0, 1_000_000
 _SQL_PART_ROWS = 50_000
 _VALUE_BYTES = 12
 """About what a value takes as text."""
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?b)", re.IGNORECASE)
+_UNITS = {"b": 1} | {
+    f"{u}{i}b": (1024 if i else 1000) ** n for n, u in enumerate("kmgt", 1) for i in ("", "i")
+}
 _MOST_CHUNK_BYTES = 4 * 1024 * 1024
 _MOST_CHUNK_VALUES = 2 * 1024 * 1024
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked for. `keep` are input columns that go to the output; `join` keeps all. `format` of output
-    files, `rows_per_file` in them; "" and 0 leave it to the plan. `max_errors` as "1%" or "100"; "" for any number.
+    files, `rows_per_file` in them, `file_bytes` from which on one is full, their `compression`; "" and 0 leave it to the plan. `max_errors` as "1%" or "100"; "" for any number.
     `workers` 0: one for each core."""
 
     input: str
@@ -39,13 +47,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     encoding: str = "utf-8"
     delimiter: str = ""
     rows_per_file: int = 0
+    file_bytes: int = 0
+    compression: str = ""
     max_errors: str = ""
     workers: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """`schema` are the kept columns (see `kept`). A part, which is an output file, ends with the first chunk that
-    brings it to `part_rows`. `input` and `output` hold passwords where the user gave them; show `shown_input`."""
+    brings it to `part_rows` rows, or `part_bytes` bytes unless that is 0. `engine` is what the run was begun on. `input` and `output` hold passwords where the user gave them; show `shown_input`."""
 
     run: str
     model: str
@@ -55,10 +65,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     reading: Reading
     schema: str
     part_rows: int
+    part_bytes: int = 0
     call_rows: int
     workers: int
     processes: bool
     created: str
+    engine: EngineName = "local"
     notes: tuple[str, ...] = ()
 
     @property
@@ -77,6 +89,16 @@ class ErrorLimit(msgspec.Struct, frozen=True):
         if self.rows is not None:
             return rejects > self.rows
         return self.share is not None and (ended or rows >= 1000) and rejects > self.share * rows
+
+
+def read_size(text: str) -> int:
+    """Bytes of a size such as 128MB or 1GiB; 0 for "". Raises InvalidInput."""
+    found = _SIZE.fullmatch(text.strip())
+    if not text:
+        return 0
+    if found is None or not float(found[1]):
+        raise InvalidInput(f"--file-size {text!r} is no size such as 128MB.")
+    return int(float(found[1]) * _UNITS[found[2].lower()])
 
 
 def read_limit(text: str) -> ErrorLimit:
@@ -106,15 +128,17 @@ def run_name(model: str, digest: str, options: Options, files: Sequence[SourceFi
         options.format,
         options.encoding,
     )
-    content = msgspec.json.encode((same, options.delimiter, options.rows_per_file, files))
+    form = (options.delimiter, options.rows_per_file, options.file_bytes, options.compression)
+    content = msgspec.json.encode((same, form, files))
     return f"{model}-{hashlib.sha256(content).hexdigest()[:10]}"
 
 
 def make_reading(options: Options, contract: Contract, calls: Calls) -> Reading:
-    """Chunks that take about a second to score, and are never large."""
+    """Chunks that take about a second to score, are never large, and no larger than a file is to be."""
     width = max(1, len(contract.inputs))
     most = max(256, min(_CHUNK_ROWS, _MOST_CHUNK_VALUES // width))
     rows = max(1, min(most, int(_CHUNK_SECONDS / max(calls.seconds_a_row, 1e-9))))
+    rows = min(rows, options.rows_per_file or rows)
     size = min(_MOST_CHUNK_BYTES, max(1024, rows * width * _VALUE_BYTES))
     return Reading(
         chunk_rows=rows,
@@ -126,9 +150,12 @@ def make_reading(options: Options, contract: Contract, calls: Calls) -> Reading:
 
 
 def part_rows(options: Options, calls: Calls, workers: int, *, sql: bool) -> int:
-    """Rows of a part: what a minute scores, so that no more is lost when a run is killed."""
+    """Rows of a part: what a minute scores, so that no more is lost when a run is killed. A size in bytes goes before
+    the most rows of a part, not before the minute."""
     if options.rows_per_file:
         return options.rows_per_file
+    if options.file_bytes and not sql:
+        return max(1, int(workers * _PART_SECONDS / max(calls.seconds_a_row, 1e-9)))
     most = _SQL_PART_ROWS if sql else _PART_ROWS
     return max(1, min(most, int(workers * _PART_SECONDS / max(calls.seconds_a_row, 1e-9))))
 

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from fairway.batch.sink import FilePart, Folder, PartWriter, SingleFile, Sink, Written
+from fairway.batch.sink import FilePart, Folder, PartWriter, SingleFile, Sink, Written, _protocols, ending
 from fairway.batch.source import file_system
 from fairway.batch.sql import SqlSink, read_place
 from fairway.core.errors import InvalidInput
@@ -40,8 +40,7 @@ class SharedFolder(Folder):
     """A `Folder` that many write into."""
 
     def begin(self, folder: str, name: str, schema: pa.Schema) -> PartWriter:
-        ending = self._format + (f".{self._packed}" if self._packed else "")
-        place = f"{folder}{name}.{ending}"
+        place = f"{folder}{name}.{ending(self._format, self._packed)}"
         attempt = uuid.uuid4().hex[:12]
         if not self._local:
             scratch = self._scratch / f"{name}.{attempt}.tmp"
@@ -94,15 +93,17 @@ def share(sink: Sink, url: str, scratch: Path) -> tuple[Sink, Target]:
     """What the driver finishes a run with in place of the local engine's `sink` of `url`, and where workers put parts."""
     if isinstance(sink, SqlSink):
         return sink, Target(url=url, is_table=True)
+    local = isinstance(sink, Folder | SingleFile) and "file" in _protocols(sink._fs)
     if isinstance(sink, SingleFile):
         folder = f"{sink._path}.parts"
         shared = SharedFolder(sink._fs, folder, sink._format, sink._packed, scratch, ())
         own = scratch if not shared._local else Path(folder)
-        single = SingleFile(sink._fs, sink._path, own, (), sink._format)
-        target = Target(url=f"{url}.parts", format=sink._format, packed=sink._packed)
+        single = SingleFile(sink._fs, sink._path, own, (), sink._format, sink._packed)
+        target = Target(url=folder if local else f"{url}.parts", format=sink._format, packed=sink._packed)
         return Gathered(single, shared, scratch), target
     assert isinstance(sink, Folder), "sinks are tables, folders and files"
-    return sink, Target(url=url.rstrip("/"), format=sink._format, packed=sink._packed)
+    place = sink._path if local else url.rstrip("/")
+    return sink, Target(url=place, format=sink._format, packed=sink._packed)
 
 
 def with_probe(target: Target, run: str, storage: Mapping[str, Mapping[str, Any]]) -> Target:
@@ -110,8 +111,7 @@ def with_probe(target: Target, run: str, storage: Mapping[str, Mapping[str, Any]
     if target.is_table:
         return target
     fs, path = file_system(target.url, storage)
-    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
-    if "file" not in protocols:
+    if "file" not in _protocols(fs):
         return target
     probe = Path(path) / f".fairway-{run}"
     probe.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,6 @@ of its part in the table.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter, deque
@@ -28,14 +27,13 @@ from typing import Any, Protocol
 import msgspec
 
 from fairway.batch.ledger import Ledger, State
-from fairway.batch.plan import Plan
 from fairway.batch.report import Report
 from fairway.batch.run import Run, Work
 from fairway.batch.score import Scored
 from fairway.batch.source import Piece, Position, SourceFile
 from fairway.batch.stretches import Stretch, remaining
 from fairway.batch.worker import Job, Outcome, Task, do_tasks, raised, unpacked
-from fairway.core.errors import FairwayError, Unavailable
+from fairway.core.errors import Unavailable
 from fairway.stores.disk import write_whole
 
 _AT_ONCE = 2

@@ -21,7 +21,7 @@ import msgspec
 import pyarrow as pa
 
 import fairway
-from fairway.batch.bundles import Loaded, load_once
+from fairway.batch.bundles import Loaded, at_home, load_once
 from fairway.batch.ledger import Ledger, Part
 from fairway.batch.local import Model, Scorer
 from fairway.batch.plan import Plan
@@ -125,7 +125,9 @@ class Worker:
         ledger = Ledger.create(scratch / "run", msgspec.json.encode(plan), [task.file])
         sink = open_target(job.target, plan.run, job.settings.batch.storage, scratch / "parts")
         source = _Source(job, stretch, self._loaded.live.contract)
-        rows = _Rows(Scorer(self._loaded.live, plan.kept, self._loaded.call_rows, self._loaded.watch), stretch)
+        rows = _Rows(
+            Scorer(self._loaded.live, plan.kept, self._loaded.call_rows, self._loaded.watch), stretch
+        )
         check = None if stretch.stop is None or is_sql(plan.options.input) else rows.check
         try:
             if stretch.part:
@@ -276,7 +278,8 @@ def do_tasks(job: bytes, tasks: Sequence[bytes], directory: Callable[[], Path]) 
     for content in tasks:
         task = msgspec.json.decode(content, type=Task)
         try:
-            worker = worker or Worker(decoded, load_once(decoded.model, decoded.settings, directory))
+            settings = decoded.settings if decoded.settings.home else at_home(decoded.settings)
+            worker = worker or Worker(decoded, load_once(decoded.model, settings, directory))
             outcome = worker.do(task)
         except FairwayError as error:
             outcome = Outcome(stretch=task.stretch, refused=refused(error))
