@@ -17,6 +17,8 @@ from fairway.serving.logs import set_up_logging
 from fairway.serving.supervisor import Supervisor, check_binding
 
 app = typer.Typer(add_completion=False)
+CONTROL = "fairway.app.control"
+"""Named, not imported: it needs a database library, and is a process of its own."""
 
 
 @app.command(epilog="Example:  fairway serve payments --port 8080 --workers 2")
@@ -55,6 +57,9 @@ def run(
             metavar="FILE",
         ),
     ] = None,
+    no_control: Annotated[
+        bool, typer.Option("--no-control", help="Start no control process: no schedules, no pages.")
+    ] = False,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -94,4 +99,5 @@ def run(
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
-    Supervisor(settings, snapshot, ready).run()
+    control = CONTROL if settings.control.enabled and not no_control else ""
+    Supervisor(settings, snapshot, ready, control=control, quiet=json).run()

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -28,9 +29,10 @@ from fairway.stores.control import ControlStore
 
 logger = logging.getLogger("fairway.schedules")
 
-FILE = "fairway.toml"
+FILE: Literal["fairway.toml"] = "fairway.toml"
 _MOST_RETRIES = 100
 _MOST_TEXT = 4096
+_FORMATS = ("", "parquet", "csv", "jsonl", "arrow")
 _ERRORS = re.compile(r"\d{1,18}(\.\d{1,18})?%|\d{1,18}")
 
 
@@ -70,6 +72,8 @@ def _check_work(schedule: Schedule) -> None:
             raise InvalidInput(f"It needs {names}, of at most {_MOST_TEXT} characters.")
         fill(text, now, zone_of("UTC"))
     if isinstance(work, BatchWork):
+        if work.format not in _FORMATS:
+            raise InvalidInput(f"format {work.format!r} is none of {', '.join(_FORMATS[1:])}.")
         if work.max_errors and not _ERRORS.fullmatch(work.max_errors):
             raise InvalidInput(
                 f"max_errors {work.max_errors!r} is neither a share such as 1% nor a number of rows."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -85,6 +86,8 @@ class JobRunner:
         self._leadership = leadership
         self._jobs = jobs
         self._stopping = threading.Event()
+        self.ended = threading.Event()
+        """Set once `stop` is done: no job does anything any more."""
         self._states = {job.name: JobState(name=job.name) for job in jobs}
         self._threads = [
             threading.Thread(target=self._repeat, args=(job,), name=job.name, daemon=True) for job in jobs
@@ -101,8 +104,10 @@ class JobRunner:
     def stop(self, seconds: float) -> None:
         """Jobs have `seconds` to come to their end together; those that do not are left to die with the process."""
         self._stopping.set()
+        deadline = time.monotonic() + seconds
         for thread in self._threads:
-            thread.join(seconds)
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self.ended.set()
 
     def _repeat(self, job: PeriodicJob) -> None:
         led = False

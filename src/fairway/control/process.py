@@ -84,7 +84,7 @@ class Subprocess:
         self._stdin = self._process.stdin.fileno()
         self._left = b""
         self._outcome: Outcome | None = None
-        self._closed = False
+        self._closed = self._stopped = False
         self._send(msgspec.json.encode(order))
         os.set_blocking(self._stdin, False)
 
@@ -97,7 +97,8 @@ class Subprocess:
             self._outcome = each.outcome or self._outcome
         if code is not None:
             self._close()
-            self._outcome = self._outcome or Outcome(state="failed", reason=_ending(code))
+            ended = Outcome(state="interrupted" if self._stopped else "failed", reason=_ending(code))
+            self._outcome = self._outcome or ended
         return said
 
     @property
@@ -108,8 +109,8 @@ class Subprocess:
         self._send(str(held_until).encode())
 
     def stop(self) -> None:
-        with suppress(ProcessLookupError):
-            self._process.terminate()
+        self._stopped = True
+        self._process.terminate()
 
     def kill(self) -> None:
         if not self._closed:

@@ -76,10 +76,8 @@ class Scheduler:
         active = self._adopt(token, states)
         for state in states:
             self._settle(state, [run for run in active if run.schedule == state.name], token)
-        if any(
-            run.state == "waiting"
-            for run in (active := list(self._store.runs(active=True, limit=_MOST_ACTIVE)))
-        ):
+        active = list(self._store.runs(active=True, limit=_MOST_ACTIVE))
+        if any(run.state == "waiting" for run in active):
             self._begin(active, states, turn)
         self._turns += 1
         if self._turns % _PRUNE_TURNS == 0:

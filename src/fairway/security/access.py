@@ -84,11 +84,31 @@ class Access:
             if scope == "admin" and not self._open_admin:
                 raise _admin_is_off()
             return ANYBODY
-        caller = self._recognise(secret, client)
-        if now >= caller.expires:
-            raise Unauthenticated(f"The API key {caller.name!r} has expired.", hint="Ask for a new one.")
+        caller = _current(self._recognise(secret, client), now)
         self._check_reach(caller, scope, model)
         return caller
+
+    def identify(self, secret: bytes | None, now: float, client: str | None = None) -> Caller:
+        """The caller, whatever they may do; `ANYBODY` where no key is asked for. Arguments as `check`'s. Raises
+        `Unauthenticated`."""
+        if not self.required:
+            return ANYBODY
+        return _current(self._recognise(secret, client), now)
+
+    def identify_session(self, identity: str, now: float) -> Caller:
+        """The caller whose secret was checked when their session began; `identity` is the key's id. Raises
+        `Unauthenticated` when that key is no longer in use."""
+        key, caller = self._keys.get(identity, (None, ANYBODY))
+        if key is None or key.revoked is not None:
+            raise Unauthenticated("The key of this session is not in use any more.", hint="Log in again.")
+        return _current(caller, now)
+
+    def check_reach(self, caller: Caller, scope: Scope, model: str | None) -> None:
+        """Whether a caller that was identified may do this. Raises `Forbidden`."""
+        if self.required:
+            self._check_reach(caller, scope, model)
+        elif scope == "admin" and not self._open_admin:
+            raise _admin_is_off()
 
     def models_of(self, name: str) -> frozenset[str] | None:
         """The models that the key of this name may use; None for all of them, as for callers without a key."""
@@ -135,6 +155,12 @@ def presented(headers: Mapping[bytes, bytes]) -> bytes | None:
 
 def _without_scheme(value: bytes) -> bytes:
     return value[7:].strip() if value[:7].lower() == b"bearer " else value.strip()
+
+
+def _current(caller: Caller, now: float) -> Caller:
+    if now >= caller.expires:
+        raise Unauthenticated(f"The API key {caller.name!r} has expired.", hint="Ask for a new one.")
+    return caller
 
 
 def _admin_is_off() -> Forbidden:

@@ -43,6 +43,7 @@ _POLL_SECONDS = 0.05
 _START_SECONDS = 120.0
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
+_LONGEST_CONTROL_PAUSE_SECONDS = 60.0
 _STEADY_SECONDS = 10.0
 _GRACE_SECONDS = 5.0
 """What a worker has beyond `drain_seconds` to write its log and end."""
@@ -87,8 +88,18 @@ class Supervisor:
     `grpc_port` is None where gRPC is not served."""
 
     def __init__(
-        self, settings: Settings, snapshot: ServingSnapshot, on_ready: Callable[[int, int | None], None]
+        self,
+        settings: Settings,
+        snapshot: ServingSnapshot,
+        on_ready: Callable[[int, int | None], None],
+        *,
+        control: str = "",
+        quiet: bool = False,
     ) -> None:
+        """`control` is the module of the process that stands beside the workers, started once they are ready; none
+        where it is empty. `quiet` has it print nothing."""
+        self._control = control
+        self._quiet = quiet
         self._settings = settings
         self._snapshot = snapshot
         self._on_ready = on_ready
@@ -129,6 +140,11 @@ class Supervisor:
                     self._on_ready(sockets[0].getsockname()[1], grpc_port)
                     slots.append(_Slot("the watcher of the registry", self.spawn_watcher))
                     slots[-1].start()
+                    if self._control:
+                        slots.append(
+                            _Slot("the control process", self.spawn_control, _LONGEST_CONTROL_PAUSE_SECONDS)
+                        )
+                        slots[-1].start()
                 while not self._stopping:
                     for slot in slots:
                         slot.tend()
@@ -217,12 +233,32 @@ class Supervisor:
         )
         return process, -1
 
+    def spawn_control(self) -> tuple[subprocess.Popen[bytes], int]:
+        """Starts the control process, whose life or death is nothing to the workers."""
+        plan = {"settings": self._settings, "lifeline": self._lifeline_read, "quiet": self._quiet}
+        path = self._folder / "control.json"
+        path.touch(mode=0o600)
+        path.write_bytes(msgspec.json.encode(plan))
+        process = subprocess.Popen(
+            [sys.executable, "-m", self._control, str(path)],
+            pass_fds=(self._lifeline_read,),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        return process, -1
+
 
 class _Slot:
     """A place for one process: what starts it, the current one, and how long to wait before the next one."""
 
-    def __init__(self, name: str, spawn: Callable[[], tuple[subprocess.Popen[bytes], int]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        spawn: Callable[[], tuple[subprocess.Popen[bytes], int]],
+        longest_pause: float = _LONGEST_PAUSE_SECONDS,
+    ) -> None:
         """`spawn` gives the process and the pipe it reports on, -1 for none."""
+        self._longest_pause = longest_pause
         self._name = name
         self._spawn = spawn
         self._process: subprocess.Popen[bytes] | None = None
@@ -262,9 +298,7 @@ class _Slot:
         if self._process is None or self._process.poll() is None:
             return
         steady = now - self._started > _STEADY_SECONDS
-        self._pause = (
-            0.0 if steady else min(max(self._pause * 2, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
-        )
+        self._pause = 0.0 if steady else min(max(self._pause * 2, _FIRST_PAUSE_SECONDS), self._longest_pause)
         logger.warning(
             "%s ended with %s; starting another in %.1f s%s",
             self._name,
