@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import batching, grpc, library, peers, reload, serving, weights
+from benchmarks import batching, grpc, hybrid, library, peers, reload, serving, weights
 from benchmarks.serving import LOADS
 from benchmarks.subject import Subject
 
@@ -162,6 +162,19 @@ def _weights_section(folder: Path, given: argparse.Namespace) -> list[str]:
     ]
 
 
+def _hybrid_section(folder: Path, given: argparse.Namespace) -> list[str]:
+    keys = 50_000 if given.quick else 1_000_000
+    log = folder / "servers.log"
+    seen = hybrid.measure(
+        _made(folder / "hybrid"), rounds=given.rounds, seconds=given.seconds, keys=keys, log=log
+    )
+    intro = (
+        f"{keys:,} precomputed answers, keys drawn at random, beside the live model in the same server. `key and features`: "
+        "the features are not those of the key, so the model answers after a look-up."
+    )
+    return ["## Precomputed answers", "", intro, "", *hybrid.table(seen), ""]
+
+
 def _library_section(folder: Path, given: argparse.Namespace) -> list[str]:
     return _library_table(library.one_row(folder, rounds=15), library.forest_deploy_seconds(folder))
 
@@ -172,6 +185,7 @@ SECTIONS: dict[str, Callable[[Path, argparse.Namespace], list[str]]] = {
     "batching": _batching_section,
     "weights": _weights_section,
     "reload": _reload_section,
+    "hybrid": _hybrid_section,
     "library": _library_section,
 }
 

@@ -116,13 +116,15 @@ def _first_answer(server: Server, process: subprocess.Popen[bytes], body: Body, 
     raise RuntimeError(f"{server.name} did not answer within {READY_SECONDS:.0f} s")
 
 
-def wrk(server: Server, body: Body, connections: int, seconds: int) -> dict[str, float]:
-    """Requests a second, latency percentiles in ms, errors."""
+def wrk(
+    server: Server, body: Body, connections: int, seconds: int, script: str = "predict.lua", **environ: str
+) -> dict[str, float]:
+    """Requests a second, latency percentiles in ms, errors. `environ` is for the script."""
     command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
-    script = str(HERE.parent / "predict.lua")
+    told = {"BODY": str(body.path), "HEADERS": "\n".join((*body.headers, *server.headers)), **environ}
     done = subprocess.run(
-        [*command, "-s", script, server.url],
-        env={**os.environ, "BODY": str(body.path), "HEADERS": "\n".join((*body.headers, *server.headers))},
+        [*command, "-s", str(HERE.parent / script), server.url],
+        env={**os.environ, **told},
         capture_output=True,
         text=True,
         check=True,
@@ -141,6 +143,18 @@ def memory(pid: int) -> tuple[float, float]:
             continue
         sizes += [int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS")]
     return max(sizes, default=0.0), sum(sizes)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process and those below it have taken."""
+    ticks = 0
+    for process in [pid, *_descendants(pid)]:
+        try:
+            told = Path(f"/proc/{process}/stat").read_text()
+        except OSError:
+            continue
+        ticks += sum(map(int, told.rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _descendants(pid: int) -> list[int]:

@@ -41,6 +41,7 @@ class Subject:
         features, labels = load_breast_cancer(return_X_y=True)
         features = features.astype(np.float32)
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(features, labels)
+        self.model, self.features = model, features
         fairway.deploy(model, features, name="lr", home=self.home)
         bundles = self.home / "bundles"
         fairway.load("lr", home=self.home, record=False).close()  # unpacks the bundle

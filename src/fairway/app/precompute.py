@@ -16,6 +16,7 @@ from fairway.core.errors import AnswersUnavailable, RegistryUnavailable
 from fairway.core.settings import Settings
 from fairway.core.version import ModelVersion, parse_reference
 from fairway.inference.live import LiveVersion, load_version
+from fairway.inference.precomputed import store_url
 from fairway.stores.answers import open_answers
 from fairway.stores.counters import Counters
 from fairway.stores.disk import file_lock
@@ -54,7 +55,7 @@ def precompute(
             with file_lock(folder / f"{version.model}.lock", timeout_seconds=0.0):
                 fs, path = file_system(os.fspath(files), settings.batch.storage)
                 found = Source(fs, tuple(find_files(fs, path)), key)
-                url = hybrid.store if store is None else store
+                url = store_url(settings, version.model) if store is None else store
                 answers = open_answers(url, version.model, home=place.path, timeout_seconds=_STORE_SECONDS)
                 try:
                     live = _load(place, version, settings)

@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "schedules": ("fairway.cli.schedules", "What runs again and again: list, pause, run now, history."),
     "batch": ("fairway.cli.batch", "Score all rows of files or tables."),
     "precompute": ("fairway.cli.precompute", "Compute answers ahead, stored by key."),
+    "answers": ("fairway.cli.answers", "Look up and delete precomputed answers."),
     "bench": ("fairway.cli.bench", "Measure how quickly a server answers."),
     "models": ("fairway.cli.models", "List the models."),
     "show": ("fairway.cli.show", "Show a model, a version, its proof."),

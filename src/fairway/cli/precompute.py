@@ -9,7 +9,7 @@ import typer
 
 from fairway.app.precompute import precompute
 from fairway.cli.options import HomeOption, JsonOption, ReferenceArgument
-from fairway.cli.output import print_json, print_line, seconds_text
+from fairway.cli.output import print_json, print_line, seconds_text, span_text
 from fairway.cli.progress import progress_bar
 from fairway.core.errors import InvalidInput
 from fairway.security.keys import expiry
@@ -69,7 +69,7 @@ def run(
     if json:
         print_json(done)
         return
-    fresh = "for ever" if not done.ttl_seconds else f"for {_span(done.ttl_seconds)}"
+    fresh = "for ever" if not done.ttl_seconds else f"for {span_text(done.ttl_seconds)}"
     print_line(f"{done.keys} answers of {done.model}:{done.version} are published, fresh {fresh}")
     print_line(f"  store     {done.store}")
     print_line(
@@ -79,14 +79,6 @@ def run(
         print_line(f"  again     {done.duplicates} rows whose key came again later: the last one counts")
     if done.rejected:
         print_line(f"  rejected  {done.rejected} rows, see {done.rejects}")
-
-
-def _span(seconds: float) -> str:
-    """`24 h`, as a person says it."""
-    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:g} {unit}"
-    return f"{seconds:g} s"
 
 
 def _seconds(text: str) -> float:

@@ -184,6 +184,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """As `log.sample`."""
     hybrid_key: str = ""
     """What a request calls the key that its precomputed answer is found by; empty: this model has no such answers."""
+    hybrid_store: str | None = None
+    """As `hybrid.store`."""
     hybrid_prefer: Literal["store", "live"] = "store"
     """`live` runs the model whenever the features are there; the store then answers only when they are not, or under
     overload."""

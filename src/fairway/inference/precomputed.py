@@ -578,6 +578,12 @@ def check_default(settings: Settings, model: str, contract: Contract) -> None:
         default_row(contract.outputs, own.hybrid_default)
 
 
+def store_url(settings: Settings, model: str) -> str:
+    """Where the answers of a model are; empty for LMDB at home."""
+    own = settings.models.get(model)
+    return settings.hybrid.store if own is None or own.hybrid_store is None else own.hybrid_store
+
+
 def open_precomputed(settings: Settings, model: str, counters: Counters) -> Precomputed | None:
     """What a worker holds for a model, or None for one that has no `hybrid_key`. The store is not asked yet. Raises
     SettingsError or MissingExtra."""
@@ -586,9 +592,8 @@ def open_precomputed(settings: Settings, model: str, counters: Counters) -> Prec
         return None
     policy = policy_of(model, own)
     hybrid = settings.hybrid
-    store = open_answers(
-        hybrid.store, model, home=Path(settings.home), timeout_seconds=hybrid.timeout_seconds
-    )
+    url, home = store_url(settings, model), Path(settings.home)
+    store = open_answers(url, model, home=home, timeout_seconds=hybrid.timeout_seconds)
     return Precomputed(
         model,
         store,

@@ -113,6 +113,13 @@ class AnswerStore(Protocol):
     def delete(self, digest: str | None = None) -> int:
         """Removes generations that a version of this digest has answered, or all; returns how many."""
 
+    def count(self) -> int:
+        """How many keys readers find."""
+
+    def remove(self, keys: Sequence[bytes]) -> int:
+        """Removes the answers under these keys from what readers see, and leaves nothing of them; returns how many there
+        were. Answers that are being written are not touched."""
+
     def close(self) -> None: ...
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ import lmdb
 import msgspec
 
 from fairway.core.errors import AnswersUnavailable, StorageFull
-from fairway.stores.answers import Generation, Stored, read_generation
+from fairway.stores.answers import KEY_BYTES, Generation, Stored, read_generation
 from fairway.stores.disk import sync_directory
 
 _FIRST_MAP_BYTES = 64 * 1024 * 1024
@@ -109,6 +110,44 @@ class LmdbAnswers:
         finally:
             os.close(lock)
 
+    def count(self) -> int:
+        file = self._current()
+        return 0 if file is None else file.count()
+
+    def remove(self, keys: Sequence[bytes]) -> int:
+        """Readers take no locks, so the file is copied without them; the copy is made twice, because LMDB leaves what is
+        deleted in the pages that it will use again."""
+        if not self._path.exists():
+            return 0
+        lock = self._lock()
+        copy, compact = self._folder / "1.removing", self._folder / "2.removing"
+        try:
+            with _errors(self.where):
+                shutil.copyfile(self._path, copy)
+                compact.unlink(missing_ok=True)
+                size = max(_FIRST_MAP_BYTES, 2 * copy.stat().st_size)
+                environment = lmdb.open(str(copy), subdir=False, lock=False, max_dbs=2, map_size=size)
+                try:
+                    answers = environment.open_db(b"answers", create=False)
+                    with environment.begin(write=True, db=answers) as transaction:
+                        gone = sum(transaction.delete(key) for key in keys if 0 < len(key) <= KEY_BYTES)
+                    if gone:
+                        environment.copy(str(compact), compact=True)
+                finally:
+                    environment.close()
+                if gone:
+                    with compact.open("rb") as whole:
+                        os.fsync(whole.fileno())
+                    compact.replace(self._path)
+                    sync_directory(self._folder)
+                return gone
+        except FileNotFoundError:
+            return 0
+        finally:
+            copy.unlink(missing_ok=True)
+            compact.unlink(missing_ok=True)
+            os.close(lock)
+
     def close(self) -> None:
         self._file = None
 
@@ -182,6 +221,10 @@ class _File:
         self._answers = self._environment.open_db(b"answers", create=False)
         with self._environment.begin(db=meta) as transaction:
             self.generation = read_generation(bytes(transaction.get(_HEADER, b"")), str(path))
+
+    def count(self) -> int:
+        with _errors(self._environment.path()), self._environment.begin() as transaction:
+            return int(transaction.stat(self._answers)["entries"])
 
     def get(self, key: bytes) -> bytes | None:
         try:

@@ -74,6 +74,15 @@ class MemoryAnswers:
                 return len(gone) + 1
             return len(gone)
 
+    def count(self) -> int:
+        held = self._model.current
+        return 0 if held is None else len(held.entries)
+
+    def remove(self, keys: Sequence[bytes]) -> int:
+        with _LOCK:
+            held = self._model.current
+            return 0 if held is None else sum(held.entries.pop(key, None) is not None for key in keys)
+
     def close(self) -> None:
         return
 

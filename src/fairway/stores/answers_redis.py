@@ -112,6 +112,20 @@ class RedisAnswers:
                 gone += 1
         return gone
 
+    def count(self) -> int:
+        with self._errors():
+            named: Any = self._redis.get(f"{self._name}:current")
+            there: Any = 0 if named is None else self._redis.hlen(self._part(named.decode(), "answers"))
+            return int(there)
+
+    def remove(self, keys: Sequence[bytes]) -> int:
+        with self._errors():
+            named: Any = self._redis.get(f"{self._name}:current")
+            if named is None or not keys:
+                return 0
+            gone: Any = self._redis.hdel(self._part(named.decode(), "answers"), *keys)
+            return int(gone)
+
     def close(self) -> None:
         self._redis.close()
 
