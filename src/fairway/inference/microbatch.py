@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import msgspec
@@ -24,11 +24,13 @@ logger = logging.getLogger("fairway.inference")
 
 class Waiting(msgspec.Struct):
     """A call in the queue. `done` is called once, from the thread that ran it, unless it was cancelled: then
-    `outputs` or `error` is set. `began` and `ended` are when the engine ran, on `time.perf_counter`."""
+    `outputs` or `error` is set. `began` and `ended` are when the engine ran, on `time.perf_counter`. `requests` is for
+    how many the call is made."""
 
     columns: Columns
     done: Callable[[Waiting], None]
     deadline: float | None = None
+    requests: int = 1
     outputs: Outputs | None = None
     error: Exception | None = None
     began: float = 0.0
@@ -65,43 +67,57 @@ class MergingQueue:
         count: Callable[[int], None],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`limit`: most calls waiting; `runners`: most engine calls at once; `count` hears by how many calls the
+        """`limit`: most requests waiting; `runners`: most engine calls at once; `count` hears by how many requests the
         queue grew or shrank."""
+        self.runners = runners
         self._name = name
         self._run = run
         self._merges = merges
         self._limit = limit
-        self._runners = runners
         self._submit = submit
         self._count = count
         self._clock = clock
         self._lock = threading.Lock()
         self._calls: deque[Waiting] = deque()
+        self._requests = 0
         self._running = 0
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return self._requests
 
     def put(self, waiting: Waiting) -> None:
         """Raises Overloaded when the queue is full, once those whose time is up have been let go."""
         late: list[Waiting] = []
         with self._lock:
-            if len(self._calls) >= self._limit:
+            if self._requests + waiting.requests > self._limit:
                 late = self._shed()
-            full = len(self._calls) >= self._limit
+            full = self._requests + waiting.requests > self._limit
             if not full:
                 self._calls.append(waiting)
-                starts = self._running < self._runners
+                self._requests += waiting.requests
+                starts = self._running < self.runners
                 self._running += starts
-        self._count((not full) - len(late))
+        self._count((0 if full else waiting.requests) - _requests(late))
         self._refuse(late)
         if full:
-            raise Overloaded(
-                f"{self._limit} requests wait for {self._name} (serving.queue).",
-                hint="Try again in a second.",
-            )
+            raise self._overloaded()
         if starts:
             self._submit(self._drain)
+
+    def admit(self, holding: int) -> None:
+        """Counts one more request among the `holding` that wait elsewhere to be put as one. Raises Overloaded."""
+        if self._requests + holding >= self._limit:
+            raise self._overloaded()
+        self._count(1)
+
+    def let_go(self, held: int) -> None:
+        """So many wait elsewhere no more."""
+        self._count(-held)
+
+    def _overloaded(self) -> Overloaded:
+        return Overloaded(
+            f"{self._limit} requests wait for {self._name} (serving.queue).", hint="Try again in a second."
+        )
 
     def _shed(self) -> list[Waiting]:
         """Takes out, wherever they stand, those whose deadline has passed, and those nobody waits for."""
@@ -110,6 +126,7 @@ class MergingQueue:
         if late:
             gone = set(map(id, late))
             self._calls = deque(call for call in self._calls if id(call) not in gone)
+            self._requests -= _requests(late)
         return late
 
     def _drain(self) -> None:
@@ -140,16 +157,19 @@ class MergingQueue:
                     break
                 rows += first.columns.rows
                 calls.append(self._calls.popleft())
-            if not calls and not late:
+            left = _requests(calls) + _requests(late)
+            self._requests -= left
+            if not left:
                 self._running -= 1
-        self._count(-len(calls) - len(late))
+        self._count(-left)
         return calls, late
 
     def _execute(self, calls: list[Waiting]) -> None:
         began = self._clock()
         answers: list[Outputs | FairwayError]
-        if len(calls) > 1:
-            self._merges.merged(len(calls))
+        requests = _requests(calls)
+        if requests > 1:
+            self._merges.merged(requests)
         try:
             answers = run_together(self._run, [call.columns for call in calls])
         except Exception as error:
@@ -180,3 +200,7 @@ class MergingQueue:
 
 def _is_late(call: Waiting, now: float) -> bool:
     return call.deadline is not None and call.deadline <= now
+
+
+def _requests(calls: Iterable[Waiting]) -> int:
+    return sum([call.requests for call in calls])

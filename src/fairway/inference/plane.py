@@ -14,23 +14,27 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 import msgspec
+import numpy as np
 
 from fairway.core.columns import Columns, Outputs
 from fairway.core.errors import DeadlineExceeded, FairwayError, InvalidInput, Overloaded
 from fairway.core.request import Answer, Request
 from fairway.core.settings import ModelSettings, Settings
 from fairway.inference.cache import ResponseCache, cache_of
+from fairway.inference.hybrid import Hybrid, ask_of, only_keys
 from fairway.inference.live import LiveModel, LiveVersion, Table
 from fairway.inference.merging import run_together
 from fairway.inference.microbatch import MergingQueue, Waiting
+from fairway.inference.precomputed import UNKEYED, Ask, Found, Source
 from fairway.inference.record import Predictions, Recorder
+from fairway.inference.repository import LogHealth
 from fairway.inference.stats import Spent, count_failure, queue_depth
 from fairway.stores.counters import Counters
 
@@ -49,6 +53,10 @@ class Work(msgspec.Struct, gc=False):
     validated: float = 0.0
     origin: Any = None
     """What an entrance wants to find again with the answer."""
+    found: Found | None = None
+    """Who answers, once that was looked up; None for models without precomputed answers."""
+    overloaded: bool = False
+    """The model could not be run: what was computed ahead is asked for instead."""
 
     @property
     def rows(self) -> Columns:
@@ -68,6 +76,38 @@ class Ran(msgspec.Struct, frozen=True, gc=False):
     begun: float
     validated: float
     ended: float
+    waited: float = 0.0
+    """Seconds between `validated` and the engine's start."""
+
+
+class Together(msgspec.Struct, frozen=True, gc=False):
+    """Requests of one version, validated as one, whose call takes long: to `begin_together`. `columns` holds
+    `counts` rows of each, in order; the moments are when validating began and ended."""
+
+    version: LiveVersion
+    works: Sequence[Work]
+    counts: Sequence[int]
+    columns: Columns
+    begun: float
+    validated: float
+
+    def answered(self, waiting: Waiting, answered: Sequence[bool]) -> Ran:
+        """What the queue gave, for those of the requests that are to be answered."""
+        works, counts, columns, outputs = self.works, self.counts, self.columns, waiting.outputs
+        assert outputs is not None
+        if not all(answered):
+            kept = np.repeat(np.array(answered), counts).nonzero()[0]
+            columns, outputs = columns.take(kept), {name: values[kept] for name, values in outputs.items()}
+            counts = [count for count, wanted in zip(counts, answered, strict=True) if wanted]
+            works = [work for work, wanted in zip(works, answered, strict=True) if wanted]
+        waited = waiting.began - self.validated
+        return Ran(
+            self.version, works, counts, columns, outputs, self.begun, self.validated, waiting.ended, waited
+        )
+
+
+Outcome = Ran | Together | Work | tuple[Work, FairwayError]
+"""What became of requests: answered by one call, to `begin_together`, to `begin` alone, or an error."""
 
 
 class Plane:
@@ -83,10 +123,12 @@ class Plane:
         self._threads: ThreadPoolExecutor | None = None
         self._queues: WeakKeyDictionary[LiveVersion, MergingQueue] = WeakKeyDictionary()
         self._caches: dict[str, ResponseCache | None] = {}
+        self._hybrid = Hybrid(settings, counters)
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Runs what still waits, and writes what is still to be recorded."""
+        self._hybrid.close()
         if self._threads is not None:
             self._threads.shutdown()
         if self._recorder is not None:
@@ -97,11 +139,21 @@ class Plane:
         began = now()
         work = self.arrive(request, began)
         self.validate(work)
-        if self.quick(work):
-            outputs, ended = self.run(work), now()
-        else:
-            outputs, ended = self._wait(work)
+        outputs = self._look_up_now(work) if work.version.key_name else None
+        ended = now()
+        if outputs is None:
+            try:
+                if self.quick(work):
+                    outputs, ended = self.run(work), now()
+                else:
+                    outputs, ended = self._wait(work)
+            except Overloaded:
+                if not self.fall_back(work):
+                    raise
+                outputs, ended = self._look_up_now(work), now()
+                assert outputs is not None
         self.finish(work, outputs, ended, ended)
+        self.commit()
         return self.answer(work, outputs)
 
     def arrive(self, request: Request, received: float, model: LiveModel | None = None) -> Work:
@@ -116,8 +168,9 @@ class Plane:
     def validate(self, work: Work) -> None:
         """Typed columns, or ContractViolation; DeadlineExceeded when nobody waits any more."""
         version = work.version
+        keyed = only_keys(work.request) if version.key_name else None
         try:
-            work.columns = version.validate(work.request.inputs)
+            work.columns = version.validate(work.request.inputs) if keyed is None else keyed
         except InvalidInput as error:
             for problem in error.problems:
                 if (
@@ -145,8 +198,11 @@ class Plane:
         return outputs
 
     def begin(self, work: Work, done: Callable[[Waiting], None]) -> Waiting:
-        """Queues a validated request; `done` is called from another thread when it has run or failed. Raises
-        Overloaded."""
+        """Queues a validated request; `done` is called from another thread when it has run or failed. Of a model with
+        precomputed answers it is looked up first: then there are neither outputs nor an error when the model is to be
+        run, and it is to begin again. Raises Overloaded."""
+        if work.version.key_name and work.found is None:
+            return self._look_up(work, done)
         key, outputs = self._remembered(work)
         waiting = Waiting(work.rows, done, work.request.deadline)
         if outputs is not None:
@@ -159,38 +215,150 @@ class Plane:
         self._queue(work.version).put(waiting)
         return waiting
 
-    def answer_together(self, works: Sequence[Work]) -> list[Ran | Work | tuple[Work, FairwayError]]:
+    def begin_together(self, group: Together, done: Callable[[Waiting], None]) -> None:
+        """Queues requests that were validated as one, as `begin` does. When their call fails, each is to `begin` for
+        itself, so that what is wrong with one is its own; `share_out` gives it its rows."""
+        waiting = Waiting(group.columns, done, requests=len(group.works))
+        self._queue(group.version).put(waiting)
+
+    def hold(self, version: LiveVersion, holding: int) -> None:
+        """One more request waits outside the queue for the version's next call, where `holding` do. Raises
+        Overloaded."""
+        self._queue(version).admit(holding)
+
+    def let_go(self, version: LiveVersion, held: int) -> None:
+        """So many wait outside the queue no more."""
+        self._queue(version).let_go(held)
+
+    def calls_at_once(self, version: LiveVersion) -> int:
+        return self._queue(version).runners
+
+    def answer_together(self, works: Sequence[Work]) -> list[Outcome]:
         """All requests of one version that came at once: validated, merged as far as it pays, and run if that is
         quick.
 
-        Each work is in exactly one Ran, or beside its own error, or alone: then it is valid, all together would
-        hold the event loop for too long, and it is to `begin`."""
+        Each work is in exactly one outcome."""
         version = works[0].version
         begun = now()
-        if len(works) > 1 and version.merges and self._cache(version.model) is None:
+        if version.key_name:
+            return self._answer_hybrid(version, works, begun)
+        slow = version.cost.inline_rows < 1
+        if (len(works) > 1 or slow) and version.merges and self._cache(version.model) is None:
             hurried = any(work.request.deadline is not None for work in works)
             together = None if hurried else version.validate_together([work.request.inputs for work in works])
-            if together is not None and together[0].rows > min(
-                version.merge_rows(), version.cost.inline_rows
-            ):
-                _share_out(works, *together)
-            elif together is not None:
+            if together is not None:
                 columns, counts = together
                 validated = now()
-                try:
-                    outputs = self._call(version, len(works), columns)
-                except FairwayError:
-                    outputs = {}
-                if outputs and all(len(values) == columns.rows for values in outputs.values()):
-                    return [Ran(version, works, counts, columns, outputs, begun, validated, now())]
-                _share_out(works, columns, counts)  # one of them is at fault: each is run alone
+                if columns.rows > version.cost.inline_rows and version.merge_rows() > 1:
+                    return [*_calls(version, works, columns, counts, begun, validated)]
+                if columns.rows <= min(version.merge_rows(), version.cost.inline_rows):
+                    try:
+                        outputs = self._call(version, len(works), columns)
+                    except FairwayError:
+                        outputs = {}
+                    if outputs and all(len(values) == columns.rows for values in outputs.values()):
+                        return [Ran(version, works, counts, columns, outputs, begun, validated, now())]
+                share_out(works, columns, counts, validated)
         return self._answer_each(version, works, begun)
+
+    def _answer_hybrid(
+        self, version: LiveVersion, works: Sequence[Work], begun: float
+    ) -> list[Outcome]:
+        """What was computed ahead where it may be given; the model runs for the others. What would have to be waited for
+        is to `begin`."""
+        answers: list[Outcome] = []
+        live: list[Work] = []
+        asked: list[Work] = []
+        asks: list[Ask] = []
+        model, hybrid = version.model, self._hybrid
+        for work in works:
+            try:
+                if work.columns is None:
+                    self.validate(work)
+                if work.found is not None:
+                    live.append(work)
+                    continue
+                ask = ask_of(work.request, work.rows, overloaded=False)
+            except FairwayError as error:
+                answers.append((work, error))
+                continue
+            if ask is None:
+                work.found = UNKEYED
+                live.append(work)
+            elif hybrid.waits(model, ask):
+                answers.append(work)
+            else:
+                asked.append(work)
+                asks.append(ask)
+        if asked:
+            looked = hybrid.find_all(model, asks, version)
+            ended = now()
+            for work, result in zip(asked, looked.results, strict=True):
+                if isinstance(result, FairwayError):
+                    answers.append((work, result))
+                    continue
+                work.found = result
+                if result.source is Source.live:
+                    live.append(work)
+                elif result.outputs is not None:
+                    rows = work.rows
+                    answers.append(
+                        Ran(version, [work], [rows.rows], rows, result.outputs, begun, ended, ended)
+                    )
+            if looked.together:
+                fresh = [asked[place] for place in looked.together]
+                rows = Columns((), len(fresh), arrays=())
+                answers.append(
+                    Ran(version, fresh, [1] * len(fresh), rows, looked.outputs, begun, ended, ended)
+                )
+        return [*answers, *self._answer_each(version, live, begun)] if live else answers
+
+    def fall_back(self, work: Work) -> bool:
+        """Has what was computed ahead stand in for a model that is overloaded. True where that may be: the request is to
+        `begin` again, once, which finds an answer or that there is none."""
+        if not work.version.key_name or work.overloaded or work.found is UNKEYED or work.columns is None:
+            return False
+        work.overloaded, work.found = True, None
+        return True
+
+    def _look_up(self, work: Work, done: Callable[[Waiting], None]) -> Waiting:
+        """Finds out who answers, in a thread where that has to be waited for."""
+        version = work.version
+        waiting = Waiting(work.rows, done, work.request.deadline)
+
+        def found(result: Found | Exception) -> None:
+            if isinstance(result, Exception):
+                waiting.error = result
+            else:
+                work.found, waiting.outputs = result, result.outputs
+            waiting.began = waiting.ended = now()
+            if not waiting.cancelled:
+                done(waiting)
+
+        ask = ask_of(work.request, work.rows, overloaded=work.overloaded)
+        if ask is None:
+            found(UNKEYED)
+        elif self._hybrid.waits(version.model, ask):
+            self._hybrid.begin(version.model, ask, version, found, lambda: waiting.cancelled)
+        else:
+            try:
+                found(self._hybrid.find(version.model, ask, version))
+            except FairwayError as error:
+                found(error)
+        return waiting
+
+    def _look_up_now(self, work: Work) -> Outputs | None:
+        """For a caller whose thread can wait; None when the model answers."""
+        ask = ask_of(work.request, work.rows, overloaded=work.overloaded)
+        version = work.version
+        work.found = UNKEYED if ask is None else self._hybrid.find(version.model, ask, version)
+        return work.found.outputs
 
     def _answer_each(
         self, version: LiveVersion, works: Sequence[Work], begun: float
-    ) -> list[Ran | Work | tuple[Work, FairwayError]]:
+    ) -> list[Outcome]:
         """Each validated for itself, if it is not yet, then merged as far as it pays."""
-        answers: list[Ran | Work | tuple[Work, FairwayError]] = []
+        answers: list[Outcome] = []
         ready: list[Work] = []
         cache = self._cache(version.model)
         for work in works:
@@ -237,6 +405,8 @@ class Plane:
             encode=encoded - ended,
         )
         work.version.stats.answered(work.request.protocol, rows.rows, spent, (encoded - work.received,))
+        if work.found is not None:
+            self._hybrid.answered(work.version.model, (work.found,))
         self._record(work.version, [work], [rows.rows], rows, outputs, [encoded - work.received])
 
     def finish_together(self, ran: Ran, encoded: float) -> None:
@@ -248,15 +418,17 @@ class Plane:
         spent = Spent(
             parse=parsed - sum([work.received for work in works]),
             validate=count * (ran.validated - ran.begun),
-            queue=count * ran.begun - parsed,
-            run=count * (ran.ended - ran.validated),
+            queue=count * (ran.begun + ran.waited) - parsed,
+            run=count * (ran.ended - ran.validated - ran.waited),
             encode=count * (encoded - ran.ended),
         )
         version.stats.answered(works[0].request.protocol, ran.columns.rows, spent, seconds)
+        if version.key_name:
+            self._hybrid.answered(version.model, [work.found for work in works if work.found is not None])
         self._record(version, works, ran.counts, ran.columns, ran.outputs, seconds)
 
     def answer(self, work: Work, outputs: Outputs) -> Answer:
-        version = work.version
+        version, found = work.version, work.found
         return Answer(
             outputs=outputs,
             rows=work.rows.rows,
@@ -264,6 +436,8 @@ class Plane:
             version=version.version,
             digest=version.digest,
             request_id=work.request.request_id,
+            source="" if found is None else found.source.value,
+            age=0.0 if found is None else found.age,
         )
 
     def failed(self, model: str, version: str | None, protocol: str, code: str) -> None:
@@ -348,29 +522,64 @@ class Plane:
         outputs: Outputs,
         seconds: Sequence[float],
     ) -> None:
-        if self._recorder is not None:
-            self._recorder.record(
-                Predictions(
-                    version.model,
-                    version.version,
-                    version.digest,
-                    [work.request.request_id for work in works],
-                    counts,
-                    time.time(),
-                    seconds,
-                    columns,
-                    outputs,
-                )
+        if self._recorder is None:
+            return
+        requests = [work.request for work in works]
+        keyed = version.key_name != ""
+        stats = version.stats
+        self._recorder.record(
+            Predictions(
+                version.logged,
+                [(r.request_id, r.key, r.version, r.caller) for r in requests],
+                counts,
+                time.time(),
+                seconds,
+                columns,
+                outputs,
+                requests[0].protocol,
+                ["live" if work.found is None else work.found.source.value for work in works] if keyed else None,
+                [r.keys for r in requests] if keyed else None,
+                stats.take_noted() if stats.noted else None,
             )
+        )
+
+    def commit(self) -> None:
+        """Before answers go out: in the log's durable mode, returns when their predictions are on the disk."""
+        if self._recorder is not None:
+            self._recorder.commit()
+
+    @property
+    def log_health(self) -> LogHealth | None:
+        """None when nothing is recorded."""
+        return None if self._recorder is None else self._recorder.health
 
 
-def _share_out(works: Sequence[Work], columns: Columns, counts: Sequence[int]) -> None:
+def share_out(works: Sequence[Work], columns: Columns, counts: Sequence[int], validated: float) -> None:
     """Gives each request its rows of what was validated together."""
-    validated, begin = now(), 0
+    begin = 0
     for work, count in zip(works, counts, strict=True):
         work.columns = columns.take(slice(begin, begin + count))
         work.validated = validated
         begin += count
+
+
+def _calls(
+    version: LiveVersion,
+    works: Sequence[Work],
+    columns: Columns,
+    counts: Sequence[int],
+    begun: float,
+    validated: float,
+) -> Iterator[Together]:
+    """The calls to make for requests that were validated as one: in order, as many together as it pays."""
+    most = version.merge_rows()
+    first = begin = end = 0
+    for place, count in enumerate([*counts, most + 1]):
+        if place > first and end - begin + count > most:
+            rows = columns if end - begin == columns.rows else columns.take(slice(begin, end))
+            yield Together(version, works[first:place], counts[first:place], rows, begun, validated)
+            first, begin = place, end
+        end += count
 
 
 class _Queued:

@@ -15,7 +15,7 @@ from fairway.core.request import Request
 from fairway.core.route import everything_to
 from fairway.core.settings import ModelSettings, Settings
 from fairway.inference.live import LiveModel
-from fairway.inference.plane import Plane, Ran, Work
+from fairway.inference.plane import Plane, Ran, Together, Work
 from fairway.stores.counters import Counters
 from tests.planes import TWO_NUMBERS, Adding, Kept, live_version, plane
 
@@ -230,7 +230,7 @@ def test_merging_stops_where_it_does_not_pay_and_long_calls_are_handed_back(
     cost.learn = lambda rows, seconds: None  # type: ignore[method-assign]
     outcomes = on.answer_together([on.arrive(request, 0.0) for request in matrices(8)])
     assert engine.calls == calls
-    assert (calls == 0) == isinstance(outcomes[0], Work)
+    assert (calls == 0) == isinstance(outcomes[0], Together)
 
 
 def test_a_version_that_cannot_be_merged_is_not() -> None:
@@ -246,8 +246,30 @@ def test_what_takes_too_long_for_a_loop_is_handed_back() -> None:
     cost = on.table["m"].primary.cost
     cost.inline_rows = 2
     works = [on.arrive(request, 0.0) for request in [*matrices(1, 2), *matrices(1, 1)]]
+    (call,) = on.answer_together(works)
+    assert isinstance(call, Together)
+    assert (call.works, call.counts, call.columns.rows) == (works, [2, 1], 3)
+    cost.pays_rows = 1
     assert on.answer_together(works) == works
     assert all(work.columns is not None for work in works)
+
+
+def test_a_long_call_has_at_most_as_many_rows_as_pay_and_no_request_is_split() -> None:
+    on = serving()
+    cost = on.table["m"].primary.cost
+    cost.inline_rows, cost.pays_rows = 2, 4
+    sizes = [3, 2, 2, 7, 1, 3]
+    works = [on.arrive(request, 0.0) for size in sizes for request in matrices(1, size)]
+    calls = on.answer_together(works)
+    assert [call.counts for call in calls if isinstance(call, Together)] == [[3], [2, 2], [7], [1, 3]]
+    assert [work for call in calls if isinstance(call, Together) for work in call.works] == works
+    together_again = [call.columns.packed for call in calls if isinstance(call, Together)]
+    assert np.concatenate(together_again).shape == (sum(sizes), 2)
+
+
+def test_short_calls_are_still_made_at_once() -> None:
+    on = serving()
+    on.table["m"].primary.cost.inline_rows = 2
     assert isinstance(on.answer_together([on.arrive(request, 0.0) for request in matrices(2)])[0], Ran)
 
 

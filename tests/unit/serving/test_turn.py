@@ -1,5 +1,6 @@
 """What one turn of the loop brings is answered together, and nobody can tell."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -7,13 +8,20 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from fairway.core.columns import Columns
+from fairway.core.columns import Columns, Outputs
+from fairway.core.errors import ModelFailed
+from fairway.core.request import Request
 from fairway.core.route import everything_to
 from fairway.core.settings import ModelSettings, Settings
 from fairway.inference.live import LiveModel
-from fairway.inference.plane import Plane
+from fairway.inference.microbatch import Waiting
+from fairway.inference.plane import Plane, Work
+from fairway.serving.turn import Turn
 from fairway.stores.counters import Counters
 from tests.planes import Adding, Kept, live_version, plane, split
 from tests.unit.serving.conftest import Port, Serve, read_answers
@@ -261,3 +269,161 @@ def test_timing_on_request(serve: Serve, quick: bool) -> None:
     assert list(stages) == ["parse", "validate", "queue", "run", "encode"]
     assert all(float(value) >= 0 for value in stages.values())
     assert "server-timing" not in port.infer(json.loads(v2(1, 2)))[1]
+
+
+BAD = -777.0
+ASKED = st.tuples(
+    st.integers(1, 3),  # rows
+    st.sampled_from(["plain", "plain", "plain", "bad", "wrong", "hurried", "late", "leaves"]),
+)
+
+
+class Waiter:
+    """A ticket that keeps what it is told."""
+
+    traced = False
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.waiting: Waiting | None = None
+        self.expiry: asyncio.TimerHandle | None = None
+        self.gone = False
+        self.told: list[Any] = []
+
+    def leave(self) -> None:
+        self.gone = True
+        if self.waiting is not None:
+            self.waiting.cancel()
+        if self.expiry is not None:
+            self.expiry.cancel()
+
+    def answer(self, outputs: Outputs, validated: float, began: float, ended: float) -> bool:
+        assert self.work.received <= validated <= began <= ended
+        self.leave()
+        self.told.append(outputs["sum"].tolist())
+        return True
+
+    def failed(self, error: Exception) -> None:
+        self.leave()
+        self.told.append(type(error).__name__)
+
+    def trace(self, stages: Any) -> None:
+        raise AssertionError("not traced")
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.lists(ASKED, max_size=6), max_size=6), st.integers(1, 9), st.sampled_from([0, 2, 5]))
+def test_law_any_mix_over_any_turns_of_a_slow_model_gets_its_unbatched_answers(
+    turns: list[list[tuple[int, str]]], pays: int, inline: int
+) -> None:
+    """Sizes, failures, deadlines and who leaves in any mix, on a real loop and real threads."""
+
+    def before(columns: Columns) -> None:
+        time.sleep(0.0005)
+        if (columns["a"] == BAD).any():
+            raise ModelFailed("bad")
+
+    kept, counters = Kept(), Counters()
+    version = live_version(1, Adding(before=before), counters=counters, floor=1)
+    on = plane(
+        LiveModel(everything_to("m", 1), {1: version}, {}),
+        counters=counters,
+        recorder=kept,
+        inline_seconds=0.0,
+    )
+    version.cost.inline_rows, version.cost.pays_rows = inline, pays
+    version.cost.learn = lambda rows, seconds: None  # type: ignore[method-assign]
+
+    async def drive() -> list[tuple[int, int, str, Waiter]]:
+        turn = Turn(on, lambda: None)
+        waiters = []
+        for place, asked in enumerate(turns):
+            for number, (rows, kind) in enumerate(asked):
+                first = 100.0 * place + 10 * number
+                a = np.full(rows, BAD) if kind == "bad" else first + np.arange(rows)
+                matrix = np.stack([a, np.ones(rows)], axis=1) if kind != "wrong" else np.ones((rows, 3))
+                deadline = {"hurried": 60.0, "late": -1.0}.get(kind)
+                request = Request(
+                    model="m",
+                    inputs={"x": matrix},
+                    request_id=f"{place}.{number}",
+                    deadline=None if deadline is None else time.perf_counter() + deadline,
+                )
+                waiter = Waiter(on.arrive(request, time.perf_counter()))
+                waiters.append((place, number, kind, waiter))
+                turn.add(waiter)
+            await asyncio.sleep(0)
+            for _, _, kind, waiter in waiters:
+                if kind == "leaves" and not waiter.gone:
+                    waiter.leave()
+        for _ in range(2000):
+            if all(waiter.gone for *_, waiter in waiters):
+                break
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.005)
+        assert not turn._held
+        return waiters
+
+    waiters = asyncio.run(drive())
+    on.close()
+    sizes = {
+        (place, number): rows for place, asked in enumerate(turns) for number, (rows, _) in enumerate(asked)
+    }
+    for place, number, kind, waiter in waiters:
+        rows = [100.0 * place + 10 * number + row + 1 for row in range(sizes[place, number])]
+        expected: Any = [rows]
+        if kind == "leaves":
+            assert waiter.told in ([], [rows])
+            continue
+        if kind not in {"plain", "hurried"}:
+            expected = [
+                {"bad": "ModelFailed", "wrong": "ContractViolation", "late": "DeadlineExceeded"}[kind]
+            ]
+        assert waiter.told == expected
+    answered = [w.work.request.request_id for *_, w in waiters if w.told and isinstance(w.told[0], list)]
+    recorded = [name for prediction in kept.predictions for name in prediction.request_ids]
+    assert sorted(recorded) == sorted(answered)
+    totals = counters.totals()
+    assert sum(v for (name, _), v in totals.items() if name == "fairway_queue_depth") == 0
+
+
+def test_requests_held_for_a_busy_model_count_against_its_queue() -> None:
+    entered, opened = threading.Event(), threading.Event()
+
+    def before(columns: Columns) -> None:
+        entered.set()
+        assert opened.wait(20)
+
+    version = live_version(1, Adding(before=before), floor=1)
+    on = plane(
+        LiveModel(everything_to("m", 1), {1: version}, {}),
+        inline_seconds=0.0,
+        settings=Settings(models={"m": ModelSettings(queue=3)}),
+    )
+    version.cost.inline_rows, version.cost.pays_rows = 0, 100
+
+    async def drive() -> list[Waiter]:
+        turn = Turn(on, lambda: None)
+        waiters = []
+        for number in range(6):
+            request = Request(model="m", inputs={"x": np.full((1, 2), 1.0 + number)}, request_id=str(number))
+            waiters.append(Waiter(on.arrive(request, time.perf_counter())))
+            turn.add(waiters[-1])
+            await asyncio.sleep(0.001)
+            if number == 0:
+                await asyncio.to_thread(entered.wait, 20)
+        opened.set()
+        while not all(waiter.gone for waiter in waiters):
+            await asyncio.sleep(0.001)
+        return waiters
+
+    waiters = asyncio.run(drive())
+    on.close()
+    assert [waiter.told for waiter in waiters] == [
+        [[2.0]],
+        [[4.0]],
+        [[6.0]],
+        [[8.0]],
+        ["Overloaded"],
+        ["Overloaded"],
+    ]
