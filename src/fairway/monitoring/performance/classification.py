@@ -1,0 +1,171 @@
+"""Classification metrics with confidence intervals, from labels. Of more than two classes they are macro averages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from fairway.core.columns import Array
+from fairway.core.errors import InvalidInput
+from fairway.monitoring.performance import influence, intervals
+from fairway.monitoring.performance.calibration_error import calibration_error
+from fairway.monitoring.performance.influence import Answers, Functional, Statistic
+from fairway.monitoring.performance.values import Classified, Measured
+
+FUNCTIONALS: dict[str, Functional] = {
+    "accuracy": influence.accuracy,
+    "precision": influence.precision,
+    "recall": influence.recall,
+    "f1": influence.f1,
+    "roc_auc": influence.roc_auc,
+    "pr_auc": influence.pr_auc,
+    "log_loss": influence.log_loss,
+    "brier": influence.brier,
+    "business_value": influence.business_value,
+}
+METRICS = (*FUNCTIONALS, "calibration_error")
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "calibration_error"})
+DEFAULT = ("roc_auc", "pr_auc", "accuracy", "precision", "recall", "f1", "log_loss", "brier", "calibration_error")
+_MEANS = frozenset({"log_loss", "brier", "business_value"})
+
+
+def check_metrics(names: Iterable[str], known: tuple[str, ...]) -> tuple[str, ...]:
+    """`names` as a tuple; raises InvalidInput for one that is not known, naming those that are."""
+    names = tuple(names)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InvalidInput(f"there is no metric {', '.join(unknown)}; there are: {', '.join(known)}.")
+    return names
+
+
+def one_hot(actual: Array, classes: int) -> Array:
+    """`[n, classes]` of 0 and 1."""
+    labels = np.zeros((len(actual), classes))
+    labels[np.arange(len(actual)), actual] = 1.0
+    return labels
+
+
+def answers_of(window: Classified, value: Array | None = None) -> Answers:
+    """Raises InvalidInput for a matrix of values that is not `[classes, classes]`."""
+    classes = len(window.classes)
+    if value is not None and value.shape != (classes, classes):
+        raise InvalidInput(
+            f"the matrix of values must be {classes} x {classes} (actual, then predicted), not {value.shape}."
+        )
+    return Answers(window.probabilities.astype(np.float64), window.predicted, value)
+
+
+def measure_classification(
+    window: Classified,
+    metrics: Iterable[str] = DEFAULT,
+    *,
+    value: Array | None = None,
+    confidence: float = 0.95,
+) -> tuple[Measured, ...]:
+    """The metrics of those rows that have a label.
+
+    `value[actual, predicted]` is what one outcome is worth, for `business_value` (its mean per prediction). A
+    metric that the window does not define (one class only, nothing predicted positive, no rows) has no value and
+    a note. Raises InvalidInput for a name that is no metric.
+    """
+    names = check_metrics(metrics, METRICS)
+    known = window.labelled()
+    answers = answers_of(known, value)
+    labels = one_hot(known.actual, len(window.classes))
+    found = []
+    for name in names:
+        if name == "calibration_error":
+            found.append(_calibration(known, confidence))
+            continue
+        statistic = FUNCTIONALS[name](answers, labels)
+        if statistic.value is None:
+            found.append(Measured(name=name, value=None, rows=known.rows, note=statistic.note))
+            continue
+        limits = _interval(name, known, answers, labels, statistic, confidence)
+        found.append(
+            Measured(
+                name=name,
+                value=statistic.value,
+                lower=limits[0] if limits else None,
+                upper=limits[1] if limits else None,
+                rows=known.rows,
+                error=influence.sampling_error(statistic, labels)[0],
+                note=statistic.note if limits else "no interval: every row is alike",
+            )
+        )
+    return tuple(found)
+
+
+def _interval(
+    name: str, window: Classified, answers: Answers, labels: Array, statistic: Statistic, confidence: float
+) -> intervals.Interval | None:
+    """Means by Hall; what counts of rows give by Wilson; the rest in log odds from the influence function."""
+    value = statistic.value
+    assert value is not None
+    if name in _MEANS:
+        return intervals.mean(_losses(name, answers)[np.arange(window.rows), window.actual], confidence)
+    if name == "accuracy":
+        return intervals.wilson(value * window.rows, window.rows, confidence)
+    if window.binary and name in _COUNTED:
+        return _COUNTED[name](window, confidence)
+    error, freedom = influence.sampling_error(statistic, labels)
+    if 0 < value < 1 and error > 1e-9:
+        return intervals.logit(value, error, confidence, freedom=freedom)
+    if name == "roc_auc" and window.binary:
+        positives = int(labels[:, 1].sum())
+        return intervals.rank_area(value, positives, window.rows - positives, confidence)
+    # All right or all wrong: as a proportion of the rarest class, which says most about what may still come.
+    rarest = int(max(labels.sum(axis=0)[labels.sum(axis=0) > 0].min(), 1))
+    return intervals.wilson(value * rarest, rarest, confidence)
+
+
+def _losses(name: str, answers: Answers) -> Array:
+    if name == "log_loss":
+        return influence.log_losses(answers.probabilities)
+    if name == "brier":
+        return influence.brier_losses(answers.probabilities)
+    assert answers.value is not None
+    return np.asarray(answers.value.T[answers.predicted])
+
+
+def _precision_interval(window: Classified, confidence: float) -> intervals.Interval:
+    said = window.predicted == 1
+    return intervals.wilson(float((window.actual[said] == 1).sum()), float(said.sum()), confidence)
+
+
+def _recall_interval(window: Classified, confidence: float) -> intervals.Interval:
+    there = window.actual == 1
+    return intervals.wilson(float((window.predicted[there] == 1).sum()), float(there.sum()), confidence)
+
+
+def _f1_interval(window: Classified, confidence: float) -> intervals.Interval:
+    """F1 is 2j / (1 + j) of the share j of hits among rows that are positive or predicted so, which is a proportion."""
+    either = (window.predicted == 1) | (window.actual == 1)
+    hits = float(((window.predicted == 1) & (window.actual == 1)).sum())
+    low, high = intervals.wilson(hits, float(either.sum()), confidence)
+    return 2 * low / (1 + low), 2 * high / (1 + high)
+
+
+_COUNTED: dict[str, Callable[[Classified, float], intervals.Interval]] = {
+    "precision": _precision_interval,
+    "recall": _recall_interval,
+    "f1": _f1_interval,
+}
+
+
+def _calibration(window: Classified, confidence: float) -> Measured:
+    """Of two classes the positive one's probability, of more the predicted class's."""
+    name = "calibration_error"
+    rows = np.arange(window.rows)
+    if window.binary:
+        probability, hit = window.probabilities[:, 1], window.actual == 1
+    else:
+        probability, hit = window.probabilities[rows, window.predicted], window.actual == window.predicted
+    found = calibration_error(probability.astype(np.float64), hit.astype(np.float64), confidence)
+    if found is None:
+        return Measured(name=name, value=None, rows=window.rows, note="fewer than two rows")
+    error = (found.upper - found.lower) / (2 * intervals.normal_quantile(confidence))
+    return Measured(
+        name=name, value=found.value, lower=found.lower, upper=found.upper, rows=window.rows, error=error
+    )
