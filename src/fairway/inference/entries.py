@@ -30,7 +30,9 @@ from fairway.stores.answers import KEY_BYTES
 
 HASH_BYTES = 16
 _HEAD = struct.Struct("<Bd16s")
+HEAD_BYTES = _HEAD.size
 _SIZE = struct.Struct("<H")
+_MOMENT = struct.Struct("<d")
 _PLAIN, _OWN_LAYOUT = 0, 1
 _TEXT = "O"
 _KEPT = frozenset([str, int, float, bool, bytes, type(None)])
@@ -105,6 +107,12 @@ def read_head(entry: bytes) -> tuple[float, bytes]:
         )
     _, computed, features = _HEAD.unpack_from(entry)
     return computed, features
+
+
+def computed_at(entry: bytes) -> float:
+    """When a row was computed; for an entry whose head is known to be one."""
+    moment: float = _MOMENT.unpack_from(entry, 1)[0]
+    return moment
 
 
 def decode_entry(entry: bytes, layout: bytes) -> Entry:
@@ -257,6 +265,8 @@ def key_bytes(value: Any) -> bytes:
 
     Raises InvalidInput for anything else, for an empty key and for one longer than 480 bytes.
     """
+    if type(value) is str and value and value.isascii() and len(value) <= KEY_BYTES:
+        return value.encode()
     if isinstance(value, bool | np.bool_):
         raise InvalidInput(f"a key is text or a whole number, not {value}.")
     if isinstance(value, float | np.floating) and float(value).is_integer():
@@ -280,6 +290,8 @@ def key_bytes(value: Any) -> bytes:
 def keys_of(value: Any) -> list[bytes]:
     """What a request gives for its key as one key a row: a value, or a list or array of them. Raises InvalidInput,
     naming the row."""
+    if type(value) is str:
+        return [key_bytes(value)]
     if isinstance(value, np.ndarray):
         value = value.reshape(-1).tolist()
     if not isinstance(value, list | tuple):

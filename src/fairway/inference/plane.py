@@ -30,7 +30,7 @@ from fairway.core.settings import ModelSettings, Settings
 from fairway.inference.cache import ResponseCache, cache_of
 from fairway.inference.hybrid import Hybrid, ask_of, only_keys
 from fairway.inference.live import LiveModel, LiveVersion, Table
-from fairway.inference.merging import run_together
+from fairway.inference.merging import joined, run_together
 from fairway.inference.microbatch import MergingQueue, Waiting
 from fairway.inference.precomputed import UNKEYED, Ask, Found, Source
 from fairway.inference.record import Predictions, Recorder
@@ -261,9 +261,7 @@ class Plane:
                 share_out(works, columns, counts, validated)
         return self._answer_each(version, works, begun)
 
-    def _answer_hybrid(
-        self, version: LiveVersion, works: Sequence[Work], begun: float
-    ) -> list[Outcome]:
+    def _answer_hybrid(self, version: LiveVersion, works: Sequence[Work], begun: float) -> list[Outcome]:
         """What was computed ahead where it may be given; the model runs for the others. What would have to be waited for
         is to `begin`."""
         answers: list[Outcome] = []
@@ -271,6 +269,11 @@ class Plane:
         asked: list[Work] = []
         asks: list[Ask] = []
         model, hybrid = version.model, self._hybrid
+        sent = [work for work in works if work.columns is None and work.request.inputs]
+        if len(sent) > 1 and not any(work.request.deadline is not None for work in sent):
+            together = version.validate_together([work.request.inputs for work in sent])
+            if together is not None:
+                share_out(sent, *together, now())
         for work in works:
             try:
                 if work.columns is None:
@@ -311,7 +314,22 @@ class Plane:
                 answers.append(
                     Ran(version, fresh, [1] * len(fresh), rows, looked.outputs, begun, ended, ended)
                 )
-        return [*answers, *self._answer_each(version, live, begun)] if live else answers
+        return [*answers, *self._answer_live(version, live, begun)] if live else answers
+
+    def _answer_live(self, version: LiveVersion, live: list[Work], begun: float) -> list[Outcome]:
+        """By the model, validated requests of a version with precomputed answers: in one call where that is quick."""
+        counts = [work.rows.rows for work in live]
+        most = min(version.merge_rows(), version.cost.inline_rows)
+        if len(live) > 1 and sum(counts) <= most and self._cache(version.model) is None:
+            columns = joined([work.rows for work in live])
+            validated = now()
+            try:
+                outputs = self._call(version, len(live), columns)
+            except FairwayError:
+                outputs = {}  # one of them is at fault: each is run alone
+            if outputs and all(len(values) == columns.rows for values in outputs.values()):
+                return [Ran(version, live, counts, columns, outputs, begun, validated, now())]
+        return self._answer_each(version, live, begun)
 
     def fall_back(self, work: Work) -> bool:
         """Has what was computed ahead stand in for a model that is overloaded. True where that may be: the request is to
@@ -354,9 +372,7 @@ class Plane:
         work.found = UNKEYED if ask is None else self._hybrid.find(version.model, ask, version)
         return work.found.outputs
 
-    def _answer_each(
-        self, version: LiveVersion, works: Sequence[Work], begun: float
-    ) -> list[Outcome]:
+    def _answer_each(self, version: LiveVersion, works: Sequence[Work], begun: float) -> list[Outcome]:
         """Each validated for itself, if it is not yet, then merged as far as it pays."""
         answers: list[Outcome] = []
         ready: list[Work] = []
@@ -537,7 +553,9 @@ class Plane:
                 columns,
                 outputs,
                 requests[0].protocol,
-                ["live" if work.found is None else work.found.source.value for work in works] if keyed else None,
+                ["live" if work.found is None else work.found.source.value for work in works]
+                if keyed
+                else None,
                 [r.keys for r in requests] if keyed else None,
                 stats.take_noted() if stats.noted else None,
             )

@@ -34,7 +34,14 @@ from fairway.core.errors import (
     SettingsError,
 )
 from fairway.core.settings import ModelSettings, Settings
-from fairway.inference.entries import decode_entry, decode_rows, features_of, read_head
+from fairway.inference.entries import (
+    HEAD_BYTES,
+    computed_at,
+    decode_entry,
+    decode_rows,
+    features_of,
+    read_head,
+)
 from fairway.stores.answers import AnswerStore, Generation, Stored, open_answers
 from fairway.stores.counters import Counters
 
@@ -214,6 +221,7 @@ def _default_value(output: Output, value: Any) -> Array:
     return array
 
 
+_STORED, _FRESH = Source.precomputed, Reason.fresh
 _FROM_STORE = frozenset([Source.precomputed, Source.stale])
 
 
@@ -334,19 +342,29 @@ class Precomputed:
         results: list[Found | FairwayError] = []
         together: list[int] = []
         kept: list[Stored] = []
+        now = self._clock()
+        lives: dict[int, float] = {}
         several = len(asked) > 1
         begin = 0
         for place, ask in enumerate(asked):
             end = begin + len(ask.keys)
+            if several and end - begin == 1 and ask.columns is None:
+                one = stored[begin]
+                if one is not None:
+                    generation = one.generation
+                    life = lives.get(id(generation))
+                    if life is None:
+                        life = lives[id(generation)] = self._life(about, generation, now)
+                    if len(one.entry) > HEAD_BYTES:
+                        age = now - computed_at(one.entry)
+                        if age < life:
+                            together.append(place)
+                            kept.append(one)
+                            results.append(Found(_STORED, _FRESH, max(0.0, age), None, ask.overloaded))
+                            begin = end
+                            continue
             mine = stored[begin:end]
             begin = end
-            one = mine[0] if several and len(mine) == 1 and ask.columns is None else None
-            fresh = None if one is None else self._fresh(about, one, overloaded=ask.overloaded)
-            if one is not None and fresh is not None:
-                together.append(place)
-                kept.append(one)
-                results.append(fresh)
-                continue
             try:
                 results.append(self._found(about, ask, mine, away=away))
             except FairwayError as error:
@@ -361,19 +379,18 @@ class Precomputed:
                 results[place] = error
         return Looked(results, [], {})
 
-    def _fresh(self, about: tuple[str, str, Outputs], one: Stored, *, overloaded: bool) -> Found | None:
-        """That a stored answer is fresh, for a request without features; None for anything else."""
+    def _life(self, about: tuple[str, str, Outputs], generation: Generation, now: float) -> float:
+        """How young an answer of this generation has to be to be given to a request without features, seconds: only the
+        time that it was computed at tells its answers apart."""
         digest, signature, _ = about
-        now, policy = self._clock(), self.policy
-        try:
-            verdict = decide(
-                _known(one), now=now, digest=digest, signature=signature, features=None, policy=policy
-            )
-        except AnswersUnavailable:
-            return None
+        ttl = generation.ttl_seconds
+        known = Known(generation.digest, generation.signature, now, ttl, b"")
+        verdict = decide(
+            known, now=now, digest=digest, signature=signature, features=None, policy=self.policy
+        )
         if verdict.source is not Source.precomputed:
-            return None
-        return Found(verdict.source, verdict.reason, verdict.age, None, overloaded)
+            return -math.inf
+        return ttl or math.inf
 
     def _found(
         self, about: tuple[str, str, Outputs], ask: Ask, stored: Sequence[Stored | None], *, away: bool

@@ -29,8 +29,9 @@ from fairway.core.errors import (
 from fairway.core.settings import Settings
 from fairway.inference.live import LiveModel, LiveVersion
 from fairway.inference.microbatch import Waiting
+from fairway.inference.opening import open_label_log
 from fairway.inference.plane import Plane, Work, now
-from fairway.inference.precomputed import Found
+from fairway.inference.precomputed import Found, Source
 from fairway.inference.repository import Health, Repository
 from fairway.inference.stats import STAGES
 from fairway.security.access import Access, presented
@@ -41,6 +42,7 @@ from fairway.serving.entrances import ENTRIES
 from fairway.serving.errors import MethodNotAllowed
 from fairway.serving.formats import takes_long
 from fairway.serving.keyed import with_key
+from fairway.serving.label_writer import LabelWriter
 from fairway.serving.loading import loaded
 from fairway.serving.logs import FailureLog
 from fairway.serving.tracing import Served, Tracer
@@ -97,6 +99,9 @@ class DataApp:
         self._pool = ThreadPoolExecutor(settings.serving.threads, thread_name_prefix="fairway-work")
         self._queue = settings.serving.queue
         self._waiting = 0
+        self.labels = LabelWriter(
+            open_label_log(settings), settings.log, plane.counters, self.in_thread, settings.limits.problems
+        )
 
     @property
     def key_limits(self) -> Limits:
@@ -411,9 +416,12 @@ def version_headers(live: LiveVersion) -> list[tuple[bytes, bytes]]:
     ]
 
 
+_SOURCES = {source: source.value.encode() for source in Source}
+
+
 def source_headers(found: Found) -> list[tuple[bytes, bytes]]:
     """Of a model with precomputed answers: who answered, and how old the answer is, in seconds."""
-    return [(b"fairway-source", found.source.value.encode()), (b"fairway-age", b"%d" % found.age)]
+    return [(b"fairway-source", _SOURCES[found.source]), (b"fairway-age", b"%d" % found.age)]
 
 
 def server_timing(

@@ -24,6 +24,7 @@ from fairway.inference.plane import Plane
 from fairway.inference.repository import Health, Repository
 from fairway.security.access import Access
 from fairway.serving.errors import MethodNotAllowed, error_answer
+from fairway.serving.label_writer import LabelWriter
 
 Headers = Mapping[bytes, bytes]
 """By lower-case name; of a name sent twice, the last."""
@@ -141,6 +142,8 @@ class Service(Protocol):
     """None where nothing can be loaded while serving."""
     health: Callable[[], Health]
     """What readiness tells."""
+    labels: LabelWriter
+    """Where feedback goes."""
 
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Runs something that takes long outside the event loop. Raises Overloaded when too much waits."""
@@ -159,7 +162,7 @@ def words(error: Exception, request_id: str, *, safe: bool) -> tuple[int, Writte
 class Entry(msgspec.Struct, frozen=True):
     """A path. `{name}` in `path` stands for one segment (or what is left of it: `/v1/models/{model}:predict`).
 
-    `scope` is what the caller's key must allow: `infer`, `metrics`, `admin`, or `open` for none. Exactly one of
+    `scope` is what the caller's key must allow: `infer`, `feedback`, `metrics`, `admin`, or `open` for none. Exactly one of
     `codec` (a prediction; `{model}`, `{version}` or `{label}`, and `{verb}` make its Target) and `handler` is given.
     """
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
 from fairway.core.contract import Contract
@@ -25,8 +24,14 @@ _PARAMETERS = ("parameters", "params")
 def with_key(heading: Heading, headers: Headers, model: LiveModel) -> Heading:
     """For a model with precomputed answers: what its key is called, and the header's text as UTF-8 where it is."""
     key = headers.get(b"x-fairway-key")
-    return msgspec.structs.replace(
-        heading, key_name=model.primary.key_name, key=None if key is None else key_text(key)
+    return Heading(
+        heading.model,
+        heading.version,
+        heading.request_id,
+        None if key is None else key_text(key),
+        heading.deadline,
+        heading.caller,
+        model.primary.key_name,
     )
 
 

@@ -16,8 +16,9 @@ from fairway.core.errors import FairwayError
 from fairway.inference.live import LiveVersion
 from fairway.inference.microbatch import Waiting
 from fairway.inference.plane import Work, now
+from fairway.inference.precomputed import Source
 from fairway.security.access import Caller
-from fairway.serving.app import DataApp, served, server_timing, source_headers, version_headers
+from fairway.serving.app import DataApp, served, server_timing, version_headers
 from fairway.serving.compression import SMALLEST, compressed_for
 from fairway.serving.entrance import Headers, Match, Reading
 
@@ -111,7 +112,7 @@ class HttpTicket:
             return False
         lines = b"content-type: %b\r\n%b" % (written.content_type, _version_lines(work.version))
         if work.found is not None:
-            lines += b"".join([b"%b: %b\r\n" % pair for pair in source_headers(work.found)])
+            lines += b"%b%d\r\n" % (_SOURCE_LINES[work.found.source], work.found.age)
         if written.headers:
             lines += b"".join([b"%b: %b\r\n" % pair for pair in written.headers])
         if b"x-fairway-timing" in headers:
@@ -142,6 +143,7 @@ class HttpTicket:
         self._app.trace(self._headers, self._match, self.work.received, stages, served(self.work, 200))
 
 
+_SOURCE_LINES = {source: f"fairway-source: {source.value}\r\nfairway-age: ".encode() for source in Source}
 _lines: WeakKeyDictionary[LiveVersion, bytes] = WeakKeyDictionary()
 
 

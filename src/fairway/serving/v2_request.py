@@ -12,7 +12,7 @@ import numpy as np
 from fairway.core.contract import Contract
 from fairway.core.errors import MalformedInput, Problem
 from fairway.core.request import Inputs, Request
-from fairway.inference.entries import keys_of
+from fairway.inference.entries import key_bytes, keys_of
 from fairway.inference.rows import SplitFrame, from_instances, from_records, from_split
 from fairway.serving import formats
 from fairway.serving.entrance import Headers, Heading
@@ -24,6 +24,7 @@ from fairway.serving.v2_raw import DATATYPES, read_raw
 _HEADER_LENGTH = b"inference-header-content-length"
 _SEQUENCES = ("sequence_id", "sequence_start", "sequence_end")
 _ROW_FORMS = ("dataframe_split", "dataframe_records", "instances")
+_SMALL_BODY = 1024
 _MOST_CLASSES = 2**31 - 1
 _RAW_ANSWER = Form(all_raw=True)
 
@@ -46,6 +47,10 @@ def read_request(heading: Heading, contract: Contract, body: bytes, headers: Hea
             if heading.key_name:
                 inputs, keys = take_column(inputs, heading.key_name, contract)
             return _request(heading, inputs, keys), PLAIN if answer == formats.JSON else Form(kind=answer)
+    if heading.key_name and length is None and len(body) <= _SMALL_BODY and answer == formats.JSON:
+        keyed = _read_key(heading, body)
+        if keyed is not None:
+            return keyed, PLAIN
     size = None if length is None else _header_size(length, body)
     if size == 0:
         return _request(heading, _bare(body, contract)), _RAW_ANSWER
@@ -69,6 +74,25 @@ def read_request(heading: Heading, contract: Contract, body: bytes, headers: Hea
         raise MalformedInput("The parameter binary_data_output must be true or false.")
     request = _with_parameters(heading, inputs, wanted, parameters, keys)
     return request, Form(decoded.id, answer, all_raw, raw, classes)
+
+
+class _KeyBody(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    parameters: dict[str, str]
+
+
+_key_body = msgspec.json.Decoder(_KeyBody)
+
+
+def _read_key(heading: Heading, body: bytes) -> Request | None:
+    """A body that is one key of text as a parameter and nothing else, which is what most callers with a key send."""
+    try:
+        parameters = _key_body.decode(body).parameters
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    text = parameters.get(heading.key_name)
+    if text is None or len(parameters) > 1:
+        return None
+    return heading.request({}, "rest", None, [key_bytes(text)])
 
 
 def _read_keyed(
