@@ -28,7 +28,7 @@ class Kind(enum.StrEnum):
 class DriftSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The defaults need no tuning."""
 
-    alpha: _Share = 0.04
+    alpha: _Share = 0.03
     """Most often that a window without drift raises any alarm at all, over all its columns together."""
     min_rows: _Rows = 30
     """A current window with fewer rows is not judged."""
