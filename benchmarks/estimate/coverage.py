@@ -80,7 +80,10 @@ CASES: dict[str, tuple[Draw, Callable[..., tuple[Measured, ...]]]] = {
 def cover(case: str, rows: int, windows: int, seed: int = 5) -> dict[str, tuple[float, float]]:
     """Per metric: share of windows with an interval that holds the truth, and the share without an interval."""
     draw, measure = CASES[case]
-    truth = {m.name: m.value for m in measure(draw(np.random.default_rng(99), POPULATION // (10 if case == "ranking" else 1)))}
+    truth = {
+        m.name: m.value
+        for m in measure(draw(np.random.default_rng(99), POPULATION // (10 if case == "ranking" else 1)))
+    }
     rng = np.random.default_rng(seed)
     held: dict[str, list[bool]] = {name: [] for name in truth}
     for _ in range(windows):
@@ -88,11 +91,16 @@ def cover(case: str, rows: int, windows: int, seed: int = 5) -> dict[str, tuple[
             wanted = truth[m.name]
             if m.lower is not None and m.upper is not None and wanted is not None:
                 held[m.name].append(m.lower <= wanted <= m.upper)
-    return {name: (float(np.mean(h)) if h else float("nan"), 1 - len(h) / windows) for name, h in held.items()}
+    return {
+        name: (float(np.mean(h)) if h else float("nan"), 1 - len(h) / windows) for name, h in held.items()
+    }
 
 
 def table(windows: int) -> list[str]:
-    lines = ["| | metric | " + " | ".join(f"{rows:,}" for rows in SIZES) + " |", "|---|---|" + "---|" * len(SIZES)]
+    lines = [
+        "| | metric | " + " | ".join(f"{rows:,}" for rows in SIZES) + " |",
+        "|---|---|" + "---|" * len(SIZES),
+    ]
     for case in CASES:
         found = [cover(case, rows, windows) for rows in SIZES]
         for name in found[0]:

@@ -11,6 +11,8 @@
 
     fairway.run_batch("payments", "in/*.parquet", "scored/", keep=("id",))      # all rows of files or tables
 
+    fairway.estimate("past.parquet", "now.parquet", proba="score", target="repaid")   # performance before labels
+
 `package` makes a bundle without registering it. Errors are in `fairway.core.errors`; every one derives from
 `FairwayError`. The command line does the same: `fairway --help`.
 
@@ -26,6 +28,7 @@ from fairway.core.errors import ContractViolation, FairwayError, InvalidInput
 
 if TYPE_CHECKING:
     from fairway.app.batch import run_batch
+    from fairway.app.estimate import estimate
     from fairway.app.library import Deployment, deploy, package
     from fairway.app.load import load
     from fairway.inference.loaded import LoadedModel
@@ -39,6 +42,7 @@ __all__ = [
     "LoadedModel",
     "__version__",
     "deploy",
+    "estimate",
     "load",
     "package",
     "run_batch",
@@ -48,6 +52,7 @@ _WHERE = {
     "Deployment": "fairway.app.library",
     "LoadedModel": "fairway.inference.loaded",
     "deploy": "fairway.app.library",
+    "estimate": "fairway.app.estimate",
     "load": "fairway.app.load",
     "package": "fairway.app.library",
     "run_batch": "fairway.app.batch",

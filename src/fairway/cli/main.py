@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "precompute": ("fairway.cli.precompute", "Compute answers ahead, stored by key."),
     "answers": ("fairway.cli.answers", "Look up and delete precomputed answers."),
     "bench": ("fairway.cli.bench", "Measure how quickly a server answers."),
+    "estimate": ("fairway.cli.estimate", "Estimate how well a model does before labels come."),
     "models": ("fairway.cli.models", "List the models."),
     "show": ("fairway.cli.show", "Show a model, a version, its proof."),
     "history": ("fairway.cli.history", "Who changed what, when and why."),

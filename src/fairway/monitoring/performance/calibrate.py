@@ -133,7 +133,9 @@ def _fit_none(scores: Scores, actual: Array) -> Calibrator:
 def _fit_smooth(scores: Scores, actual: Array) -> Calibrator:
     model = LogisticRegression(C=1e4, max_iter=200)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # close is good enough: it is judged by its log loss
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # close is good enough: it is judged by its log loss
         model.fit(_logs(scores), actual)
 
     def smooth(given: Scores) -> Array:
@@ -190,7 +192,9 @@ def _steps(probability: Array, hit: Array) -> Callable[[Array], Array]:
     curve = IsotonicRegression(out_of_bounds="clip").fit(probability, hit)
     height, rows = np.unique(curve.predict(probability), return_counts=True)
     # One hit and one miss more in each step; narrow steps may change places by it, so that order is made anew.
-    drawn = IsotonicRegression().fit_transform(height, (height * rows + 1) / (rows + 2), sample_weight=rows + 2.0)
+    drawn = IsotonicRegression().fit_transform(
+        height, (height * rows + 1) / (rows + 2), sample_weight=rows + 2.0
+    )
 
     def steps(given: Array) -> Array:
         return np.asarray(np.interp(curve.predict(given), height, drawn)) if len(given) else np.zeros(0)

@@ -26,7 +26,17 @@ FUNCTIONALS: dict[str, Functional] = {
 }
 METRICS = (*FUNCTIONALS, "calibration_error")
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "calibration_error"})
-DEFAULT = ("roc_auc", "pr_auc", "accuracy", "precision", "recall", "f1", "log_loss", "brier", "calibration_error")
+DEFAULT = (
+    "roc_auc",
+    "pr_auc",
+    "accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "log_loss",
+    "brier",
+    "calibration_error",
+)
 _MEANS = frozenset({"log_loss", "brier", "business_value"})
 
 

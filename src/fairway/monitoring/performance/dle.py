@@ -166,6 +166,4 @@ def _estimate(name: str, expected: Array, variance: Array, learned: float, confi
         root = math.sqrt(value)
         value, lower, upper = root, math.sqrt(lower), math.sqrt(upper)
         error = error / (2 * root) if root > 0 else 0.0
-    return Measured(
-        name=name, value=value, lower=lower, upper=upper, rows=rows, error=error, estimated=True
-    )
+    return Measured(name=name, value=value, lower=lower, upper=upper, rows=rows, error=error, estimated=True)

@@ -36,7 +36,9 @@ class Encoding:
             values = features[name]
             if name in self.codes:
                 known = self.codes[name]
-                columns.append(np.array([known.get(str(v), np.nan) for v in values.tolist()], dtype=np.float64))
+                columns.append(
+                    np.array([known.get(str(v), np.nan) for v in values.tolist()], dtype=np.float64)
+                )
             else:
                 columns.append(_finite(values))
         return np.column_stack([*columns, *further]) if columns or further else np.zeros((0, 0))

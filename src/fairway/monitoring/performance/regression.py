@@ -41,7 +41,9 @@ def measure_regression(
     """
     names = check_metrics(metrics, METRICS)
     known = window.labelled()
-    return tuple(measure_losses(name, LOSSES[name](known.predicted, known.actual), confidence) for name in names)
+    return tuple(
+        measure_losses(name, LOSSES[name](known.predicted, known.actual), confidence) for name in names
+    )
 
 
 def measure_losses(name: str, losses: Array, confidence: float) -> Measured:

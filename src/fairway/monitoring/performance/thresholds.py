@@ -18,19 +18,25 @@ class Usual(msgspec.Struct, frozen=True, kw_only=True):
     per_row: float
     between: float
 
-    def limits(self, rows: int, *, lowest: float = -math.inf, highest: float = math.inf) -> tuple[float, float]:
+    def limits(
+        self, rows: int, *, lowest: float = -math.inf, highest: float = math.inf
+    ) -> tuple[float, float]:
         """What a chunk of `rows` rows may be; small chunks may stray further."""
         half = DEVIATIONS * math.sqrt(self.per_row / max(rows, 1) + self.between)
         return max(self.centre - half, lowest), min(self.centre + half, highest)
 
 
-def usual(values: Sequence[float | None], errors: Sequence[float | None], rows: Sequence[int]) -> Usual | None:
+def usual(
+    values: Sequence[float | None], errors: Sequence[float | None], rows: Sequence[int]
+) -> Usual | None:
     """From the metric of each chunk of the reference (as its labels have it), its standard error and rows.
 
     The spread between chunks is never taken to be less than sampling alone gives, and what exceeds that is added
     for chunks of every size (as between-study variance in DerSimonian and Laird 1986). None without any value.
     """
-    known = [(v, e, n) for v, e, n in zip(values, errors, rows, strict=True) if v is not None and e is not None]
+    known = [
+        (v, e, n) for v, e, n in zip(values, errors, rows, strict=True) if v is not None and e is not None
+    ]
     if not known:
         return None
     value, error, size = (np.array(column, dtype=np.float64) for column in zip(*known, strict=True))
