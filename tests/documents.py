@@ -9,8 +9,8 @@ Fenced blocks that count:
     ```python file=x.py   is written to x.py instead of run; so are toml, csv and other blocks with file=
     ```... not-run        shown only; the page says why
 
-`fairway serve` is started in the background on free ports and stopped with the page; the ports 8080, 8081 and 4318
-in other commands are replaced by them.
+`fairway serve` is started in the background on free ports and stopped with the page; the ports 8080, 8081, 8090 and 4318
+in other commands are replaced by them. `fairway control` is started so too.
 """
 
 from __future__ import annotations
@@ -87,13 +87,14 @@ class Reader:
         self._folder = folder
         self._log = folder / "serve.log"
         self._servers: list[subprocess.Popen[bytes]] = []
-        self._ports = {port: str(_free_port()) for port in ("8080", "8081", "4318")}
+        self._ports = {port: str(_free_port()) for port in ("8080", "8081", "8090", "4318")}
         self._environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "FAIRWAY_HOME": str(folder / "home"),
             "FAIRWAY_SERVING_PORT": self._ports["8080"],
             "FAIRWAY_SERVING_GRPC_PORT": self._ports["8081"],
+            "FAIRWAY_CONTROL_PORT": self._ports["8090"],
             "LOGNAME": "ann",
             "NO_COLOR": "1",
             "COLUMNS": "110",
@@ -103,13 +104,13 @@ class Reader:
     def take(self, step: Step) -> str:
         """What the step printed, with the ports of the page. Raises AssertionError, with what was printed, when
         the step ends otherwise than the page says."""
-        text = re.sub(r"\b(8080|8081|4318)\b", lambda match: self._ports[match[1]], step.text)
+        text = re.sub(r"\b(8080|8081|8090|4318)\b", lambda match: self._ports[match[1]], step.text)
         if step.kind == "file":
             (self._folder / step.name).write_text(text, encoding="utf-8")
             return ""
         if step.kind == "python":
             printed = self._run([sys.executable, "-c", text], step)
-        elif text.startswith("fairway serve"):
+        elif text.startswith(("fairway serve", "fairway control")):
             printed = self._serve(text.removesuffix("&").strip())
         else:
             printed = self._run(["bash", "-euo", "pipefail", "-c", text], step)
