@@ -14,11 +14,14 @@ from fairway.monitoring.prometheus_rules import rules_yaml
 from fairway.serving.errors import status_of
 from fairway.serving.metrics import described_metrics
 
+_FAULTS = (500, 502, 503, 504, 507)
+"""Answers that mean the server failed; 501 means that the caller asked for something it does not do."""
+
 
 def server_codes() -> list[str]:
-    """The error codes that are the server's fault: those that HTTP answers 500 or more to. `internal_error` is what
+    """The error codes that are the server's fault: by how HTTP answers them. `internal_error` is what
     nobody expected."""
-    return sorted({"internal_error", *(error.code for error in _errors() if status_of(error("")) >= 500)})
+    return sorted({"internal_error", *(error.code for error in _errors() if status_of(error("")) in _FAULTS)})
 
 
 def prometheus_rules(job: str) -> str:

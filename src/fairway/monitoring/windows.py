@@ -26,14 +26,18 @@ def read_windows(content: bytes) -> tuple[Window, ...]:
     try:
         value = msgspec.json.decode(content)
         values = value if isinstance(value, list) else [value]
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         try:
             values = msgspec.json.Decoder().decode_lines(content)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             raise MalformedInput(
                 f"The findings are not JSON: {error}.",
                 hint="Write an array of windows, or one window a line.",
             ) from error
+    if not values:
+        raise MalformedInput(
+            "There are no windows in it.", hint="Write an array of windows, or one window a line."
+        )
     if len(values) > MOST_WINDOWS:
         raise MalformedInput(f"{len(values)} windows: at most {MOST_WINDOWS} are read at once.")
     windows, problems = [], []

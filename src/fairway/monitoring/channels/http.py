@@ -131,17 +131,16 @@ def _connect(parts: SplitResult, deadline: _Deadline, ca_file: str) -> http.clie
     is_tls = parts.scheme == "https"
     port = parts.port or (443 if is_tls else 80)
     plain = socket.create_connection((host, port), timeout=deadline.seconds)
+    connected: socket.socket = plain
     try:
         deadline.watch(plain)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connected: socket.socket = plain
         if is_tls:
             context = ssl.create_default_context(cafile=ca_file or None)
             connected = context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
             deadline.watch(connected)
             connected.do_handshake()
     except BaseException:
-        plain.close()
+        connected.close()
         raise
     kind = http.client.HTTPSConnection if is_tls else http.client.HTTPConnection
     connection = kind(host, port, timeout=deadline.seconds)

@@ -15,6 +15,7 @@ from fairway.core.errors import DeliveryFailed, SettingsError
 from fairway.core.incident import Incident, Message
 from fairway.monitoring.channels.secret import Secret
 from fairway.monitoring.notices import explanation, facts, headline, link, shortened
+from fairway.monitoring.windows import printable
 
 _PERMANENT = 500
 
@@ -99,7 +100,7 @@ class SmtpChannel:
         """`Message-ID` is the message's own, so that a mail that comes twice is known by it."""
         event, settings = message.event, self._settings
         mail = EmailMessage()
-        mail["Subject"] = shortened(headline(event), 200)
+        mail["Subject"] = shortened(printable(headline(event)), 200)
         mail["From"] = settings.sender
         mail["To"] = ", ".join(settings.recipients)
         mail["Date"] = formatdate()

@@ -1,0 +1,188 @@
+"""What each receiver gets. Slack's and Teams' limits are theirs, published; the card is checked by a schema."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from fairway.core.alert_settings import ChannelSettings
+from fairway.core.errors import DeliveryFailed
+from fairway.core.incident import Finding, Likely, Message
+from fairway.monitoring.channels.alertmanager import AlertmanagerChannel
+from fairway.monitoring.channels.log import LogChannel
+from fairway.monitoring.channels.slack import SlackChannel, escaped
+from fairway.monitoring.channels.teams import TeamsChannel, plain
+from fairway.monitoring.channels.webhook import WebhookChannel
+from fairway.security.webhooks import new_secret, verify
+from tests.receivers import receiving
+from tests.unit.monitoring.messages import incident, message
+
+LINK = "https://fairway.example"
+KINDS = [
+    "opened",
+    "reopened",
+    "raised",
+    "updated",
+    "reminded",
+    "acknowledged",
+    "unsilenced",
+    "resolved",
+    "test",
+]
+HUGE = tuple(
+    Finding(
+        kind="drift",
+        field="<!channel> [x](http://evil) " + "ü" * 270,
+        text="é" * 2000,
+        effect=1.0,
+        slice=f"s{i}",
+    )
+    for i in range(200)
+)
+
+
+def settings(kind: Any, **values: Any) -> ChannelSettings:
+    return ChannelSettings(kind=kind, **{"url": "http://localhost/x", **values})
+
+
+def huge() -> Message:
+    made = incident(findings=HUGE)
+    return message(incident=msgspec.structs.replace(made, causes=made.causes * 3))
+
+
+# Slack
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_slack_gets_blocks(kind: str) -> None:
+    body = SlackChannel(settings("slack"), {}, address=LINK).payload(message(kind))
+    assert [block["type"] for block in body["blocks"]][0] == "header"
+    assert "payments:3: drift (amount, country); performance (roc_auc)" in body["text"]
+    _fits_slack(body)
+
+
+def test_slack_says_what_a_person_needs() -> None:
+    body = SlackChannel(settings("slack"), {}, address=LINK).payload(message())
+    header, causes, fields, context = body["blocks"]
+    assert header["text"]["text"].endswith(
+        "[critical] payments:3: drift (amount, country); performance (roc_auc)"
+    )
+    assert causes["text"]["text"].splitlines()[0].startswith("• drift of amount: psi 0.41 (threshold 0.2)")
+    assert {"type": "mrkdwn", "text": "*Model*\npayments:3"} in fields["fields"]
+    assert context["elements"][0]["text"] == f"<{LINK}/incidents/3f0c1d2b4a|Open the incident>"
+
+
+def test_slack_takes_the_largest() -> None:
+    body = SlackChannel(settings("slack"), {}, address=LINK).payload(huge())
+    _fits_slack(body)
+    assert "<!channel>" not in json.dumps(body["blocks"][1:]) + body["text"]
+    assert escaped("<!channel> & <http://x|y>") == "&lt;!channel&gt; &amp; &lt;http://x|y&gt;"
+
+
+def _fits_slack(body: dict[str, Any]) -> None:
+    assert set(body) == {"text", "blocks"}
+    assert 0 < len(body["blocks"]) <= 50
+    for block in body["blocks"]:
+        if block["type"] == "header":
+            assert block["text"]["type"] == "plain_text"
+            assert 0 < len(block["text"]["text"]) <= 150
+        elif block["type"] == "section":
+            texts = [block["text"]] if "text" in block else block["fields"]
+            assert len(texts) <= 10
+            assert all(
+                t["type"] == "mrkdwn" and 0 < len(t["text"]) <= (3000 if "text" in block else 2000)
+                for t in texts
+            )
+        else:
+            assert block["type"] == "context"
+            assert len(block["elements"]) <= 10
+
+
+# Teams
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_teams_gets_an_adaptive_card(kind: str) -> None:
+    body = TeamsChannel(settings("teams"), {}, address=LINK).payload(message(kind))
+    assert body["type"] == "message"
+    (attachment,) = body["attachments"]
+    assert attachment["contentType"] == "application/vnd.microsoft.card.adaptive"
+    card = attachment["content"]
+    assert (card["type"], card["version"]) == ("AdaptiveCard", "1.4")
+    assert [part["type"] for part in card["body"]][0] == "TextBlock"
+    assert card["body"][-1]["type"] == "FactSet"
+    assert card["actions"] == [
+        {"type": "Action.OpenUrl", "title": "Open the incident", "url": f"{LINK}/incidents/3f0c1d2b4a"}
+    ]
+
+
+def test_teams_takes_the_largest() -> None:
+    body = TeamsChannel(settings("teams"), {}, address=LINK).payload(huge())
+    assert len(msgspec.json.encode(body)) < 28 * 1024
+    assert "[x](http" not in json.dumps(body)
+    assert plain("a_b*c*[x](y)") == r"a\_b\*c\*\[x\]\(y\)"
+
+
+# Alertmanager
+
+
+def test_alertmanager_keeps_one_alert_per_incident() -> None:
+    channel = AlertmanagerChannel(settings("alertmanager", labels={"team": "ml"}), {}, address=LINK)
+    (opened,) = channel.payload(message())
+    assert opened["labels"] == {
+        "alertname": "FairwayIncident",
+        "model": "payments",
+        "version": "3",
+        "severity": "critical",
+        "incident": "3f0c1d2b4a",
+        "team": "ml",
+    }
+    assert opened["generatorURL"] == f"{LINK}/incidents/3f0c1d2b4a"
+    assert opened["startsAt"] < opened["endsAt"]
+    raised, *lower = channel.payload(message("raised"))
+    assert raised["labels"] == opened["labels"]
+    assert [alert["labels"]["severity"] for alert in lower] == ["info", "warning"]
+    assert all(alert["endsAt"] <= raised["endsAt"] for alert in lower)
+    assert len({alert["endsAt"] for alert in channel.payload(message("resolved"))}) == 1
+
+
+# Webhook and log
+
+
+def test_a_webhook_is_signed_and_carries_the_event() -> None:
+    secret = new_secret()
+    made = settings("webhook", url="env:URL", secret="env:KEY", headers={"Authorization": "env:TOKEN"})
+    with receiving() as receiver:
+        environ = {"URL": receiver.url, "KEY": secret, "TOKEN": "Bearer t0ken"}
+        channel = WebhookChannel(made, environ, address="")
+        assert channel.send(message()) == "200 ok"
+        assert channel.send(message()) == "200 ok"
+    assert [
+        verify(secret, headers, body) for headers, body in zip(receiver.headers, receiver.bodies, strict=True)
+    ] == ["3f0c1d2b4a.7.ops"] * 2
+    body = receiver.messages[0]
+    assert body["type"] == "incident.opened"
+    assert body["data"]["incident"]["causes"][0]["field"] == "amount"
+    assert receiver.headers[0]["authorization"] == "Bearer t0ken"
+    assert "t0ken" not in repr(vars(channel))
+    assert secret not in repr(vars(channel))
+
+
+@pytest.mark.parametrize(
+    "environ", [{}, {"URL": " "}, {"URL": "file:///etc/passwd"}, {"URL": "http://h/\nx"}]
+)
+def test_a_secret_that_is_not_there_waits_for_somebody_to_set_it(environ: dict[str, str]) -> None:
+    channel = SlackChannel(settings("slack", url="env:URL"), environ, address="")
+    with pytest.raises(DeliveryFailed) as error:
+        channel.send(message())
+    assert error.value.permanent is False
+    assert "passwd" not in str(error.value)
+
+
+def test_the_log_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    made = message(incident=msgspec.structs.replace(incident(), causes=(Likely(kind="drift", text="a"),)))
+    assert LogChannel(settings("log"), {}, address="").send(made) == "logged"
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.getMessage().endswith("performance (roc_auc) - a (incident 3f0c1d2b4a)")
