@@ -21,6 +21,7 @@ from fairway.core.schedule import Schedule, ScheduleRun
 
 REPORT_VARIABLE = "FAIRWAY_REPORT_FD"
 _MOST_REPORT = 1024 * 1024
+_STOPPED = Outcome(state="interrupted", reason="the control process stopped")
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,8 +98,7 @@ class Subprocess:
             self._outcome = each.outcome or self._outcome
         if code is not None:
             self._close()
-            ended = Outcome(state="interrupted" if self._stopped else "failed", reason=_ending(code))
-            self._outcome = self._outcome or ended
+            self._outcome = self._outcome or (_STOPPED if self._stopped else _ended(code))
         return said
 
     @property
@@ -142,11 +142,12 @@ class Subprocess:
         self._closed = True
 
 
-def _ending(code: int) -> str:
+def _ended(code: int) -> Outcome:
+    """Of one that ended without a word."""
     if code >= 0:
-        return f"its process ended with exit code {code}"
+        return Outcome(state="failed", reason=f"its process ended with exit code {code}")
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    return f"its process was killed by {name}"
+    return Outcome(state="failed", reason=f"its process was killed by {name}")
