@@ -21,7 +21,7 @@ from fairway.batch.plan import EngineName, Options, Plan, output_schema, part_ro
 from fairway.batch.report import Report
 from fairway.batch.run import Run, Tell
 from fairway.batch.score import Calls
-from fairway.batch.shared import Gathered, share, with_probe, without_probe
+from fairway.batch.shared import Gathered, share, tidy, with_probe
 from fairway.batch.sink import Sink
 from fairway.batch.source import Reading, SourceFile, file_system
 from fairway.batch.spread import Cluster, Here, Spread
@@ -79,7 +79,8 @@ def cut(
     calls: Calls,
     slots: int,
 ) -> tuple[int, list[Stretch]]:
-    """Rows of a part, and the stretches of the whole input."""
+    """Rows of a part, and the stretches of the whole input. Nobody can say ahead where files of some size end: with a
+    file size given, each input file is one stretch."""
     most = part_rows(options, calls, 1, sql=is_sql(options.output))
     if is_sql(options.input):
         source = SqlSource(read_place(options.input))
@@ -91,6 +92,8 @@ def cut(
     fs, _ = file_system(options.input, place.settings.batch.storage)
     estimated = 0 if options.rows_per_file else estimate_rows(fs, files, reading)
     rows = options.rows_per_file or part_rows_for(estimated, slots, most, min(most, reading.chunk_rows))
+    if options.file_bytes:
+        return rows, [Stretch(number) for number in range(len(files))]
     return rows, plan_files(fs, files, reading, contract, rows)
 
 
@@ -122,7 +125,7 @@ def go_spread(
     started: Callable[[Run], None],
     note: Callable[[Outcome], None] = lambda outcome: None,
     mine: Callable[[Stretch], bool] = lambda stretch: True,
-    make: type[Spread] = Spread,
+    make: Callable[..., Spread] = Spread,
 ) -> Report:
     """One go at a run by stretches, in this process when there is no cluster. `own` is the local engine's sink."""
     here = cluster is None or isinstance(cluster, Here)
@@ -133,7 +136,8 @@ def go_spread(
     stretches = saved(ledger.folder) or open_stretches(ledger.files())
     settings = place.settings
     sink.begin("", "part-try", output_schema(plan.kept, live.contract, flat=flat)).abort()
-    target = with_probe(target, plan.run, settings.batch.storage)
+    if not here:
+        target = with_probe(target, plan.run, settings.batch.storage)
     job = Job(
         plan=plan,
         model=model,
@@ -146,8 +150,8 @@ def go_spread(
     run = make(job, ledger, live.contract, sink, cluster, stretches, **options)
     started(run)
     report = run.spread()
-    if report.state == "finished" and not report.failed_files:
-        without_probe(target)
+    if run.is_whole and report.state == "finished" and not report.failed_files:
+        tidy(target)
         if isinstance(sink, Gathered):
             sink.discard()
     return report

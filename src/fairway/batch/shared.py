@@ -119,14 +119,13 @@ def with_probe(target: Target, run: str, storage: Mapping[str, Mapping[str, Any]
     return msgspec.structs.replace(target, probe=str(probe))
 
 
-def without_probe(target: Target) -> None:
-    """Removes it, and what attempts that died have left under hidden names."""
-    if not target.probe:
+def tidy(target: Target) -> None:
+    """Removes the probe, and what attempts that died have left under hidden names. Once the run has ended."""
+    if target.is_table or "://" in target.url:
         return
-    probe = Path(target.probe)
-    for left in probe.parent.rglob(".part-*.tmp"):
+    folder = Path(target.url)
+    for left in (*folder.rglob(".part-*.tmp"), *folder.glob(".fairway-*")):
         left.unlink(missing_ok=True)
-    probe.unlink(missing_ok=True)
 
 
 def open_target(target: Target, run: str, storage: Mapping[str, Mapping[str, Any]], scratch: Path) -> Sink:

@@ -80,11 +80,6 @@ class Here:
         self._ended.set()
 
 
-class Note(Protocol):
-    def __call__(self, outcome: Outcome) -> None:
-        """Told of every outcome before it is entered."""
-
-
 class Spread(Run):
     """One go at a run on a cluster."""
 
@@ -108,6 +103,11 @@ class Spread(Run):
         self._spread_over = Counter(stretch.file for stretch in stretches)
         self._left: Counter[int] = Counter()
         self._errors: dict[int, str] = {}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this go is the one that ends the run."""
+        return True
 
     @property
     def _engine(self) -> str:
@@ -170,10 +170,6 @@ class Spread(Run):
         if self._limit.is_passed(self._rejects, self._rows, ended=True):
             return "stopped", self._too_many()
         return "finished", ""
-
-    def enter(self, outcome: Outcome) -> None:
-        """Enters an outcome that another process has got."""
-        self._enter(outcome, noted=True)
 
     def _enter(self, outcome: Outcome, *, noted: bool = False) -> None:
         number = outcome.stretch.file

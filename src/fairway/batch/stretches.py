@@ -158,8 +158,6 @@ def rows_of(piece: Piece, file: SourceFile) -> int:
         return count_records(piece.raw, piece.header.delimiter)
     if file.format == "jsonl":
         return sum(1 for line in piece.raw.split(b"\n") if line.strip())
-    if file.format == "sql":
-        return len(next(iter(piece.raw.values()), ()))
     return int(piece.raw.num_rows)
 
 

@@ -4,9 +4,9 @@ So a cluster adds no second way to read, score, reject or write: a worker begins
 file, whose place is the stretch, and hands back the parts that its ledger lists. The driver enters them in the real
 one. A worker that dies has left nothing that is read: its part is not in the ledger, and is done again.
 
-A stretch with an end is one part, whole or not at all: when its file turns out to be damaged in the middle nothing of
-it is kept, because the parts behind it have their numbers already. The last of a file keeps the rows before the damage,
-as the local engine does.
+A part is whole or not there at all, also where its file turns out to be damaged in the middle: a second attempt, which
+may be luckier, must not find a shorter part under its name. (The local engine, of whom there is one, keeps the rows
+before the damage.) Whole parts before it are kept.
 """
 
 from __future__ import annotations
@@ -112,16 +112,14 @@ class Worker:
         try:
             with tempfile.TemporaryDirectory(prefix="fairway-stretch-") as scratch:
                 return self._do(task, Path(scratch))
-        except _Spoiled as spoiled:
-            first, last = task.stretch.start, task.stretch.stop
-            where = f" (of rows {first.row} to {last.row - 1} none is scored)" if last is not None else ""
-            return Outcome(stretch=task.stretch, error=f"{spoiled.error}{where}")
         except FairwayError as error:
             return Outcome(stretch=task.stretch, refused=refused(error))
 
     def _do(self, task: Task, scratch: Path) -> Outcome:
         job, stretch = self._job, task.stretch
-        plan = job.plan if stretch.stop is None else msgspec.structs.replace(job.plan, part_rows=_NO_END)
+        plan = job.plan
+        if stretch.stop is not None:  # one part, whatever is in it: the numbers behind it are others'
+            plan = msgspec.structs.replace(plan, part_rows=_NO_END, part_bytes=0, part_rejects=_NO_END)
         ledger = Ledger.create(scratch / "run", msgspec.json.encode(plan), [task.file])
         sink = open_target(job.target, plan.run, job.settings.batch.storage, scratch / "parts")
         source = _Source(job, stretch, self._loaded.live.contract)
@@ -136,9 +134,12 @@ class Worker:
                 plan, ledger, self._loaded.live.contract, source, _Sink(sink, stretch, check),
                 flat=job.flat, watch=self._loaded.watch,
             )  # fmt: skip
+            error = ""
             with ThreadPoolExecutor(1) as pool:
-                run.go(pool, rows)
-            (record,) = ledger.files()
+                try:
+                    run.go(pool, rows)
+                except _Spoiled as spoiled:
+                    error = str(spoiled)
             parts = [part for part in ledger.parts() if part.part >= stretch.part]
             folder = scratch / "run" / "rejects"
             rejects = [_packed(folder / part.rejects_name) if part.rejects_name else b"" for part in parts]
@@ -147,7 +148,20 @@ class Worker:
             source.close()
             sink.close()
         own = tuple(msgspec.structs.replace(p, file=stretch.file, rejects_name="") for p in parts)
-        return Outcome(stretch=stretch, parts=own, rejects=tuple(rejects), error=record.reason)
+        return Outcome(
+            stretch=stretch,
+            parts=own,
+            rejects=tuple(rejects),
+            error=error + _where(stretch, parts) if error else "",
+        )
+
+
+def _where(stretch: Stretch, parts: Sequence[Part]) -> str:
+    """Which rows a damaged stretch has not given."""
+    first = parts[-1].end.row if parts else stretch.start.row
+    if stretch.stop is not None:
+        return f" (none of the rows {first} to {stretch.stop.row - 1} is scored)"
+    return f" (none of the rows from {first} on is scored)" if first else ""
 
 
 def _before(stretch: Stretch) -> Part:
@@ -179,8 +193,6 @@ class _Source:
         try:
             yield from self._pieces(file, start)
         except (InvalidInput, NotFound) as error:
-            if self._stretch.stop is None:
-                raise
             raise _Spoiled(error) from error
 
     def _pieces(self, file: SourceFile, start: Position) -> Generator[Piece]:
@@ -215,8 +227,6 @@ class _Rows:
         try:
             scored = self._scorer(work)
         except (InvalidInput, NotFound) as error:
-            if self._stretch.stop is None:
-                raise
             raise _Spoiled(error) from error
         self._rows += scored.total
         return scored
@@ -258,6 +268,10 @@ class _Part:
 
     def write(self, table: pa.Table) -> None:
         self._writer.write(table)
+
+    @property
+    def bytes(self) -> int:
+        return self._writer.bytes
 
     def commit(self) -> Written:
         if self._check is not None:
