@@ -54,6 +54,33 @@ class Postgres:
             connection.execute(f'CREATE DATABASE "{name}"')
         return self.url(name)
 
+    def kill(self) -> None:
+        """At once, without writing anything more: as a crash."""
+        _as_postgres(self.programs / "pg_ctl", "-D", self.directory / "data", "-m", "immediate", "stop")
+
+    def start(self) -> None:
+        """After `kill`, on the port it had."""
+        data, log = self.directory / "data", self.directory / "log"
+        _as_postgres(self.programs / "pg_ctl", "-D", data, "-l", log, "-o", _flags(self.port), "-w", "start")
+
+
+@contextmanager
+def own_postgres() -> Iterator[Postgres]:
+    """A server that nobody else uses, to be killed."""
+    server = _start_postgres()
+    try:
+        yield server
+    finally:
+        try:
+            server.kill()
+        except RuntimeError:
+            pass  # it is down already
+        shutil.rmtree(server.directory)
+
+
+def _flags(port: int) -> str:
+    return " ".join(f"-c {name}={value or repr('')}" for name, value in {**_OPTIONS, "port": port}.items())
+
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
@@ -115,12 +142,9 @@ def _start_postgres() -> Postgres:
     )
     for _ in range(5):
         port = free_port()
-        options = " ".join(
-            f"-c {name}={value or repr('')}" for name, value in {**_OPTIONS, "port": port}.items()
-        )
         log = directory / "log"
         try:
-            _as_postgres(programs / "pg_ctl", "-D", data, "-l", log, "-o", options, "-w", "start")
+            _as_postgres(programs / "pg_ctl", "-D", data, "-l", log, "-o", _flags(port), "-w", "start")
         except RuntimeError as failure:
             error = failure  # the port may have been taken since
             continue

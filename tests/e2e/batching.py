@@ -1,14 +1,18 @@
-"""A batch run in a process of its own, to be killed: `python -m tests.e2e.batching RUN SOURCE OUTPUT [TABLE URL]`."""
+"""A batch run in a process of its own, to be killed."""
 
-import sys
+import multiprocessing
 import time
 from pathlib import Path
+from typing import Any
 
 from fairway.batch.run import Progress
 from fairway.batch.sql import SqlSink, read_place
 from fairway.core.columns import Columns, Outputs
 from tests.batches import go
 from tests.planes import Adding
+
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload([__name__])
 
 
 class Slow(Adding):
@@ -19,15 +23,14 @@ class Slow(Adding):
         return super().predict(columns)
 
 
-def main() -> None:
-    folder, source, output = map(Path, sys.argv[1:4])
-    table = sys.argv[4] if len(sys.argv) > 4 else ""
+def work(folder: Path, source: Path, output: Path, table: str, begun: Any) -> None:
+    """Begins the run in `folder`, or goes on with it; to `output`, or to the URL `table`. Sets `begun` when it reads."""
 
     def tell(progress: Progress) -> None:
         if progress.event == "begin":
-            print("begin", flush=True)
+            begun.set()
 
-    options = {"chunk_bytes": 60, "part_rows": 40, "engine": Slow(), "tell": tell}
+    options: dict[str, Any] = {"chunk_bytes": 60, "part_rows": 40, "engine": Slow(), "tell": tell}
     if table:
         go(
             folder,
@@ -39,7 +42,3 @@ def main() -> None:
         )
     else:
         go(folder, source, output, **options)
-
-
-if __name__ == "__main__":
-    main()

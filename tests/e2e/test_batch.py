@@ -1,11 +1,7 @@
 """`fairway batch` as users run it: real models, real servers to compare with, real stores, and kill -9."""
 
 import json
-import random
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +16,10 @@ import sqlalchemy as sa
 from fairway.app.batch import cancel_run, list_runs, resume, run_batch, show_run
 from fairway.app.settings import read_settings
 from fairway.core.errors import AlreadyExists, Conflict, FairwayError, InvalidInput, NotFound, RunNotFound
-from tests.batches import csv_rows
 from tests.e2e.servers import FAIRWAY, MIXED, numeric_data, records, serving, visits
 from tests.services import S3, Postgres
 
 pytestmark = pytest.mark.e2e
-_KILLS = 10
 
 
 def lines(rows: int = 200) -> pd.DataFrame:
@@ -67,53 +61,6 @@ def test_the_answers_are_the_servers_to_the_last_bit(home_copy: Path, tmp_path: 
 def scored_dtype(table: pa.Table, name: str) -> Any:
     kind = table.schema.field(name).type
     return (kind.value_type if pa.types.is_fixed_size_list(kind) else kind).to_pandas_dtype()
-
-
-# Never a night lost
-
-
-@pytest.mark.parametrize("sink", ["files", "table"])
-def test_killed_again_and_again_it_ends_as_if_it_had_not_been(sink: str, tmp_path: Path) -> None:
-    source = tmp_path / "in"
-    for day in ("1", "2"):
-        (source / f"day={day}").mkdir(parents=True)
-        (source / f"day={day}" / "x.csv").write_text(csv_rows(900, bad=(5, 500), first=1000 * int(day)))
-
-    def command(name: str) -> list[str]:
-        table = [f"sqlite:///{tmp_path}/{name}.db?table=scores"] if sink == "table" else []
-        places = (tmp_path / f"{name}-run", source, tmp_path / name)
-        return [sys.executable, "-m", "tests.e2e.batching", *map(str, places), *table]
-
-    root = Path(__file__).parents[2]
-    began = time.monotonic()
-    subprocess.run(command("whole"), check=True, cwd=root, stdout=subprocess.DEVNULL)
-    limit = (time.monotonic() - began) / 12  # most of that was starting Python, before its first line
-    moments = random.Random(sink)
-    kills = 0
-    for _ in range(60):
-        with subprocess.Popen(command("killed"), cwd=root, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            try:
-                process.wait(moments.uniform(0, limit) if kills < _KILLS else 60)
-                break
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                kills += 1
-    assert kills >= 1
-    assert contents(tmp_path, "killed", sink) == contents(tmp_path, "whole", sink)
-
-
-def contents(folder: Path, name: str, sink: str) -> Any:
-    if sink == "files":
-        found = (p for p in sorted((folder / name).rglob("part-*")) if not p.name.endswith(".tmp"))
-        return {str(p.relative_to(folder / name)): p.read_bytes() for p in found}
-    engine = sa.create_engine(f"sqlite:///{folder}/{name}.db")
-    with engine.connect() as connection:
-        rows = connection.execute(sa.text("select * from scores order by id")).fetchall()
-    engine.dispose()
-    assert len(rows) == 1796
-    return rows
 
 
 # Stores and databases

@@ -26,6 +26,7 @@ from fairway.batch.plan import (
     pack_schema,
     part_rows,
     read_limit,
+    read_size,
     run_name,
 )
 from fairway.batch.report import Report
@@ -44,10 +45,17 @@ from fairway.batch.source import (
 )
 from fairway.batch.spread import Cluster
 from fairway.batch.sql import SqlSink, SqlSource, is_sql, read_place
-from fairway.batch.stretches import save
+from fairway.batch.stretches import Stretch, save
 from fairway.core.contract import Contract
-from fairway.core.errors import Conflict, FairwayError, InvalidInput, MalformedInput, RunNotFound
+from fairway.core.errors import (
+    Conflict,
+    FairwayError,
+    InvalidInput,
+    MalformedInput,
+    RunNotFound,
+)
 from fairway.core.version import parse_reference
+from fairway.inference.live import LiveVersion
 
 
 class RunLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +107,8 @@ def run_batch(
     encoding: str = "utf-8",
     delimiter: str = "",
     rows_per_file: int = 0,
+    file_size: str = "",
+    compression: str = "",
     max_errors: str = "",
     workers: int = 0,
     overwrite: bool = False,
@@ -114,7 +124,7 @@ def run_batch(
     `name` is a model, `payments@champion` or `payments:3`. `input` is a file, a folder, a glob, an fsspec URL or a
     database's; so is `output`. The same run again has nothing to do, and gives the report it had. With `fresh`, rows of
     a database are read from the first on, also where a run before was not finished: they may have changed since.
-    `engine` "spark" or "ray" scores on a cluster: the session or connection there is, else one at `address`. See
+    `file_size` is such as "128MB". `engine` "spark" or "ray" scores on a cluster: the session or connection there is, else one at `address`. See
     `docs/guides/batch.md`. Raises what the model's loading raises, AlreadyExists for a sink that holds other data,
     NotFound, InvalidInput, StorageFull, Unavailable, ModelFailed.
     """
@@ -128,15 +138,17 @@ def run_batch(
         encoding=encoding,
         delimiter=delimiter,
         rows_per_file=rows_per_file,
+        file_bytes=read_size(file_size),
+        compression=compression,
         max_errors=max_errors,
         workers=workers,
     )
     read_limit(max_errors)
     with open_home(home) as place:
-        model = _find(place, name)
-        files = _find_files(place, options)
+        model = find_model(place, name)
+        files = find_input(place, options)
         run = run_name(model.name, model.digest, options, files)
-        folder = _folder(place, run)
+        folder = run_folder(place, run)
         if (folder / "ledger.db").exists():
             ledger = Ledger(folder)
             state, _ = ledger.state
@@ -174,21 +186,26 @@ def resume(
     finished one gives its report. Raises RunNotFound, Conflict when another process works on it, and what `run_batch`
     raises."""
     with open_home(home) as place:
-        ledger = Ledger(_folder(place, run))
+        ledger = Ledger(run_folder(place, run))
         try:
             report = _report(ledger)
             if ledger.state[0] == "finished" and report is not None and not report.failed_files:
                 _tidy(ledger, report)
                 return report
             plan = ledger.plan(Plan)
-            model = _find(place, f"{plan.model}:{plan.version}")
+            if plan.engine == "shard":
+                raise InvalidInput(
+                    f"{run} is one shard of a run, whose notes are beside its output.",
+                    hint="Run the shard's own command again: fairway batch run ... --shard i/n",
+                )
+            model = find_model(place, f"{plan.model}:{plan.version}")
             if model.digest != plan.digest:
                 raise Conflict(
                     f"{plan.model}:{plan.version} is another model than the one that the run began with."
                 )
             chosen = engine or plan.engine
             with ledger.lock(), open_cluster(chosen, address, place.settings, model) as cluster:
-                _check_unchanged(place, ledger, plan)
+                check_unchanged(place, ledger, plan)
                 ledger.begin()
                 return _go(place, plan, ledger, model, cluster, tell, started)
         finally:
@@ -211,7 +228,7 @@ def list_runs(home: str | os.PathLike[str] | None = None) -> list[RunLine]:
 def show_run(run: str, home: str | os.PathLike[str] | None = None) -> tuple[RunLine, Report | None]:
     """A run, and its report once it has ended. Raises RunNotFound."""
     with open_home(home) as place:
-        ledger = Ledger(_folder(place, run))
+        ledger = Ledger(run_folder(place, run))
         try:
             return _line(ledger), _report(ledger)
         finally:
@@ -239,7 +256,7 @@ def cancel_run(run: str, home: str | os.PathLike[str] | None = None) -> bool:
     """Asks the process that works on a run to stop after the chunk it is at; what is done is kept. False when nothing
     works on it. Raises RunNotFound."""
     with open_home(home) as place:
-        ledger = Ledger(_folder(place, run))
+        ledger = Ledger(run_folder(place, run))
         try:
             if ledger.is_locked:
                 ledger.cancel()
@@ -263,24 +280,47 @@ def _begin(
     tell: Tell,
     started: Callable[[Run], None],
 ) -> Report:
-    settings = place.settings
-    workers = options.workers or len(os.sched_getaffinity(0))
-    live = load_for_batch(model, settings, workers)
-    calls = plan_calls(live)
-    reading = make_reading(options, live.contract, calls)
-    schema = _kept_schema(place, files, reading, live.contract, options)
-    folder = _folder(place, run)
-    output_schema(schema, live.contract, flat=_is_flat(options))
-    sink = _sink(place, options, run, folder, [file.path for file in files])
+    live = load_for_batch(model, place.settings, options.workers or len(os.sched_getaffinity(0)))
+    slots = 0 if cluster is None else cluster.slots
+    if cluster is not None:
+        check_reachable(options)
+    plan, stretches = make_plan(place, run, model, live, options, files, engine, slots)
+    folder = run_folder(place, run)
+    sink = open_sink(place, options, run, folder, [file.path for file in files])
     try:
         sink.check(overwrite=overwrite)
     finally:
         sink.close()
-    part = part_rows(options, calls, workers, sql=is_sql(options.output))
     if cluster is not None:
-        check_reachable(options)
-        part, stretches = cut(place, options, files, reading, live.contract, calls, cluster.slots)
         save(folder, stretches)
+    ledger = Ledger.create(folder, msgspec.json.encode(plan), files)
+    try:
+        with ledger.lock():
+            return _go(place, plan, ledger, model, cluster, tell, started, live)
+    finally:
+        ledger.close()
+
+
+def make_plan(
+    place: Home,
+    run: str,
+    model: Model,
+    live: LiveVersion,
+    options: Options,
+    files: list[SourceFile],
+    engine: EngineName,
+    slots: int,
+) -> tuple[Plan, list[Stretch]]:
+    """What a run will do; with `slots`, cut into stretches for so many at once."""
+    workers = options.workers or len(os.sched_getaffinity(0))
+    calls = plan_calls(live)
+    reading = make_reading(options, live.contract, calls)
+    schema = _kept_schema(place, files, reading, live.contract, options)
+    output_schema(schema, live.contract, flat=is_flat(options))
+    part = part_rows(options, calls, workers, sql=is_sql(options.output))
+    stretches: list[Stretch] = []
+    if slots:
+        part, stretches = cut(place, options, files, reading, live.contract, calls, slots)
     plan = Plan(
         run=run,
         model=model.name,
@@ -292,17 +332,12 @@ def _begin(
         part_rows=part,
         call_rows=calls.rows,
         workers=workers,
-        processes=wants_processes(live, calls, workers),
+        processes=not slots and wants_processes(live, calls, workers),
         created=now_text(),
         engine=engine,
         notes=(calls.note,) if calls.note else (),
     )
-    ledger = Ledger.create(folder, msgspec.json.encode(plan), files)
-    try:
-        with ledger.lock():
-            return _go(place, plan, ledger, model, cluster, tell, started, live)
-    finally:
-        ledger.close()
+    return plan, stretches
 
 
 def _go(
@@ -317,9 +352,9 @@ def _go(
 ) -> Report:
     live = live or load_for_batch(model, place.settings, plan.workers)
     files = [record.file for record in ledger.files()]
-    sink = _sink(place, plan.options, plan.run, ledger.folder, [file.path for file in files])
+    sink = open_sink(place, plan.options, plan.run, ledger.folder, [file.path for file in files])
     if cluster is not None or is_spread(ledger):
-        flat = _is_flat(plan.options)
+        flat = is_flat(plan.options)
         try:
             return go_spread(
                 place, plan, ledger, model, live, sink, cluster, flat=flat, tell=tell, started=started
@@ -341,7 +376,7 @@ def _go(
     )
     try:
         run = Run(
-            plan, ledger, live.contract, source, sink, flat=_is_flat(plan.options), watch=watch, tell=tell
+            plan, ledger, live.contract, source, sink, flat=is_flat(plan.options), watch=watch, tell=tell
         )
         started(run)
         with pool as executor:
@@ -355,7 +390,7 @@ def _go(
         live.engine.unload()
 
 
-def _find(place: Home, name: str) -> Model:
+def find_model(place: Home, name: str) -> Model:
     """The version that `name` means: by its route the one with the most traffic."""
     reference = parse_reference(name)
     if reference.alias is None and reference.version is None:
@@ -366,7 +401,7 @@ def _find(place: Home, name: str) -> Model:
     return Model(version.model, version.version, version.digest, str(place.registry.fetch(version)))
 
 
-def _find_files(place: Home, options: Options) -> list[SourceFile]:
+def find_input(place: Home, options: Options) -> list[SourceFile]:
     if is_sql(options.input):
         found = read_place(options.input)
         return [SourceFile(path=found.shown, format="sql")]
@@ -381,18 +416,25 @@ def _source(place: Home, plan: Plan, contract: Contract) -> _Files | _Rows:
     return _Files(fs, plan.reading, contract)
 
 
-def _sink(place: Home, options: Options, run: str, folder: Path, inputs: list[str]) -> Sink:
+def open_sink(place: Home, options: Options, run: str, folder: Path, inputs: list[str]) -> Sink:
     if is_sql(options.output):
-        if options.format:
-            raise InvalidInput("--format is of files; a table has none.")
+        if options.format or options.compression or options.file_bytes:
+            raise InvalidInput("--format, --file-size and --compression are of files; a table has none.")
         return SqlSink(read_place(options.output), run, folder)
     fs, path = file_system(options.output, place.settings.batch.storage)
     if options.output.endswith("/") and not path.endswith("/"):
         path += "/"
-    return open_file_sink(fs, path, format=options.format, scratch=folder / "parts", inputs=inputs)
+    return open_file_sink(
+        fs,
+        path,
+        format=options.format,
+        scratch=folder / "parts",
+        inputs=inputs,
+        compression=options.compression,
+    )
 
 
-def _is_flat(options: Options) -> bool:
+def is_flat(options: Options) -> bool:
     if is_sql(options.output):
         return True
     return (options.format or ("csv" if ".csv" in options.output.rpartition("/")[2] else "")) == "csv"
@@ -435,11 +477,11 @@ def _sql_schema(options: Options, reading: Reading, contract: Contract) -> Any:
         source.close()
 
 
-def _check_unchanged(place: Home, ledger: Ledger, plan: Plan) -> None:
+def check_unchanged(place: Home, ledger: Ledger, plan: Plan) -> None:
     """A run goes on only on the files that it began with. Raises Conflict."""
     if is_sql(plan.options.input):
         return
-    now = {file.path: file for file in _find_files(place, plan.options)}
+    now = {file.path: file for file in find_input(place, plan.options)}
     for record in ledger.files():
         if record.state != "done" and record.file.path in now and now[record.file.path] != record.file:
             raise Conflict(
@@ -464,7 +506,7 @@ def _away(folder: Path) -> tuple[str, Path]:
     return fresh.name, fresh
 
 
-def _folder(place: Home, run: str) -> Path:
+def run_folder(place: Home, run: str) -> Path:
     if "/" in run or run.startswith("."):
         raise RunNotFound(f"there is no run {run}.")
     return place.path / "batch" / run

@@ -18,7 +18,7 @@ from fairway.batch.source import Reading, SourceFile
 from fairway.core.contract import Contract
 from fairway.core.errors import InvalidInput, UnsupportedContent
 
-EngineName = Literal["local", "spark", "ray"]
+EngineName = Literal["local", "spark", "ray", "shard"]
 """Where chunks are scored."""
 _CHUNK_SECONDS, _CHUNK_ROWS = 1.0, 65_536
 _PART_SECONDS, _PART_ROWS = 60.0, 1_000_000
@@ -55,7 +55,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """`schema` are the kept columns (see `kept`). A part, which is an output file, ends with the first chunk that
-    brings it to `part_rows` rows, or `part_bytes` bytes unless that is 0. `engine` is what the run was begun on. `input` and `output` hold passwords where the user gave them; show `shown_input`."""
+    brings it to `part_rows` rows, to `part_rejects` rejects (they are in
+    memory until then), or to `part_bytes` bytes unless that is 0. `engine` is what the run was begun on. `input` and `output` hold passwords where the user gave them; show `shown_input`."""
 
     run: str
     model: str
@@ -66,6 +67,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     schema: str
     part_rows: int
     part_bytes: int = 0
+    part_rejects: int = 50_000
     call_rows: int
     workers: int
     processes: bool

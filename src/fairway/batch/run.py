@@ -216,7 +216,9 @@ class Run:
         self._rows += scored.total
         self._rows_now += scored.total
         self._rejects += len({reject.row for reject in scored.rejects})
-        if end.row - now.first >= self._plan.part_rows:
+        plan = self._plan
+        is_full = end.row - now.first >= plan.part_rows or 0 < plan.part_bytes <= now.writer.bytes
+        if is_full or len(now.rejects) >= plan.part_rejects:
             self._commit()
         self._report_progress("progress", file=work.file)
 

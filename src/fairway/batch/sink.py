@@ -31,6 +31,14 @@ else:
 
 ENDINGS = ("csv", "jsonl", "parquet", "arrow")
 """How the names of output files end, by format: their own name."""
+COMPRESSIONS = {
+    "parquet": ("snappy", "zstd", "lz4", "gzip", "none"),
+    "arrow": ("lz4", "zstd", "none"),
+    "csv": ("gzip", "zstd", "none"),
+    "jsonl": ("gzip", "zstd", "none"),
+}
+"""By format; Parquet is packed by snappy unless something else is said, the others are not."""
+_TEXT = ("csv", "jsonl")
 MANIFEST = "_fairway.json"
 REJECTS = "_rejects.jsonl"
 _BLOCK = 1024 * 1024
@@ -49,6 +57,10 @@ class PartWriter(Protocol):
     """Takes the tables of one part in their order. Nothing is seen of them before `commit`."""
 
     def write(self, table: pa.Table) -> None: ...
+
+    @property
+    def bytes(self) -> int:
+        """About what has been written: the same for the same tables."""
 
     def commit(self) -> Written: ...
 
@@ -82,12 +94,16 @@ class FilePart:
         scratch.parent.mkdir(parents=True, exist_ok=True)
         with disk_errors("write the output", scratch.parent):
             self._raw: BinaryIO = scratch.open("wb")
-            self._file: Any = _packing(self._raw, packed)
-            self._write, self._close = _WRITERS[format](self._file, schema)
+            self._file: Any = _packing(self._raw, packed if format in _TEXT else "")
+            self._write, self._close = _WRITERS[format](self._file, schema, packed)
 
     def write(self, table: pa.Table) -> None:
         with disk_errors("write the output", self._scratch.parent):
             self._write(table)
+
+    @property
+    def bytes(self) -> int:
+        return self._raw.tell()
 
     def commit(self) -> Written:
         with disk_errors("write the output", self._scratch.parent):
@@ -138,8 +154,7 @@ class Folder:
                 self._fs.rm_file(name)
 
     def begin(self, folder: str, name: str, schema: pa.Schema) -> PartWriter:
-        ending = self._format + (f".{self._packed}" if self._packed else "")
-        place = f"{folder}{name}.{ending}"
+        place = f"{folder}{name}.{ending(self._format, self._packed)}"
         if not self._local:
             return FilePart(
                 self._scratch / f"{name}.tmp",
@@ -193,9 +208,18 @@ class Folder:
 class SingleFile:
     """All parts as one file: they wait in the run's folder until the run ends."""
 
-    def __init__(self, fs: Any, path: str, scratch: Path, inputs: Sequence[str], format: str = "") -> None:
+    def __init__(
+        self,
+        fs: Any,
+        path: str,
+        scratch: Path,
+        inputs: Sequence[str],
+        format: str = "",
+        packed: str = "",
+    ) -> None:
         self._fs, self._path = fs, path
-        kind, self._packed = format_of(path)
+        kind, by_name = format_of(path)
+        self._packed = packed or by_name
         self._format = format or kind
         self._scratch = scratch
         if path in inputs:
@@ -256,9 +280,10 @@ class SingleFile:
 
 
 def open_file_sink(
-    fs: Any, path: str, *, format: str, scratch: Path, inputs: Sequence[str]
+    fs: Any, path: str, *, format: str, scratch: Path, inputs: Sequence[str], compression: str = ""
 ) -> Folder | SingleFile:
-    """One file when `path` ends like one, else a folder. `format` is "" where the name says it."""
+    """One file when `path` ends like one, else a folder. `format` is "" where the name says it. `compression` is one of
+    `COMPRESSIONS`, "" for the format's own."""
     kind, packed = format_of(path)
     if kind and not path.endswith("/") and not fs.isdir(path):
         chosen = format or kind
@@ -270,9 +295,30 @@ def open_file_sink(
         raise UnsupportedContent(f"{chosen} is packed by itself; leave out .{packed}.")
     if packed not in ("", "gz", "zst"):
         raise UnsupportedContent(f".{packed} is read here but not written; write .gz or .zst.")
+    codec = _codec(chosen, compression)
+    if kind and chosen in _TEXT and codec and codec != packed:
+        raise UnsupportedContent(
+            f"{path} is not named like a file packed by {compression}.", hint=f"Name it {path}.{codec}"
+        )
     if kind:
-        return SingleFile(fs, path, scratch, inputs, chosen)
-    return Folder(fs, path, chosen, "", scratch, inputs)
+        return SingleFile(fs, path, scratch, inputs, chosen, codec)
+    return Folder(fs, path, chosen, codec, scratch, inputs)
+
+
+def _codec(format: str, compression: str) -> str:
+    """What `packed` is for a format: for text an ending, for columns their codec."""
+    if compression and compression not in COMPRESSIONS[format]:
+        raise UnsupportedContent(
+            f"{format} is not written with compression {compression!r}; {', '.join(COMPRESSIONS[format])} are."
+        )
+    if format in _TEXT:
+        return {"gzip": "gz", "zstd": "zst"}.get(compression, "")
+    return compression
+
+
+def ending(format: str, packed: str) -> str:
+    """How the name of an output file ends."""
+    return f"{format}.{packed}" if packed and format in _TEXT else format
 
 
 def _linked(path: Path, name: Path) -> bool:
@@ -300,21 +346,22 @@ def _packing(raw: BinaryIO, packed: str) -> Any:
 _Writer = tuple[Callable[[pa.Table], None], Callable[[], None]]
 
 
-def _parquet(file: Any, schema: pa.Schema) -> _Writer:
+def _parquet(file: Any, schema: pa.Schema, packed: str) -> _Writer:
     # Scores hardly repeat: a dictionary of them is built for nothing (2.5 times as long, and a third larger).
     repeating = [
         f.name for f in schema if not pa.types.is_nested(f.type) and not pa.types.is_floating(f.type)
     ]
-    writer = pq.ParquetWriter(file, schema, use_dictionary=repeating or False)
+    writer = pq.ParquetWriter(file, schema, use_dictionary=repeating or False, compression=packed or "snappy")
     return lambda table: writer.write_table(table, row_group_size=len(table) or 1), writer.close
 
 
-def _arrow(file: Any, schema: pa.Schema) -> _Writer:
-    writer = pa.ipc.new_file(file, schema)
+def _arrow(file: Any, schema: pa.Schema, packed: str) -> _Writer:
+    options = pa.ipc.IpcWriteOptions(compression=None if packed in ("", "none") else packed)
+    writer = pa.ipc.new_file(file, schema, options=options)
     return writer.write_table, writer.close
 
 
-def _csv(file: Any, schema: pa.Schema) -> _Writer:
+def _csv(file: Any, schema: pa.Schema, packed: str) -> _Writer:
     names = flat_table(schema.empty_table()).column_names
     options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
     header = io.StringIO(newline="")
@@ -327,14 +374,14 @@ def _csv(file: Any, schema: pa.Schema) -> _Writer:
     return write, lambda: None
 
 
-def _jsonl(file: Any, schema: pa.Schema) -> _Writer:
+def _jsonl(file: Any, schema: pa.Schema, packed: str) -> _Writer:
     def write(table: pa.Table) -> None:
         file.write(_encode_lines(table.to_pylist()))
 
     return write, lambda: None
 
 
-_WRITERS: dict[str, Callable[[Any, pa.Schema], _Writer]] = {
+_WRITERS: dict[str, Callable[[Any, pa.Schema, str], _Writer]] = {
     "parquet": _parquet,
     "arrow": _arrow,
     "csv": _csv,
@@ -398,7 +445,7 @@ def _join_tables(format: str) -> Callable[[Sequence[Path], Path, str], None]:
             with pa.OSFile(str(files[0])) as source, pa.ipc.open_file(source) as reader:
                 schema = reader.schema
         with joined.open("wb") as out:
-            write, close = _WRITERS[format](out, schema)
+            write, close = _WRITERS[format](out, schema, packed)
             for table in _tables(files, format):
                 write(table)
             close()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,20 @@ def _errors(place: Place, what: str, engine: sa.Engine) -> Iterator[None]:
         if isinstance(cause, driver.OperationalError | driver.InterfaceError) and "no such" not in str(cause):
             raise Unavailable(text, hint="What was done is kept: resume the run.") from error
         raise InvalidInput(text) from error
+
+
+@contextmanager
+def _connected(engine: sa.Engine, place: Place, what: str) -> Iterator[sa.Connection]:
+    """A connection and a transaction, given up when the block fails."""
+    driver: Any = engine.dialect.dbapi
+    with _errors(place, what, engine), engine.connect() as connection, connection.begin():
+        try:
+            yield connection
+        except (
+            driver.Error
+        ) as error:  # by the driver itself: SQLAlchemy does not know that the connection may be gone
+            connection.invalidate(error)
+            raise
 
 
 def _first_line(error: Exception) -> str:
@@ -256,10 +270,8 @@ class SqlSource:
         quote = self._engine.dialect.identifier_preparer.quote
         return ".".join(quote(part) for part in place.table.rpartition(".")[::2] if part)
 
-    @contextmanager
-    def _connected(self) -> Iterator[sa.Connection]:
-        with _errors(self._place, "read from", self._engine), self._engine.connect() as connection:
-            yield connection
+    def _connected(self) -> AbstractContextManager[sa.Connection]:
+        return _connected(self._engine, self._place, "read from")
 
     def close(self) -> None:
         self._engine.dispose()
@@ -384,7 +396,7 @@ class SqlSink:
 
     def put(self, name: str, tables: Sequence[pa.Table], blocks: Sequence[bytes]) -> None:
         """The rows (`blocks` are they as CSV) and their mark, in one transaction."""
-        with _errors(self._place, "write to", self._engine), self._engine.begin() as connection:
+        with _connected(self._engine, self._place, "write to") as connection:
             if self._engine.dialect.name == "postgresql":
                 if tables:
                     sql_copy.write_rows(
@@ -439,6 +451,10 @@ class _SqlPart:
         self._digest.update(block)
         self._tables.append(flat)
         self._blocks.append(block)
+
+    @property
+    def bytes(self) -> int:
+        return sum(map(len, self._blocks))
 
     def commit(self) -> Written:
         """All in one transaction, as short as it can be: a source in the same database goes on reading meanwhile."""

@@ -16,11 +16,16 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from fairway.app.batch import cancel_run, list_runs, resume, run_batch, show_run
+from fairway.app.shards import run_shard, shard_index
+from fairway.batch.plan import Options, read_size
 from fairway.batch.report import Report
 from fairway.batch.run import Progress, Run, Tell
 from fairway.batch.seen import Column
+from fairway.batch.shards import read_shard
 from fairway.cli.options import HomeOption, JsonOption, ReferenceArgument
 from fairway.cli.output import print_json, print_line, print_table, seconds_text
+from fairway.cli.schedules import schedule_batch
+from fairway.core.errors import InvalidInput
 
 app = typer.Typer(add_completion=False, help="Score all rows of files or tables.", no_args_is_help=True)
 _REASONS = 10
@@ -28,6 +33,8 @@ _REASONS = 10
 
 class Engine(StrEnum):
     local = "local"
+    spark = "spark"
+    ray = "ray"
 
 
 class OutputFormat(StrEnum):
@@ -37,7 +44,29 @@ class OutputFormat(StrEnum):
     arrow = "arrow"
 
 
+class Compression(StrEnum):
+    snappy = "snappy"
+    zstd = "zstd"
+    lz4 = "lz4"
+    gzip = "gzip"
+    none = "none"
+
+
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="As `fairway batch list` names it.")]
+SparkOption = Annotated[
+    str,
+    typer.Option(
+        "--spark-master",
+        metavar="URL",
+        help="spark://host:7077, yarn, local[4], sc://host.  [default: settings]",
+    ),
+]
+RayOption = Annotated[
+    str,
+    typer.Option(
+        "--ray-address", metavar="ADDRESS", help="host:6379, ray://host:10001.  [default: settings]"
+    ),
+]
 EventsOption = Annotated[bool, typer.Option("--json", help="Print events and the report as JSON lines.")]
 
 
@@ -71,6 +100,16 @@ def run_(
     rows_per_file: Annotated[
         int, typer.Option("--rows-per-file", min=0, help="About so many in each file of a folder.")
     ] = 0,
+    file_size: Annotated[
+        str,
+        typer.Option(
+            "--file-size", metavar="128MB", help="Begin another file of a folder from about there on."
+        ),
+    ] = "",
+    compression: Annotated[
+        Compression | None,
+        typer.Option("--compression", help="Of output files.  [default: snappy for parquet, else none]"),
+    ] = None,
     max_errors: Annotated[
         str, typer.Option("--max-errors", metavar="1%|N", help="Stop when more rows are rejected.")
     ] = "",
@@ -80,11 +119,58 @@ def run_(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what the output holds, and do a finished run anew.")
     ] = False,
-    engine: Annotated[Engine, typer.Option("--engine", help="What scores.")] = Engine.local,
+    engine: Annotated[
+        Engine, typer.Option("--engine", help="What scores: this machine, or a cluster.")
+    ] = Engine.local,
+    spark_master: SparkOption = "",
+    ray_address: RayOption = "",
+    shard: Annotated[
+        str,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Score only this share, from 0; N alone in an array job (JOB_COMPLETION_INDEX).",
+        ),
+    ] = "",
+    run: Annotated[
+        str, typer.Option("--run", metavar="NAME", help="With --shard: the run that all shards are of.")
+    ] = "",
     home: HomeOption = None,
     json: EventsOption = False,
 ) -> None:
     """Score every row of INPUT into OUTPUT. What was begun and not finished goes on; what is finished is not done again."""
+    address = _address(engine, spark_master, ray_address)
+    if run and not shard:
+        raise InvalidInput("--run is of shards; a run of its own gets its name by what it does.")
+    if shard:
+        _end(
+            _run_shard(
+                model,
+                shard,
+                engine,
+                overwrite,
+                run,
+                Options(
+                    input=input,
+                    output=output,
+                    keep=tuple(name.strip() for name in keep.split(",") if name.strip()),
+                    join=join,
+                    format=format.value if format else "",
+                    input_format=input_format,
+                    encoding=encoding,
+                    delimiter=delimiter,
+                    rows_per_file=rows_per_file,
+                    file_bytes=read_size(file_size),
+                    compression=compression.value if compression else "",
+                    max_errors=max_errors,
+                    workers=workers,
+                ),
+                home,
+                json,
+            ),
+            json,
+        )
+        return
     with _told(json) as (tell, started):
         report = run_batch(
             model,
@@ -97,9 +183,13 @@ def run_(
             encoding=encoding,
             delimiter=delimiter,
             rows_per_file=rows_per_file,
+            file_size=file_size,
+            compression=compression.value if compression else "",
             max_errors=max_errors,
             workers=workers,
             overwrite=overwrite,
+            engine=engine.value,
+            address=address,
             home=home,
             tell=tell,
             started=started,
@@ -108,10 +198,27 @@ def run_(
 
 
 @app.command("resume", epilog="Example:  fairway batch resume payments-1a2b3c4d5e")
-def resume_(run: RunArgument, home: HomeOption = None, json: EventsOption = False) -> None:
+def resume_(
+    run: RunArgument,
+    engine: Annotated[
+        Engine | None, typer.Option("--engine", help="What scores.  [default: what the run was begun on]")
+    ] = None,
+    spark_master: SparkOption = "",
+    ray_address: RayOption = "",
+    home: HomeOption = None,
+    json: EventsOption = False,
+) -> None:
     """Go on with a run from what it has committed."""
+    address = spark_master or ray_address
     with _told(json) as (tell, started):
-        report = resume(run, home=home, tell=tell, started=started)
+        report = resume(
+            run,
+            engine=engine.value if engine else None,
+            address=address,
+            home=home,
+            tell=tell,
+            started=started,
+        )
     _end(report, json)
 
 
@@ -150,6 +257,54 @@ def cancel(run: RunArgument, home: HomeOption = None) -> None:
         print_line(f"{run} stops after the chunk it is at.")
     else:
         print_line(f"nothing works on {run}.")
+
+
+app.command(
+    "schedule",
+    epilog='Example:  fairway batch schedule churn --cron "0 2 * * *" --input in/ --output out/{date}.parquet',
+)(schedule_batch)
+
+
+def _address(engine: Engine, spark_master: str, ray_address: str) -> str:
+    """Of the cluster. Raises InvalidInput when it is one of another engine."""
+    for given, option, own in (
+        (spark_master, "--spark-master", Engine.spark),
+        (ray_address, "--ray-address", Engine.ray),
+    ):
+        if given and engine is not own:
+            raise InvalidInput(f"{option} needs --engine {own}; the engine is {engine}.")
+    return spark_master or ray_address
+
+
+def _run_shard(
+    model: str,
+    shard: str,
+    engine: Engine,
+    overwrite: bool,
+    run: str,
+    options: Options,
+    home: str | None,
+    json: bool,
+) -> Report:
+    if engine is not Engine.local:
+        raise InvalidInput(
+            f"--shard is one process's share of a run; --engine {engine} shares it out itself."
+        )
+    if overwrite:
+        raise InvalidInput(
+            "--overwrite with --shard would remove what other shards have written.",
+            hint="Remove the output before the job starts, or write to another place.",
+        )
+    with _told(json) as (tell, started):
+        return run_shard(
+            model,
+            read_shard(shard, shard_index()),
+            options,
+            run=run,
+            home=home,
+            tell=tell,
+            started=started,
+        )
 
 
 @contextmanager
