@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
                 begun = time.perf_counter()
                 for repetition in range(arguments.first, arguments.first + repetitions):
                     columns, together = tool.alarms(
-                        *pair(scenario, size, repetition, arguments.reference_rows)
+                        *pair(scenario, size, repetition, arguments.reference_rows or size)
                     )
                     any_alarm += bool(columns) or together
                     changed = CHANGED.get(scenario, "n0")

@@ -33,11 +33,7 @@ def alarms(reference: Columns, window: Columns) -> tuple[set[str], bool]:
         config, value = metric["config"], metric["value"]
         if "column" in config:
             method, threshold = config["method"], config["threshold"]
-            if "p_value" in method:
-                drifted = value < threshold
-            else:
-                drifted = value >= threshold
-            if drifted:
+            if value < threshold if "p_value" in method else value >= threshold:
                 found.add(config["column"])
         elif isinstance(value, dict) and "share" in value:
             together = value["share"] >= config.get("drift_share", 0.5)
