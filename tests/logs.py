@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from fairway.core.label import Label
 from fairway.core.settings import LogSettings
-from fairway.stores.arrow_columns import same_text, texts_of
+from fairway.stores.arrow_columns import Nested, same_text, texts_of
 from fairway.stores.label_log import LabelLog
 from fairway.stores.log_archive import Archive
 from fairway.stores.log_reading import PredictionLog
@@ -59,14 +59,19 @@ def prediction_batch(
             "violations": same_text(None, count),
         },
         columns={
-            "row": np.zeros(count, np.int32),
             "time": times.view("datetime64[us]"),
             "version": np.full(count, version, np.int32),
             "seconds": np.full(count, 0.001, np.float32),
-            "input.amount": amounts,
-            **({"input.more": amounts.astype(np.int64)} if extra else {}),
-            "output.label": (amounts > 500).astype(np.int64),
         },
+        nested=Nested(
+            np.ones(count, np.int32),
+            {},
+            {
+                "input.amount": amounts,
+                **({"input.more": amounts.astype(np.int64)} if extra else {}),
+                "output.label": (amounts > 500).astype(np.int64),
+            },
+        ),
     )
 
 

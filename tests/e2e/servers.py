@@ -23,6 +23,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from fairway.stores.log_reading import Segment, rows_of
+
 FAIRWAY = str(Path(sys.executable).with_name("fairway"))
 NUMBERS = ["amount", "items", "member"]
 MIXED = [*NUMBERS, "country", "at"]
@@ -177,14 +179,11 @@ def output(body: Any, name: str) -> np.ndarray:
 def log_of(home: Path, model: str) -> pd.DataFrame:
     """Every row of a model's log, whole batches of unfinished segments included; a batch that is being written now is
     not."""
-    batches = []
-    for segment in sorted((home / "log" / model).glob("v*/*.arrows")):
-        try:
-            with pa.OSFile(str(segment)) as source, pa.ipc.open_stream(source) as reader:
-                for batch in reader:
-                    batches.append(batch)  # noqa: PERF402 - a torn end must not cost the whole ones before it
-        except (OSError, pa.ArrowInvalid):
-            continue
+    batches = [
+        batch
+        for path in sorted((home / "log" / model).glob("v*/*.arrows"))
+        for batch in rows_of(Segment(model, path.parent.name, path))
+    ]
     tables = [pa.Table.from_batches([batch]) for batch in batches]
     return (
         pa.concat_tables(tables, promote_options="default").to_pandas()

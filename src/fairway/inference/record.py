@@ -24,7 +24,7 @@ from fairway.core.errors import Unavailable
 from fairway.core.settings import LogSettings
 from fairway.inference.repository import LogHealth
 from fairway.security.privacy import Vault, private_fields, private_text
-from fairway.stores.arrow_columns import Texts, repeated, same_text, texts_of
+from fairway.stores.arrow_columns import Nested, Texts, same_text, texts_of
 from fairway.stores.log_segments import LogBatch, join
 
 logger = logging.getLogger("fairway.log")
@@ -265,13 +265,12 @@ class _Prepare:
                 self._note(about, prediction.violations)
         asked = [one for prediction in predictions for one in prediction.asked]
         counts = [count for prediction in predictions for count in prediction.counts]
-        kept = None
+        chosen = None
         if about.sample < 1.0:
-            chosen = [in_sample(one[0], about.sample) for one in asked]
-            kept = None if all(chosen) else np.repeat(np.array(chosen), counts)
-            if not any(chosen):
+            chosen = np.array([in_sample(one[0], about.sample) for one in asked])
+            if not chosen.any():
                 return None
-        return self._made(about, predictions, asked, counts, kept) if sum(counts) else None
+        return self._made(about, predictions, asked, counts, chosen) if sum(counts) else None
 
     def _made(
         self,
@@ -279,19 +278,11 @@ class _Prepare:
         predictions: Sequence[Predictions],
         asked: list[Asked],
         counts: list[int],
-        kept: Array | None,
+        chosen: Array | None,
     ) -> LogBatch:
-        total = sum(counts)
-        single = total == len(counts) and min(counts) == 1
         ids, keys, wanted, callers = zip(*asked, strict=True)
         calls = [len(prediction.counts) for prediction in predictions]
         times = np.repeat(np.array([prediction.time for prediction in predictions]), calls)
-        seconds = np.array([s for prediction in predictions for s in prediction.seconds], dtype=np.float32)
-        rows = (
-            np.zeros(total, np.int32)
-            if single
-            else np.concatenate([np.arange(n, dtype=np.int32) for n in counts])
-        )
         inputs = _inputs([prediction.columns for prediction in predictions])
         outputs = {
             name: _whole([prediction.outputs[name] for prediction in predictions])
@@ -300,28 +291,41 @@ class _Prepare:
         vault = self._key() if about.private or self._settings.key_privacy in ("hash", "token") else None
         inputs = private_fields(inputs, about.private, vault)
         columns = {
-            "row": rows,
-            "time": ((times if single else np.repeat(times, counts)) * 1e6)
-            .astype(np.int64)
-            .view("datetime64[us]"),
-            "version": np.full(total, about.version, dtype=np.int32),
-            "seconds": seconds if single else np.repeat(seconds, counts),
-            **{f"input.{name}": values for name, values in inputs.items()},
-            **{f"output.{name}": values for name, values in outputs.items()},
+            "time": (times * 1e6).astype(np.int64).view("datetime64[us]"),
+            "version": np.full(len(asked), about.version, dtype=np.int32),
+            "seconds": np.array([s for prediction in predictions for s in prediction.seconds], np.float32),
         }
         arm = f"v{about.version}"
         texts = {
-            "request_id": repeated(texts_of(ids), counts),
-            "key": self._keys(predictions, keys, counts, vault),
-            "arm": _spread([arm if one is None else None for one in wanted], counts),
-            "source": _spread(_each(predictions, lambda p: p.sources, "live"), counts),
-            "protocol": _spread(_each(predictions, lambda p: None, None), counts),
-            "caller": _spread(callers, counts),
+            "request_id": texts_of(ids),
+            "key": self._texts([*keys], vault),
+            "arm": _texts([arm if one is None else None for one in wanted]),
+            "source": _texts(_each(predictions, lambda p: p.sources, "live")),
+            "protocol": _texts(_each(predictions, lambda p: None, None)),
+            "caller": _texts(callers),
         }
-        if kept is not None:
-            columns = {name: values[kept] for name, values in columns.items()}
-            texts = {name: values.take(kept) for name, values in texts.items()}
-        texts["violations"] = self._violations_text(about, len(columns["row"]))
+        nested = Nested(
+            np.array(counts, np.int32),
+            {},
+            {
+                **{f"input.{name}": values for name, values in inputs.items()},
+                **{f"output.{name}": values for name, values in outputs.items()},
+            },
+        )
+        own = self._own_keys(predictions, keys, counts, vault)
+        if own is not None:
+            del texts["key"]
+            nested = msgspec.structs.replace(nested, texts={"key": own})
+        if chosen is not None and not chosen.all():
+            columns = {name: values[chosen] for name, values in columns.items()}
+            texts = {name: values.take(chosen) for name, values in texts.items()}
+            rows = np.repeat(chosen, counts)
+            nested = Nested(
+                nested.counts[chosen],
+                {name: values.take(rows) for name, values in nested.texts.items()},
+                {name: values[rows] for name, values in nested.columns.items()},
+            )
+        texts["violations"] = self._violations_text(about, len(nested.counts))
         metadata = {
             "fairway.model": about.model,
             "fairway.digest": about.digest,
@@ -329,29 +333,33 @@ class _Prepare:
             "fairway.sample": repr(about.sample),
         }
         return LogBatch(
-            model=about.model, stream=f"v{about.version}", metadata=metadata, texts=texts, columns=columns
+            model=about.model,
+            stream=f"v{about.version}",
+            metadata=metadata,
+            texts=texts,
+            columns=columns,
+            nested=nested,
         )
 
-    def _keys(
+    def _own_keys(
         self,
         predictions: Sequence[Predictions],
         keys: Sequence[str | None],
         counts: Sequence[int],
         vault: Vault | None,
-    ) -> Texts:
-        """The key of each row: its own where precomputed answers are looked for, else its request's."""
+    ) -> Texts | None:
+        """The key of each row, where precomputed answers are looked for by them."""
+        if not any(prediction.keys is not None for prediction in predictions):
+            return None
+        own = [one for p in predictions for one in (p.keys or [None] * len(p.counts))]
+        values: list[str | None] = []
+        for each, key, count in zip(own, keys, counts, strict=True):
+            values += [key] * count if each is None else [k.decode("utf-8", "replace") for k in each]
+        return self._texts(values, vault)
+
+    def _texts(self, keys: Sequence[str | None], vault: Vault | None) -> Texts:
         how = self._settings.key_privacy
-        if any(prediction.keys is not None for prediction in predictions):
-            own = [one for p in predictions for one in (p.keys or [None] * len(p.counts))]
-            values: list[str | None] = []
-            for each, key, count in zip(own, keys, counts, strict=True):
-                values += [key] * count if each is None else [k.decode("utf-8", "replace") for k in each]
-            return texts_of([None if k is None else private_text(vault, KEY_FIELD, k, how) for k in values])
-        if not any(key is not None for key in keys):
-            return same_text(None, sum(counts))
-        return _spread(
-            [None if key is None else private_text(vault, KEY_FIELD, key, how) for key in keys], counts
-        )
+        return _texts([None if key is None else private_text(vault, KEY_FIELD, key, how) for key in keys])
 
     def _key(self) -> Vault | None:
         """The key of private values, None when there is none: they are then not written at all."""
@@ -411,12 +419,10 @@ def _each(
     return values
 
 
-def _spread(values: Sequence[str | None], counts: Sequence[int]) -> Texts:
-    """A value a request as a value a row; mostly all are the same."""
+def _texts(values: Sequence[str | None]) -> Texts:
+    """A value a row; mostly all are the same."""
     first = values[0]
-    if values.count(first) == len(values):
-        return same_text(first, sum(counts))
-    return repeated(texts_of(values), counts)
+    return same_text(first, len(values)) if values.count(first) == len(values) else texts_of(values)
 
 
 def _inputs(columns: Sequence[Columns]) -> dict[str, Array]:

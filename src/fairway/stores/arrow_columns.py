@@ -53,18 +53,6 @@ def texts_of(values: Sequence[str | None]) -> Texts:
     return Texts(np.array([*map(len, encoded)], dtype=np.int32), b"".join(encoded), present)
 
 
-def repeated(texts: Texts, counts: Sequence[int]) -> Texts:
-    """Each text as often as its count says."""
-    if len(counts) == len(texts) and max(counts, default=1) == 1 and min(counts, default=1) == 1:
-        return texts
-    data, end = [], 0
-    for length, count in zip(texts.lengths.tolist(), counts, strict=True):
-        data.append(texts.data[end : end + length] * count)
-        end += length
-    present = None if texts.present is None else np.repeat(texts.present, counts)
-    return Texts(np.repeat(texts.lengths, counts), b"".join(data), present)
-
-
 def joined(texts: Sequence[Texts]) -> Texts:
     """All, one after the other."""
     present = None
@@ -77,14 +65,66 @@ def joined(texts: Sequence[Texts]) -> Texts:
     )
 
 
-def arrow_table(texts: Mapping[str, Texts], columns: Mapping[str, Array], metadata: Mapping[str, str]) -> Any:
-    """Texts and arrays by name, all of one length, as one Arrow record batch that shares memory where it can."""
-    pairs = {name: _utf8(values) for name, values in texts.items()}
-    pairs |= {name: _arrow(values) for name, values in columns.items()}
+class Nested(msgspec.Struct, frozen=True):
+    """`counts` rows (int32) of each row of another table, in order."""
+
+    counts: Array
+    texts: Mapping[str, Texts]
+    columns: Mapping[str, Array]
+
+    @property
+    def bytes(self) -> int:
+        return sum([values.nbytes for values in self.columns.values()])
+
+
+def nested_together(parts: Sequence[Nested]) -> Nested:
+    """All, one after the other; they have the same columns."""
+    first = parts[0]
+    return Nested(
+        np.concatenate([part.counts for part in parts]),
+        {name: joined([part.texts[name] for part in parts]) for name in first.texts},
+        {name: np.concatenate([part.columns[name] for part in parts]) for name in first.columns},
+    )
+
+
+ROWS = "rows"
+"""What the column of nested rows is called."""
+
+
+def arrow_table(
+    texts: Mapping[str, Texts],
+    columns: Mapping[str, Array],
+    metadata: Mapping[str, str],
+    nested: Nested | None = None,
+) -> Any:
+    """Texts and arrays by name, all of one length, as one Arrow record batch that shares memory where it can. `nested`
+    becomes a list of structs in each row."""
+    pairs = _pairs(texts, columns)
+    if nested is not None:
+        fields = _pairs(nested.texts, nested.columns)
+        item = na.struct({name: schema for name, (schema, _) in fields.items()})
+        size = int(nested.counts.sum())
+        inner = na.c_array_from_buffers(item, size, [None], children=[array for _, array in fields.values()])
+        schema = na.list_(item)
+        offsets = _offsets(nested.counts)
+        listed = na.c_array_from_buffers(schema, len(nested.counts), [None, offsets], children=[inner])
+        pairs[ROWS] = schema, listed
     schema = na.c_schema(na.struct({name: schema for name, (schema, _) in pairs.items()}))
     schema = schema.modify(metadata={key.encode(): value.encode() for key, value in metadata.items()})
     rows = len(next(iter((*texts.values(), *columns.values()))))
     return na.c_array_from_buffers(schema, rows, [None], children=[array for _, array in pairs.values()])
+
+
+def _pairs(texts: Mapping[str, Texts], columns: Mapping[str, Array]) -> dict[str, tuple[Any, Any]]:
+    return {name: _utf8(values) for name, values in texts.items()} | {
+        name: _arrow(values) for name, values in columns.items()
+    }
+
+
+def _offsets(lengths: Array) -> Array:
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
 
 
 _TYPES: dict[str, Any] = {
@@ -118,8 +158,7 @@ def _arrow(values: Array) -> tuple[Any, Any]:
 
 
 def _utf8(texts: Texts) -> tuple[Any, Any]:
-    offsets = np.zeros(len(texts) + 1, dtype=np.int32)
-    np.cumsum(texts.lengths, out=offsets[1:])
+    offsets = _offsets(texts.lengths)
     validity, nulls = (None, 0) if texts.present is None else _validity(texts.present)
     schema = na.string()
     return schema, na.c_array_from_buffers(

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fairway.core.errors import Unavailable
+from fairway.stores.arrow_columns import ROWS
 from fairway.stores.log_archive import LABELS, PREDICTIONS, Archive, Part
 from fairway.stores.log_segments import ENDING
 
@@ -234,7 +235,7 @@ def rows_of(
 def days_of(segment: Segment) -> set[int]:
     """The days, since 1970, that a segment has rows of."""
     days: set[int] = set()
-    for batch in _raw_batches(segment.path):
+    for batch in _written_batches(segment.path):
         micro = batch.column(_clock(segment)).cast(pa.int64()).to_numpy()
         days.update((micro // _DAY).tolist())
     return days
@@ -246,6 +247,11 @@ def _clock(segment: Segment) -> str:
 
 
 def _raw_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    for batch in _written_batches(path):
+        yield _flat(batch) if ROWS in batch.schema.names else batch
+
+
+def _written_batches(path: Path) -> Iterator[pa.RecordBatch]:
     """A file whose writer died, or is writing now, ends in the middle of a batch."""
     try:
         source = pa.memory_map(str(path))
@@ -260,6 +266,26 @@ def _raw_batches(path: Path) -> Iterator[pa.RecordBatch]:
                 yield batch
         except (StopIteration, pa.ArrowInvalid, OSError, EOFError):
             return
+
+
+def _flat(requests: pa.RecordBatch) -> pa.RecordBatch:
+    """A row for each row of each request, which segments have as a list in the request's one row."""
+    nested = requests.column(ROWS)
+    inner = nested.flatten()
+    request = pc.list_parent_indices(nested)
+    counts = pc.list_value_length(nested).to_numpy()
+    ends = np.cumsum(counts)
+    places = np.arange(len(inner), dtype=np.int32) - np.repeat(ends - counts, counts).astype(np.int32)
+    rows = {
+        name: column.take(request)
+        for name, column in zip(requests.schema.names, requests.columns, strict=True)
+        if name != ROWS
+    }
+    rows["row"] = pa.array(places)
+    rows |= dict(zip((field.name for field in inner.type), inner.flatten(), strict=True))
+    return pa.RecordBatch.from_arrays(
+        [*rows.values()], schema=pa.schema([(n, c.type) for n, c in rows.items()], requests.schema.metadata)
+    )
 
 
 def _with_constants(batch: pa.RecordBatch, columns: Sequence[str] | None) -> pa.RecordBatch:

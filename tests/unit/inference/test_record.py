@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from fairway.core.errors import StorageFull
 from fairway.core.settings import LogSettings
 from fairway.inference.record import KEY_FIELD, Logged, Predictions, Recorder, in_sample
 from fairway.security.privacy import Vault
+from fairway.stores.arrow_columns import texts_of
 from fairway.stores.log_segments import LogBatch
 
 
@@ -35,7 +37,7 @@ class MemoryLog:
         self.gate.wait(10)
         if self.failing is not None:
             raise self.failing
-        self.batches.append(batch)
+        self.batches.append(flat(batch))
         return 100
 
     def sync(self) -> None:
@@ -46,6 +48,22 @@ class MemoryLog:
 
     def close(self) -> None:
         self.closed = True
+
+
+def flat(batch: LogBatch) -> LogBatch:
+    """What is written once a request, in each of its rows."""
+    nested = batch.nested
+    assert nested is not None
+    request = np.repeat(np.arange(len(nested.counts)), nested.counts)
+    repeated = {name: texts_of([texts(batch, name)[i] for i in request]) for name in batch.texts}
+    columns = {name: values[request] for name, values in batch.columns.items()}
+    row = np.concatenate([np.arange(count) for count in nested.counts])
+    return msgspec.structs.replace(
+        batch,
+        texts={**repeated, **nested.texts},
+        columns={"row": row, **columns, **nested.columns},
+        nested=None,
+    )
 
 
 class Dropped(Counter[str]):
