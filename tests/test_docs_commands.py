@@ -13,6 +13,7 @@ PAGES = [
     ROOT / "examples" / "payments" / "README.md",
     ROOT / "examples" / "claims" / "README.md",
     ROOT / "examples" / "diagnosis" / "README.md",
+    ROOT / "examples" / "recommendations" / "README.md",
 ]
 
 SAMPLE = """

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fairway.core.errors import FairwayError, SettingsError
+from fairway.core.errors import AnswersUnavailable, FairwayError, SettingsError
 from fairway.stores.answers import (
     KEY_BYTES,
     AnswerStore,
@@ -297,3 +297,44 @@ def test_the_default_is_below_the_home(tmp_path: Path) -> None:
     store = open_answers("", "m", home=tmp_path, timeout_seconds=1.0)
     store.begin(generation()).publish()
     assert (tmp_path / "answers" / "m" / "current.lmdb").is_file()
+
+
+def test_keys_are_counted_and_removed_from_what_readers_see(case: Case) -> None:
+    reader = case.open()
+    assert (reader.count(), reader.remove([b"a"]), reader.remove([])) == (0, 0, 0)
+    published = publish(case, {b"k%d" % i: b"%d" % i * 50 for i in range(300)})
+    assert reader.count() == 300
+    assert found(reader, b"k7") == [b"7" * 50]
+    assert case.store.remove([b"k7", b"none", b"k9", b"k7", b"x" * (KEY_BYTES + 20)]) == 2
+    assert found(reader, b"k7", b"k8", b"k9") == [None, b"8" * 50, None]
+    assert reader.count() == case.store.count() == 298
+    assert reader.current() == published
+    assert reader.remove([]) == 0
+
+
+def test_what_is_removed_leaves_nothing_on_the_disk(tmp_path: Path) -> None:
+    store = open_answers("", "m", home=tmp_path, timeout_seconds=1.0)
+    writer = store.begin(generation())
+    writer.write([(b"%d" % i, b"secret of %d." % i) for i in range(200)], b"")
+    writer.publish()
+    file = tmp_path / "answers" / "m" / "current.lmdb"
+    assert b"secret of 7." in file.read_bytes()
+    assert store.remove([b"7"]) == 1
+    assert b"secret of 7." not in file.read_bytes()
+    assert b"secret of 8." in file.read_bytes()
+    assert {path.name for path in file.parent.iterdir()} == {"current.lmdb", "writer.lock"}
+
+
+def test_answers_that_are_being_written_are_not_touched(tmp_path: Path) -> None:
+    store = open_answers("", "m", home=tmp_path, timeout_seconds=1.0)
+    first = store.begin(generation())
+    first.write([(b"a", b"1")], b"")
+    first.publish()
+    writer = store.begin(generation())
+    with pytest.raises(AnswersUnavailable, match="Another process is writing"):
+        store.remove([b"a"])
+    writer.close()
+    assert store.remove([b"a"]) == 1
+    left = store.resume()
+    assert left is not None
+    left.close()

@@ -302,9 +302,9 @@ def test_keys_of_other_scripts(tmp_path: Path) -> None:
         for key in ("käse", "客", 17, "17"):
             assert told(server.post({"parameters": {"customer_id": key}}, INFER)[1])[0] == "precomputed"
         connection = http.client.HTTPConnection(server.address)
-        for key in ("käse".encode(), "käse".encode("latin-1"), "客".encode()):
+        for sent in ("käse".encode(), "käse".encode("latin-1"), "客".encode()):
             connection.putrequest("POST", INFER)
-            connection.putheader("X-Fairway-Key", key)
+            connection.putheader("X-Fairway-Key", sent)
             connection.putheader("Content-Length", "0")
             connection.endheaders()
             answer = connection.getresponse()
@@ -338,7 +338,7 @@ def call(server: Server, asked: Any, **metadata: str) -> tuple[Any, dict[str, st
         )
         sent = [(name.replace("_", "-"), value) for name, value in metadata.items()]
         answer, done = infer.with_call(asked, metadata=sent, timeout=20)
-        return answer, {name: value for name, value in done.trailing_metadata()}
+        return answer, dict(done.trailing_metadata())
 
 
 def infer_request(**parameters: Any) -> Any:
@@ -365,7 +365,7 @@ def test_grpc_takes_keys_as_parameter_metadata_and_input(server: Server, place: 
     ):
         answer, trailers = call(server, asked, **metadata)
         if asked is keyed:  # typed in, typed out
-            given = [tensor for tensor in answer.outputs if tensor.name == "probabilities"][0]
+            given = next(tensor for tensor in answer.outputs if tensor.name == "probabilities")
             assert given.contents.fp32_contents == expected[0].tolist()
         else:
             found = tritonclient.grpc.InferResult(answer).as_numpy("probabilities")

@@ -108,7 +108,9 @@ def delete_answers(
     """Deletes the answers under `keys`, and returns how many there were; or the generations that `version` has answered,
     or with `everything` all of them, and returns how many generations there were. Raises as `look_up`."""
     if (bool(keys), version is not None, everything).count(True) != 1:
-        raise InvalidInput("Nothing says what to delete.", hint="Give keys, a version, or say that it is all.")
+        raise InvalidInput(
+            "Nothing says what to delete.", hint="Give keys, a version, or say that it is all."
+        )
     asked = [key_bytes(key) for key in keys]
     with open_home(home) as place, _opened(place, model, store) as answers:
         if asked:
