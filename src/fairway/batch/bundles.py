@@ -57,6 +57,17 @@ def unpack(path: Path, digest: str) -> Path:
     return directory
 
 
+def unpack_bytes(content: Callable[[], bytes], digest: str) -> Path:
+    """As `unpack`, of an archive that is not a file here; `content` is asked for when it is needed."""
+    directory = _own_folder() / _plain(digest)
+    if directory.exists():
+        return directory
+    with tempfile.NamedTemporaryFile(suffix=SUFFIX) as file:
+        file.write(content())
+        file.flush()
+        return unpack(Path(file.name), digest)
+
+
 _loaded: OrderedDict[tuple[str, bytes], Loaded] = OrderedDict()
 _loading = threading.Lock()
 

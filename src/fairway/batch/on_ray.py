@@ -11,7 +11,6 @@ not go through Ray, for the reasons in `on_spark.py`.
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from fairway.batch.bundles import pack, unpack
+from fairway.batch.bundles import pack, unpack_bytes
 from fairway.batch.local import Model
 from fairway.batch.worker import do_tasks
 from fairway.core.errors import FairwayError, MissingExtra, SettingsError, Unavailable
@@ -75,10 +74,7 @@ class RayCluster:
 
         def score(batch: pa.Table) -> pa.Table:
             def directory() -> Path:
-                with tempfile.NamedTemporaryFile(suffix=".fairway") as file:
-                    file.write(ray.get(bundle))
-                    file.flush()
-                    return unpack(Path(file.name), digest)
+                return unpack_bytes(lambda: ray.get(bundle), digest)
 
             numbers = batch.column("id").to_pylist()
             outcomes = [*do_tasks(job, [listed[number] for number in numbers], directory)]
