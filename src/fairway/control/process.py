@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal, Protocol
@@ -86,6 +87,8 @@ class Subprocess:
         self._left = b""
         self._outcome: Outcome | None = None
         self._closed = self._stopped = False
+        self._guard = threading.Lock()
+        """Beats come from another thread; a number of a file that is closed may be another file's by then."""
         self._send(msgspec.json.encode(order))
         os.set_blocking(self._stdin, False)
 
@@ -120,8 +123,9 @@ class Subprocess:
             self.poll()
 
     def _send(self, line: bytes) -> None:
-        with suppress(BrokenPipeError, BlockingIOError):  # it has ended, or has not yet read what it has
-            os.write(self._stdin, line + b"\n")
+        with self._guard, suppress(BrokenPipeError, BlockingIOError):  # it has ended, or does not listen
+            if not self._closed:
+                os.write(self._stdin, line + b"\n")
 
     def _read(self) -> list[Said]:
         content = self._left
@@ -137,9 +141,10 @@ class Subprocess:
             os.killpg(self._process.pid, signal.SIGKILL)
         os.close(self._report)
         assert self._process.stdin is not None, "it was asked for"
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._closed = True
+        with self._guard:
+            self._closed = True
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
 
 
 def _ended(code: int) -> Outcome:

@@ -76,8 +76,14 @@ def test_a_time_zone_that_nobody_knows_is_refused(zone: str) -> None:
 
 def test_the_last_of_the_due_times_is_found_and_all_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     start = at("2026-01-01T00:00Z")
-    assert due_between("0 2 * * *", "UTC", start, start + timedelta(hours=2)) == (start + timedelta(hours=2), 1)
-    assert due_between("0 2 * * *", "UTC", start, start + timedelta(days=10)) == (start + timedelta(days=9, hours=2), 10)
+    assert due_between("0 2 * * *", "UTC", start, start + timedelta(hours=2)) == (
+        start + timedelta(hours=2),
+        1,
+    )
+    assert due_between("0 2 * * *", "UTC", start, start + timedelta(days=10)) == (
+        start + timedelta(days=9, hours=2),
+        10,
+    )
     assert due_between("0 2 * * *", "UTC", start, start + timedelta(hours=1)) == (None, 0)
     assert due_between("0 2 * * *", "UTC", start, start - timedelta(days=9)) == (None, 0)
     monkeypatch.setattr(cron, "_MOST_TIMES", 5)
@@ -85,9 +91,11 @@ def test_the_last_of_the_due_times_is_found_and_all_are_counted(monkeypatch: pyt
         assert due_between("* * * * *", "UTC", start, start + end) == (start + timedelta(days=3), 5)
 
 
-EXPRESSIONS = st.sampled_from(["30 2 * * *", "*/20 * * * *", "0,30 1-4 * * *", "15 */2 * * *", "0 3 * * 0", "59 23 L * *"])
+EXPRESSIONS = st.sampled_from(
+    ["30 2 * * *", "*/20 * * * *", "0,30 1-4 * * *", "15 */2 * * *", "0 3 * * 0", "59 23 L * *"]
+)
 ZONES = st.sampled_from(["UTC", BERLIN, "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu"])
-NEAR_CHANGES = st.datetimes(datetime(2026, 3, 1), datetime(2026, 11, 30), timezones=st.just(UTC))  # noqa: DTZ001
+NEAR_CHANGES = st.datetimes(datetime(2026, 3, 1), datetime(2026, 11, 30), timezones=st.just(UTC))
 
 
 @settings(max_examples=60, deadline=None)

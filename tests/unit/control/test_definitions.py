@@ -77,7 +77,9 @@ def test_a_table_of_the_file_is_a_batch_or_answers_and_not_both() -> None:
 
 def test_relative_paths_are_made_to_hold_everywhere() -> None:
     here = Path("/data")
-    assert absolute(work(input="in/*.csv", output="out/"), here) == work(input="/data/in/*.csv", output="/data/out/")
+    assert absolute(work(input="in/*.csv", output="out/"), here) == work(
+        input="/data/in/*.csv", output="/data/out/"
+    )
     urls = work(input="s3://b/x", output="postgresql://h/d?table=t")
     assert absolute(urls, here) == urls
     assert absolute(PrecomputeWork(model="m", files="c.csv", key="k"), here).files == "/data/c.csv"  # type: ignore[union-attr]
@@ -91,7 +93,9 @@ def test_the_files_schedules_come_change_and_go(tmp_path: Path) -> None:
     assert synchronise(store, [TABLE], tmp_path) == []
     first = store.schedule("nightly")
     assert first.schedule.source == FILE
-    assert first.schedule.work == BatchWork(model="churn", input=f"{tmp_path}/in.parquet", output=f"{tmp_path}/out/")
+    assert first.schedule.work == BatchWork(
+        model="churn", input=f"{tmp_path}/in.parquet", output=f"{tmp_path}/out/"
+    )
     store.pause_schedule("nightly")
     synchronise(store, [TABLE], tmp_path)
     assert store.schedule("nightly") == replace(first, paused=True)  # the same, so nothing was written

@@ -124,7 +124,9 @@ def test_a_database_that_is_away_costs_the_lease_in_time() -> None:
     assert a.lead.token == 2
 
 
-STEPS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["step", "give up"]), st.floats(0, 9)), max_size=60)
+STEPS = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from(["step", "give up"]), st.floats(0, 9)), max_size=60
+)
 
 
 @settings(max_examples=150, deadline=None)

@@ -60,7 +60,11 @@ def test_what_was_missed_is_caught_up_once_for_the_last_time_it_was_due() -> Non
     settling = due_now(state(), [], NOON + 9 * DAY)
     assert settling is not None
     assert settling.run is not None
-    assert (settling.run.due, settling.run.kind, settling.run.missed) == ("2026-05-10T02:00:00.000000Z", "caught up", 8)
+    assert (settling.run.due, settling.run.kind, settling.run.missed) == (
+        "2026-05-10T02:00:00.000000Z",
+        "caught up",
+        8,
+    )
 
 
 def test_one_that_is_late_is_said_to_be_caught_up() -> None:
@@ -134,8 +138,16 @@ def test_a_run_waits_for_its_pause_unless_the_clock_went_back() -> None:
 
 
 def test_a_run_that_succeeds_is_over() -> None:
-    over = ended(begun(run(), NOON), NIGHTLY, Outcome(state="succeeded", rows=7, rejected=1, batch_run="c-1"), NOON)
-    assert (over.state, over.rows, over.rejected, over.batch_run, over.attempt) == ("succeeded", 7, 1, "c-1", 1)
+    over = ended(
+        begun(run(), NOON), NIGHTLY, Outcome(state="succeeded", rows=7, rejected=1, batch_run="c-1"), NOON
+    )
+    assert (over.state, over.rows, over.rejected, over.batch_run, over.attempt) == (
+        "succeeded",
+        7,
+        1,
+        "c-1",
+        1,
+    )
     assert not over.is_active
 
 
@@ -164,8 +176,13 @@ def test_interruptions_do_not_count_as_tries_but_do_not_go_on_for_ever() -> None
     assert count == MOST_INTERRUPTIONS + 1
     assert found.state == "failed"
     once = ended(begun(run(), NOON), replace(NIGHTLY, retries=0), Outcome(state="interrupted"), NOON)
-    assert ended(begun(once, NOON), replace(NIGHTLY, retries=0), Outcome(state="failed"), NOON).state == "failed"
-    assert ended(begun(once, NOON), replace(NIGHTLY, retries=1), Outcome(state="failed"), NOON).state == "waiting"
+    assert (
+        ended(begun(once, NOON), replace(NIGHTLY, retries=0), Outcome(state="failed"), NOON).state == "failed"
+    )
+    assert (
+        ended(begun(once, NOON), replace(NIGHTLY, retries=1), Outcome(state="failed"), NOON).state
+        == "waiting"
+    )
 
 
 def test_pauses_have_a_longest() -> None:

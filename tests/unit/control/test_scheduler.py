@@ -106,7 +106,11 @@ def test_a_run_begins_when_it_is_due_and_its_end_is_written_down() -> None:
     assert stage.started == []
     stage.tick(minutes=1)
     [process] = stage.started
-    assert (process.run.due, process.run.attempt, process.held_until) == ("2026-05-01T13:00:00.000000Z", 1, 7.0)
+    assert (process.run.due, process.run.attempt, process.held_until) == (
+        "2026-05-01T13:00:00.000000Z",
+        1,
+        7.0,
+    )
     process.said = [Said(event="begun", batch_run="churn-1"), Said(event="progress", rows=10, rejected=1)]
     stage.tick(seconds=1)
     [run] = stage.store.runs()
@@ -199,7 +203,9 @@ def test_when_it_stops_its_processes_end_where_they_can_go_on() -> None:
         process.on_stop = Outcome(state="interrupted", reason="stopped")
     stage.scheduler.close(stage.turn)  # type: ignore[arg-type]
     assert all(process.stopped for process in stage.started)
-    assert [(run.state, run.interruptions, run.reason) for run in stage.store.runs()] == [("waiting", 1, "stopped")] * 2
+    assert [(run.state, run.interruptions, run.reason) for run in stage.store.runs()] == [
+        ("waiting", 1, "stopped")
+    ] * 2
 
 
 def test_one_that_does_not_stop_in_time_is_killed() -> None:
@@ -260,7 +266,14 @@ def test_whatever_happens_a_due_time_is_run_at_most_once_and_missed_ones_are_cau
     )
     stage = Stage(schedule, processes=50, keep=3)
     dues: dict[str, set[int]] = {}
-    for act, amount in [*acts, ("resume", 0), ("succeed", 0), ("passes", 3700), ("succeed", 0), ("passes", 1)]:
+    for act, amount in [
+        *acts,
+        ("resume", 0),
+        ("succeed", 0),
+        ("passes", 3700),
+        ("succeed", 0),
+        ("passes", 1),
+    ]:
         if act in ("passes", "clock jumps"):
             stage.now += timedelta(seconds=amount)
         elif act == "pause":
@@ -274,7 +287,9 @@ def test_whatever_happens_a_due_time_is_run_at_most_once_and_missed_ones_are_cau
             stage.store.prune_runs("hourly", keep=stage.keep, token=stage.turn.token)
         else:
             for process in stage.started:
-                process.outcome = process.outcome or Outcome(state="succeeded" if act == "succeed" else "failed")
+                process.outcome = process.outcome or Outcome(
+                    state="succeeded" if act == "succeed" else "failed"
+                )
         stage.tick()
         runs = stage.store.runs(limit=1000)
         for run in runs:
