@@ -369,6 +369,51 @@ class ScheduleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     allow_empty: bool = False
 
 
+class DriftSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[drift]`. The defaults need no tuning."""
+
+    alpha: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.03
+    """Most often that a window without drift raises any alarm at all, over all its columns together."""
+    min_rows: Annotated[int, msgspec.Meta(ge=2)] = 30
+    """A current window with fewer rows is not judged."""
+    min_reference_rows: Annotated[int, msgspec.Meta(ge=2)] = 50
+    """A reference with fewer rows judges nothing."""
+    spread_floor: Annotated[float, msgspec.Meta(ge=0)] = 0.05
+    """Drift smaller than this Wasserstein distance, in standard deviations of the reference, is no alarm, unless
+    another floor is passed."""
+    share_floor: Annotated[float, msgspec.Meta(ge=0)] = 0.025
+    """The same for the share of rows that lie elsewhere (Kolmogorov-Smirnov, total variation), and for correlations."""
+    rate_floor: Annotated[float, msgspec.Meta(ge=0)] = 0.005
+    """The same for the share of rows that are missing, infinite or in the reference's tails."""
+    multivariate: bool = True
+    """Whether drift that no single column shows is looked for."""
+    resamples: Annotated[int, msgspec.Meta(ge=200, le=100_000)] = 2000
+    """Draws of a window without drift that the alarms are calibrated on."""
+    sample_rows: Annotated[int, msgspec.Meta(ge=500, le=1_000_000)] = 5_000
+    """Most rows of each side that are held together in memory: for calibration, dependence between columns, texts
+    and tensors. All rows count in every other test."""
+    seed: int = 0
+
+
+class QualitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[quality]`: when a window's data is not as it should be."""
+
+    alpha: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.01
+    """Most often that a window in which nothing is wrong raises any finding about rates."""
+    rate_floor: Annotated[float, msgspec.Meta(ge=0)] = 0.005
+    """A smaller rise of a share of rows (missing, infinite, outside, unknown, in breach of the contract) is passed over."""
+    min_rows: Annotated[int, msgspec.Meta(ge=1)] = 30
+    """A window with fewer rows is judged by its freshness and volume alone."""
+    stale_seconds: Annotated[float, msgspec.Meta(ge=0)] = 3600.0
+    """The last row may be so old; 0: any age."""
+    volume_windows: Annotated[int, msgspec.Meta(ge=2)] = 5
+    """Volumes are judged once there are so many earlier windows."""
+    volume_deviations: Annotated[float, msgspec.Meta(gt=0)] = 6.0
+    """How many robust standard deviations a window's rows may be from their median."""
+    volume_floor: Annotated[float, msgspec.Meta(ge=0)] = 0.5
+    """A smaller part more or less than usual is passed over."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     home: str = ""
     registry: RegistrySettings = RegistrySettings()
@@ -390,6 +435,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     control: ControlSettings = ControlSettings()
     schedules: tuple[ScheduleSettings, ...] = ()
     alerts: AlertSettings = AlertSettings()
+    drift: DriftSettings = DriftSettings()
+    quality: QualitySettings = QualitySettings()
 
     def isolation_at_home(self) -> IsolationSettings:
         """`isolation` with its folder, below the home where none is set."""

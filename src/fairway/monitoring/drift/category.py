@@ -15,6 +15,10 @@ MOST = 64
 """Most categories compared one by one; the rest are one together."""
 
 
+EXPECTED = 2.0
+"""Rows to be expected on the smaller side of a category that is compared on its own."""
+
+
 def choose(counts: dict[str, float]) -> tuple[str, ...]:
     """The categories that are compared one by one, by their rows on both sides together."""
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
@@ -22,27 +26,28 @@ def choose(counts: dict[str, float]) -> tuple[str, ...]:
 
 
 def category_scores(reference: Side, current: Side) -> tuple[Array, tuple[Test, ...]]:
-    """(scores `[levels + 3, features]`, tests). Categories of which less than one row is to be expected on the
-    smaller side are one together, as Pearson's chi-square (1900) needs."""
+    """(scores `[levels + 3, features]`, tests). Categories of which less than EXPECTED rows are to be expected on the smaller
+    side are one together, which stays out of Pearson's chi-square (1900) while it is as rare itself."""
     pooled = reference.known + current.known
-    smaller = min(reference.rows, current.rows) / max(reference.rows + current.rows, 1)
-    common = np.flatnonzero(pooled * smaller >= 1.0)
-    rare = np.flatnonzero((pooled * smaller < 1.0) & (pooled > 0))
+    rows = max(reference.rows + current.rows, 1)
+    smaller = min(reference.rows, current.rows) / rows
+    common = np.flatnonzero(pooled * smaller >= EXPECTED)
+    rare = np.flatnonzero((pooled * smaller < EXPECTED) & (pooled > 0))
     size = len(common) + (1 if len(rare) else 0)
     table = np.zeros((len(pooled) + 3, size + 1))
     for i, level in enumerate(common):
         table[level, i] = 1.0
     table[rare, size - 1] = 1.0
     table[len(pooled) + MISSING, size] = 1.0
-    each = tuple(range(size))
+    squared = size if pooled[rare].sum() * smaller >= EXPECTED else len(common)
     # With weights 1 - p the sum of squares is Pearson's.
-    shares = (pooled[:, None] * table[:-3, :size]).sum(axis=0) / max(reference.rows + current.rows, 1)
+    weights = tuple(1.0 - (pooled[:, None] * table[:-3, :squared]).sum(axis=0) / rows)
     tests = (
-        Test("mix", each, Form.squares, 0.6, tuple(1.0 - shares)),
-        Test("one category", each, Form.largest, 0.25),
+        Test("mix", tuple(range(squared)), Form.squares, 0.6, weights),
+        Test("one category", tuple(range(size)), Form.largest, 0.25),
         Test("missing", (size,), Form.linear, 0.15),
     )
-    return table, tests if size else tests[2:]
+    return table, tuple(test for test in tests if test.features)
 
 
 def category_effects(reference: Side, current: Side) -> dict[str, float]:

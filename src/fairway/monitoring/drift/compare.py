@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fairway.core.columns import Array
+from fairway.core.settings import DriftSettings
 from fairway.monitoring.drift import category, levels, numeric, text
 from fairway.monitoring.drift.columns import as_floats, as_rows, as_text, is_numeric, texts_of
 from fairway.monitoring.drift.dependence import MOST, NAME, dependence_evidence
@@ -17,7 +18,7 @@ from fairway.monitoring.drift.judge import Seen, judge
 from fairway.monitoring.drift.kinds import kind_of, kind_of_texts
 from fairway.monitoring.drift.scores import tail_share
 from fairway.monitoring.drift.tensor import tensor_evidence
-from fairway.monitoring.drift.values import DriftReport, DriftSettings, Kind
+from fairway.monitoring.drift.values import DriftReport, Kind
 from fairway.monitoring.tables import Table
 
 MOST_COLUMNS = 2000

@@ -18,6 +18,7 @@ from scipy import stats
 
 from fairway.core.columns import Array
 from fairway.core.contract import DType
+from fairway.core.settings import DriftSettings
 from fairway.monitoring.drift import category, numeric, scores
 from fairway.monitoring.drift.evidence import (
     Evidence,
@@ -33,7 +34,7 @@ from fairway.monitoring.drift.levels import Side, shares_of
 from fairway.monitoring.drift.profile import Profile
 from fairway.monitoring.drift.sketches import ColumnSketch
 from fairway.monitoring.drift.text import VOCABULARY
-from fairway.monitoring.drift.values import DriftReport, DriftSettings, Kind
+from fairway.monitoring.drift.values import DriftReport, Kind
 from fairway.packaging.profile import FieldProfile
 from fairway.packaging.profile import Profile as PackagedProfile
 
@@ -239,7 +240,7 @@ def _numbers(name: str, kind: Kind, before: _Numbers, after: _Numbers) -> Seen:
 
 
 def _counts(sketch: ColumnSketch) -> dict[str | None, float]:
-    found: dict[str | None, float] = {name: rows for name, rows in sketch.categories().items()}
+    found: dict[str | None, float] = dict(sketch.categories().items())
     found[None] = float(sketch.missing)
     left = sketch.rows - sum(found.values())
     if left > 0:

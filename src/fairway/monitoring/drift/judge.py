@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fairway.core.settings import DriftSettings
 from fairway.monitoring.drift.dependence import NAME
 from fairway.monitoring.drift.evidence import Evidence, log_p, normalised
 from fairway.monitoring.drift.resample import adjusted
-from fairway.monitoring.drift.values import ColumnDrift, DriftReport, DriftSettings, Kind
+from fairway.monitoring.drift.values import ColumnDrift, DriftReport, Kind
 
 _SPREADS = ("wasserstein", "mean_shift", "length_shift", "length_wasserstein")
 _SHARES = ("ks", "total_variation", "correlation_change", "reconstruction_shift", "length_ks", "word_change")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fairway.core.columns import Array
-from fairway.monitoring.drift import effects, scores
+from fairway.monitoring.drift import category, effects, scores
 from fairway.monitoring.drift.evidence import Evidence, Form, Test, keep_varying, matched_moments, standardise
 from fairway.monitoring.drift.levels import ABOVE, BELOW, MISSING, Side
 
@@ -31,19 +31,24 @@ def number_scores(reference: Side, current: Side) -> tuple[Array, tuple[Test, ..
     low, high = scores.tails(pooled, scores.tail_share(min(reference.rows, current.rows)))
     features = [location, scale, *scores.legendre(ranks).T, low, high]
     tests = _TESTS
+    smaller = min(reference.rows, current.rows) / max(reference.rows + current.rows, 1)
+    # Few different numbers: each may become commoner without the order telling. Rare ones would make squares wild.
     occupied = np.flatnonzero(pooled)
-    if 2 < len(occupied) <= _FEW:  # few different numbers: each may become commoner without the order telling
+    common = np.flatnonzero(pooled * smaller >= category.EXPECTED)
+    if 2 < len(occupied) <= _FEW and len(common) > 1:
         first = len(features) + 3
-        tests = (*tests, Test("mix", tuple(range(first, first + len(occupied))), Form.squares, 0.1))
-    table = np.zeros((levels + 3, len(features) + 3 + (len(occupied) if len(tests) > len(_TESTS) else 0)))
+        weights = tuple(1 - pooled[common] / max(pooled.sum(), 1.0))
+        tests = (*tests, Test("mix", tuple(range(first, first + len(common))), Form.squares, 0.1, weights))
+    else:
+        common = common[:0]
+    table = np.zeros((levels + 3, len(features) + 3 + len(common)))
     for i, feature in enumerate(features):
         known = pooled @ feature / max(pooled.sum(), 1.0)
         table[:levels, i] = feature - known
     for i, special in enumerate((MISSING, ABOVE, BELOW)):
         table[levels + special, len(features) + i] = 1.0
-    if len(tests) > len(_TESTS):
-        for i, level in enumerate(occupied):
-            table[level, len(features) + 3 + i] = 1.0
+    for i, level in enumerate(common):
+        table[level, len(features) + 3 + i] = 1.0
     return table, tests
 
 

@@ -1,15 +1,10 @@
-"""What drift is asked with and what is answered. Values only."""
+"""What is said of drift. Values only."""
 
 from __future__ import annotations
 
 import enum
-from typing import Annotated
 
 import msgspec
-
-_Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
-_Floor = Annotated[float, msgspec.Meta(ge=0)]
-_Rows = Annotated[int, msgspec.Meta(ge=2)]
 
 
 class Kind(enum.StrEnum):
@@ -23,32 +18,6 @@ class Kind(enum.StrEnum):
     tensor = "tensor"
     time = "time"  # moves on by itself: not compared
     other = "other"  # of a type that nothing is known about: not compared
-
-
-class DriftSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The defaults need no tuning."""
-
-    alpha: _Share = 0.03
-    """Most often that a window without drift raises any alarm at all, over all its columns together."""
-    min_rows: _Rows = 30
-    """A current window with fewer rows is not judged."""
-    min_reference_rows: _Rows = 50
-    """A reference with fewer rows judges nothing."""
-    spread_floor: _Floor = 0.05
-    """Drift smaller than this Wasserstein distance, in standard deviations of the reference, is no alarm, unless
-    another floor is passed."""
-    share_floor: _Floor = 0.025
-    """The same for the share of rows that lie elsewhere (Kolmogorov-Smirnov, total variation), and for correlations."""
-    rate_floor: _Floor = 0.005
-    """The same for the share of rows that are missing, infinite or in the reference's tails."""
-    multivariate: bool = True
-    """Whether drift that no single column shows is looked for."""
-    resamples: Annotated[int, msgspec.Meta(ge=200, le=100_000)] = 2000
-    """Draws of a window without drift that the alarms are calibrated on."""
-    sample_rows: Annotated[int, msgspec.Meta(ge=500, le=1_000_000)] = 5_000
-    """Most rows of each side that are held together in memory: for calibration, dependence between columns, texts
-    and tensors. All rows count in every other test."""
-    seed: int = 0
 
 
 class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
