@@ -68,6 +68,11 @@ def schedule_batch(
     rows_per_file: Annotated[
         int, typer.Option("--rows-per-file", min=0, help="About so many in each file of a folder.")
     ] = 0,
+    file_size: Annotated[
+        str,
+        typer.Option("--file-size", metavar="128MB", help="Begin another file of a folder from there on."),
+    ] = "",
+    compression: Annotated[str, typer.Option("--compression", help="Of output files.")] = "",
     max_errors: Annotated[
         str, typer.Option("--max-errors", metavar="1%|N", help="Stop when more rows are rejected.")
     ] = "",
@@ -90,6 +95,8 @@ def schedule_batch(
         encoding=encoding,
         delimiter=delimiter,
         rows_per_file=rows_per_file,
+        file_size=file_size,
+        compression=compression,
         max_errors=max_errors,
         workers=workers,
         overwrite=overwrite,

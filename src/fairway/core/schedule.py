@@ -44,6 +44,8 @@ class BatchWork(msgspec.Struct, frozen=True, kw_only=True, tag="batch", omit_def
     encoding: str = "utf-8"
     delimiter: str = ""
     rows_per_file: int = 0
+    file_size: str = ""
+    compression: str = ""
     max_errors: str = ""
     workers: int = 0
     overwrite: bool = False

@@ -359,6 +359,8 @@ class ScheduleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     encoding: str = "utf-8"
     delimiter: str = ""
     rows_per_file: int = 0
+    file_size: str = ""
+    compression: str = ""
     max_errors: str = ""
     workers: int = 0
     overwrite: bool = False

@@ -1,0 +1,1 @@
+"""Customers who may leave: scored every night, from PostgreSQL and to PostgreSQL."""
