@@ -27,7 +27,7 @@ logger = logging.getLogger("fairway.alerts")
 
 POLL_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
-_LEASE_SLACK_SECONDS = 10.0
+_LEASE_SLACK_SECONDS = 5.0
 """How much longer than its time-out a message is this process's: for a disk or a database that is slow."""
 
 
