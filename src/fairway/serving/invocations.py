@@ -66,6 +66,9 @@ class InvocationsCodec:
         self, target: Target, heading: Heading, body: bytes, headers: Headers, contract: Contract
     ) -> Reading:
         content_type = headers.get(b"content-type")
+        keyed = bool(heading.key_name and heading.key)
+        if keyed and not body:  # whatever type curl says it has
+            content_type = None
         kind = formats.kind_of(content_type)
         accept = headers.get(b"accept")
         attributes = headers.get(ATTRIBUTES)
@@ -79,7 +82,7 @@ class InvocationsCodec:
                 contract,
                 bare=self._bare,
                 key_name=heading.key_name,
-                keyed=bool(heading.key_name and heading.key),
+                keyed=keyed,
             )
         elif kind == "csv":
             inputs = formats.read_rows(kind, _with_header(body, contract, content_type), contract)
