@@ -111,7 +111,7 @@ def arrow_table(
         pairs[ROWS] = schema, listed
     schema = na.c_schema(na.struct({name: schema for name, (schema, _) in pairs.items()}))
     schema = schema.modify(metadata={key.encode(): value.encode() for key, value in metadata.items()})
-    rows = len(next(iter((*texts.values(), *columns.values()))))
+    rows = len(next(iter(columns.values()))) if columns else len(next(iter(texts.values())))
     return na.c_array_from_buffers(schema, rows, [None], children=[array for _, array in pairs.values()])
 
 

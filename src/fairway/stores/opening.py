@@ -12,6 +12,7 @@ from fairway.core.settings import RegistrySettings
 from fairway.stores.alerts import AlertStore
 from fairway.stores.base import BlobStore, RegistryDatabase
 from fairway.stores.control import ControlStore
+from fairway.stores.windows import WindowStore
 
 BACKENDS = {
     "sql": "fairway.stores.sql:open_sql",
@@ -20,6 +21,8 @@ BACKENDS = {
     "control in memory": "fairway.stores.control_memory:MemoryControlStore",
     "incidents in sql": "fairway.stores.alerts_sql:SqlAlerts",
     "incidents in memory": "fairway.stores.alerts_memory:MemoryAlerts",
+    "windows in sql": "fairway.stores.windows_sql:SqlWindows",
+    "windows in memory": "fairway.stores.windows_memory:MemoryWindows",
     "local blobs": "fairway.stores.blobs_local:LocalBlobs",
     "fsspec blobs": "fairway.stores.blobs_fsspec:FsspecBlobs",
     "blobs in memory": "fairway.stores.blobs_memory:MemoryBlobs",
@@ -60,6 +63,18 @@ def open_alerts(home: Path, settings: RegistrySettings) -> AlertStore:
     else:
         url = settings.database_url or sqlite_path(home)
         store = _backend("incidents in sql")(_backend("sql")(url, lock_timeout_seconds=timeout))
+    return store
+
+
+def open_windows(home: Path, settings: RegistrySettings) -> WindowStore:
+    """What monitors saw, in the registry's database."""
+    timeout = settings.lock_timeout_seconds
+    store: WindowStore
+    if settings.database_url.startswith("memory:"):
+        store = _backend("windows in memory")()
+    else:
+        url = settings.database_url or sqlite_path(home)
+        store = _backend("windows in sql")(_backend("sql")(url, lock_timeout_seconds=timeout))
     return store
 
 

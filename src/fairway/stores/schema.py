@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration. Their names count up, so that an older Fairway knows a newer schema when it sees one."""
 
 VERSION_TABLE = "fairway_schema"
@@ -211,3 +211,26 @@ schedule_runs = sa.Table(
     ),
 )
 """`run` is the value as JSON. Of one schedule and due time there is one run, not counting those asked for by hand."""
+
+monitor_windows = sa.Table(
+    "fairway_monitor_windows",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("start", sa.Text, primary_key=True),
+    sa.Column("end", sa.Text, nullable=False),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("summary", sa.LargeBinary, nullable=False),
+    sa.Column("report", sa.LargeBinary, nullable=False),
+    sa.Column("profile", sa.LargeBinary, nullable=False),
+    sa.Index("fairway_monitor_windows_by_start", "model", "start"),
+)
+"""What monitors saw. The large columns stand last, so that rows are read without them."""
+
+monitor_marks = sa.Table(
+    "fairway_monitor_marks",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
