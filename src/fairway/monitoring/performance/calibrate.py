@@ -56,7 +56,7 @@ class Scores:
 
     @property
     def classes(self) -> int:
-        return self.probabilities.shape[1]
+        return int(self.probabilities.shape[1])
 
     def take(self, index: Array) -> Scores:
         return Scores(self.probabilities[index], self.matrix[index], self.categorical)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from fairway.core.columns import Array
 from fairway.core.contract import Task
 from fairway.core.errors import InvalidInput
-from fairway.monitoring.performance import cbpe, dle, frames
+from fairway.monitoring.performance import cbpe, dle, frames, regression
 from fairway.monitoring.performance.chunks import Chunk, Cut, cut_rows, cut_time
 from fairway.monitoring.performance.classification import check_metrics, measure_classification
 from fairway.monitoring.performance.frames import Reading
@@ -264,7 +264,7 @@ class _Regression(_Fitted):
         self._past: Regressed = frames.regressed(past, reading, "the reference")
         self._now: Regressed = frames.regressed(now, reading, "the current data")
         self._confidence = options.confidence
-        self.metrics = check_metrics(options.metrics, dle.METRICS) or dle.METRICS
+        self.metrics = check_metrics(options.metrics, regression.METRICS) or regression.METRICS
         self.known = np.isfinite(self._past.actual) & self._past.usable()
         self._fitted = dle.fit_dle(self._past, self.metrics)
 

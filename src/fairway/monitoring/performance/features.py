@@ -46,7 +46,8 @@ class Encoding:
 
 def make_encoding(features: dict[str, Array]) -> Encoding:
     """Of the reference's columns. Timestamps are left out: every later row differs by them; so are tensors."""
-    names, codes = [], {}
+    names: list[str] = []
+    codes: dict[str, dict[str, int]] = {}
     for name, values in features.items():
         if values.ndim != 1 or values.dtype.kind in "Mm" or len(names) == COLUMNS:
             continue

@@ -186,7 +186,7 @@ def codes(table: pa.Table, column: str, classes: tuple[str, ...], what: str) -> 
             )
         known.append(-1 if null else position[label])
     indices = encoded.indices.fill_null(len(known)).to_numpy(zero_copy_only=False)
-    return np.append(np.array(known, dtype=np.int64), -1)[indices]
+    return np.asarray(np.append(np.array(known, dtype=np.int64), -1)[indices])
 
 
 def numbers(table: pa.Table, column: str, what: str) -> Array:

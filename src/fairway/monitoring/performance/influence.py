@@ -43,7 +43,7 @@ class Answers:
 
     @property
     def classes(self) -> int:
-        return self.probabilities.shape[1]
+        return int(self.probabilities.shape[1])
 
     @property
     def rows(self) -> int:
