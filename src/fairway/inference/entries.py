@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 
 from fairway.core.columns import Array, Columns, Outputs
-from fairway.core.errors import AnswersUnavailable, InvalidInput, Problem
+from fairway.core.errors import AnswersUnavailable, InvalidInput, MalformedInput, Problem
 from fairway.stores.answers import KEY_BYTES
 
 HASH_BYTES = 16
@@ -263,32 +263,32 @@ def _hash(content: bytes) -> bytes:
 def key_bytes(value: Any) -> bytes:
     """A key as it is stored: text as UTF-8, a whole number as its digits, so that 42 and "42" are the same key.
 
-    Raises InvalidInput for anything else, for an empty key and for one longer than 480 bytes.
+    Raises MalformedInput for anything else, for an empty key and for one longer than 480 bytes.
     """
     if type(value) is str and value and value.isascii() and len(value) <= KEY_BYTES:
         return value.encode()
     if isinstance(value, bool | np.bool_):
-        raise InvalidInput(f"a key is text or a whole number, not {value}.")
+        raise MalformedInput(f"a key is text or a whole number, not {value}.")
     if isinstance(value, float | np.floating) and float(value).is_integer():
         value = int(value)  # a column of whole numbers with gaps is read as floats
     if isinstance(value, int | np.integer):
         return str(int(value)).encode()
     if not isinstance(value, str):
         shown = "null" if value is None or str(value) in ("nan", "<NA>", "NaT") else repr(value)[:40]
-        raise InvalidInput(f"a key is text or a whole number, not {shown}.")
+        raise MalformedInput(f"a key is text or a whole number, not {shown}.")
     try:
         key = value.encode()
     except UnicodeEncodeError as error:
-        raise InvalidInput(f"the key {value!r:.40} is not valid text.") from error
+        raise MalformedInput(f"the key {value!r:.40} is not valid text.") from error
     if not key:
-        raise InvalidInput("the key is empty.")
+        raise MalformedInput("the key is empty.")
     if len(key) > KEY_BYTES:
-        raise InvalidInput(f"the key has {len(key)} bytes; {KEY_BYTES} is the most.")
+        raise MalformedInput(f"the key has {len(key)} bytes; {KEY_BYTES} is the most.")
     return key
 
 
 def keys_of(value: Any) -> list[bytes]:
-    """What a request gives for its key as one key a row: a value, or a list or array of them. Raises InvalidInput,
+    """What a request gives for its key as one key a row: a value, or a list or array of them. Raises MalformedInput,
     naming the row."""
     if type(value) is str:
         return [key_bytes(value)]
@@ -300,6 +300,6 @@ def keys_of(value: Any) -> list[bytes]:
     for row, one in enumerate(value):
         try:
             keys.append(key_bytes(one))
-        except InvalidInput as error:
-            raise InvalidInput(f"row {row}: {error}", (Problem(str(error), row=row),)) from None
+        except MalformedInput as error:
+            raise MalformedInput(f"row {row}: {error}", (Problem(str(error), row=row),)) from None
     return keys

@@ -5,6 +5,7 @@ it once for many requests.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import msgspec
 
 from fairway.core.errors import Overloaded
 from fairway.inference.precomputed import Ask, Found, Precomputed, Version
+
+logger = logging.getLogger("fairway.answers")
 
 _MOST = 1024
 """Most requests asked together."""
@@ -66,14 +69,17 @@ class LookUps:
                     self._changed.wait()
                 if not self._waiting:
                     return
-                taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))]
-            groups: dict[int, list[Question]] = {}
-            for question in taken:
-                if not question.cancelled():
-                    groups.setdefault(id(question.version), []).append(question)
-            for questions in groups.values():
-                self._ask(questions)
-            del taken, groups  # they hold versions, which are unloaded when nobody does
+            self._ask_all()  # apart, so that no name here holds a version, which is unloaded when nobody does
+
+    def _ask_all(self) -> None:
+        with self._changed:
+            taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))]
+        groups: dict[int, list[Question]] = {}
+        for question in taken:
+            if not question.cancelled():
+                groups.setdefault(id(question.version), []).append(question)
+        for questions in groups.values():
+            self._ask(questions)
 
     def _ask(self, questions: list[Question]) -> None:
         results: list[Found | Exception]
@@ -87,4 +93,7 @@ class LookUps:
         except Exception as error:  # noqa: BLE001 - whatever goes wrong, every caller is told something
             results = [error] * len(questions)
         for question, result in zip(questions, results, strict=True):
-            question.done(result)
+            try:
+                question.done(result)
+            except Exception:  # the thread must live on, or nothing would be looked up again
+                logger.exception("a look-up for %s could not be told", self._held.model)

@@ -405,6 +405,7 @@ def served(work: Work, status: int, error: str = "") -> Served:
         version.digest,
         0 if work.columns is None else work.columns.rows,
         error=error,
+        source="" if work.found is None or error else work.found.source.value,
     )
 
 

@@ -21,6 +21,7 @@ import msgspec
 
 from fairway.core.clock import utc_text
 from fairway.core.errors import (
+    AnswerNotFound,
     ContractViolation,
     DeadlineExceeded,
     FairwayError,
@@ -39,7 +40,7 @@ _WINDOW_SECONDS = 1.0
 _LINES = 20
 """Most lines a second for one kind of failure: a server that is overloaded must not be kept from its work by saying so."""
 _PLACES = 20
-_QUOTING = (ContractViolation, MalformedInput, ModelFailed)
+_QUOTING = (ContractViolation, MalformedInput, ModelFailed, AnswerNotFound)
 _BUSY = (Overloaded, DeadlineExceeded, RateLimited)
 _FIELDS = "fairway_fields"
 """The attribute of a log record that carries what JSON lines show as fields of their own."""

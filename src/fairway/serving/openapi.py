@@ -442,7 +442,8 @@ _PARAMETERS: Json = {
     "key": {
         "name": "X-Fairway-Key",
         "in": "header",
-        "description": "Decides which version answers while traffic is split: the same key, the same version.",
+        "description": "Decides which version answers while traffic is split: the same key, the same version. Of a model "
+        "with precomputed answers it is the key that one is found by.",
         "schema": {"type": "string"},
     },
 }

@@ -40,6 +40,8 @@ class Served(msgspec.Struct, frozen=True, gc=False):
     rows: int = 0
     method: str = ""
     error: str = ""
+    source: str = ""
+    """Who answered, for a model with precomputed answers."""
 
 
 class Parent(msgspec.Struct, frozen=True, gc=False):
@@ -88,6 +90,7 @@ def attributes_of(served: Served) -> dict[str, str | int]:
         "fairway.rows": served.rows,
         "fairway.protocol": served.protocol,
         "fairway.request_id": served.request_id,
+        "fairway.source": served.source,
         "error.type": served.error,
     }
     return {code: served.status, **{name: value for name, value in known.items() if value not in ("", 0)}}

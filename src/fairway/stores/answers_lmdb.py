@@ -66,7 +66,7 @@ class LmdbAnswers:
         file = self._current()
         if file is None:
             return [None] * len(keys)
-        found = [file.get(key) if key else None for key in keys]
+        found = file.get_many(keys)
         return [None if entry is None else Stored(file.generation, entry) for entry in found]
 
     def begin(self, generation: Generation) -> LmdbWriter:
@@ -225,6 +225,14 @@ class _File:
     def count(self) -> int:
         with _errors(self._environment.path()), self._environment.begin() as transaction:
             return int(transaction.stat(self._answers)["entries"])
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        try:
+            with self._environment.begin(db=self._answers) as transaction:
+                get = transaction.get
+                return [get(key) if 0 < len(key) <= KEY_BYTES else None for key in keys]
+        except lmdb.Error as error:
+            raise AnswersUnavailable(f"{self._environment.path()} cannot be read: {error}.") from error
 
     def get(self, key: bytes) -> bytes | None:
         try:

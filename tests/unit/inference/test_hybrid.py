@@ -185,7 +185,11 @@ def test_many_keys_are_looked_up_in_a_thread(serving: Serving) -> None:
 def overloaded(**model: Any) -> tuple[Serving, Callable[[], None]]:
     """A server whose model stands still, with a full queue; and what lets it go on."""
     go = threading.Event()
-    on = Serving(Adding(before=lambda _: None if go.wait(20) else None), inline=-1.0, threads=1, **model)
+
+    def wait(_: Columns) -> None:
+        go.wait(20)
+
+    on = Serving(Adding(before=wait), inline=-1.0, threads=1, **model)
     for n in range(5):
         work = on.ask("nobody", a=[float(n)])
         on.plane.validate(work)
