@@ -11,6 +11,8 @@
 
     fairway.run_batch("payments", "in/*.parquet", "scored/", keep=("id",))      # all rows of files or tables
 
+    fairway.drift("past.parquet", "now.parquet").drifted      # has the data changed?
+
     fairway.estimate("past.parquet", "now.parquet", proba="score", target="repaid")   # performance before labels
 
 `package` makes a bundle without registering it. Errors are in `fairway.core.errors`; every one derives from
@@ -28,6 +30,7 @@ from fairway.core.errors import ContractViolation, FairwayError, InvalidInput
 
 if TYPE_CHECKING:
     from fairway.app.batch import run_batch
+    from fairway.app.drift import drift
     from fairway.app.estimate import estimate
     from fairway.app.library import Deployment, deploy, package
     from fairway.app.load import load
@@ -42,6 +45,7 @@ __all__ = [
     "LoadedModel",
     "__version__",
     "deploy",
+    "drift",
     "estimate",
     "load",
     "package",
@@ -52,6 +56,7 @@ _WHERE = {
     "Deployment": "fairway.app.library",
     "LoadedModel": "fairway.inference.loaded",
     "deploy": "fairway.app.library",
+    "drift": "fairway.app.drift",
     "estimate": "fairway.app.estimate",
     "load": "fairway.app.load",
     "package": "fairway.app.library",

@@ -32,26 +32,26 @@ def compare_tables(
     settings: DriftSettings | None = None,
     *,
     columns: tuple[str, ...] = (),
+    ignore: tuple[str, ...] = (),
     kinds: Mapping[str, Kind] | None = None,
     rows: tuple[Array | None, Array | None] = (None, None),
+    notes: tuple[str, ...] = (),
 ) -> DriftReport:
-    """Every column of `reference` (or only `columns`) in `current`. `kinds` overrides what a column is taken for.
-    `rows` restricts either side to some rows (`season.matching_rows`). Memory holds one column of both sides and
+    """Every column of `reference` (or only `columns`) but `ignore` in `current`. `kinds` overrides what a column is taken for.
+    `rows` restricts either side to some rows (`season.matching_rows`). `notes` are passed on. Memory holds one column of both sides and
     `settings.sample_rows` rows of each."""
     settings = settings or DriftSettings()
-    names = [name for name in reference.names if not columns or name in columns]
+    names = [name for name in reference.names if (not columns or name in columns) and name not in ignore]
     names += [name for name in columns if name not in reference.names]
-    notes = [f"Column {name!r} is new: the reference has none." for name in current.names
-             if name not in reference.names and not columns]  # fmt: skip
+    said = [f"Column {name!r} is new: the reference has none." for name in current.names
+             if name not in (*reference.names, *ignore) and not columns]  # fmt: skip
     if len(names) > MOST_COLUMNS:
-        notes.append(
-            f"{len(names) - MOST_COLUMNS} columns beyond the first {MOST_COLUMNS} were not compared."
-        )
+        said.append(f"{len(names) - MOST_COLUMNS} columns beyond the first {MOST_COLUMNS} were not compared.")
         names = names[:MOST_COLUMNS]
     pair = _Pair(reference, current, settings, rows)
     seen = [pair.look_at(name, (kinds or {}).get(name)) for name in names]
     together = pair.look_together() if settings.multivariate else None
-    return judge(seen, together, settings, pair.rows, notes)
+    return judge(seen, together, settings, pair.rows, [*said, *notes])
 
 
 class _Pair:

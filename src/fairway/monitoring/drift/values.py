@@ -20,7 +20,7 @@ class Kind(enum.StrEnum):
     other = "other"  # of a type that nothing is known about: not compared
 
 
-class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
     """One column. `drifted` needs both significance (`p_adjusted` <= alpha) and an effect above its floor.
 
     `effect` is the size in the unit `measure` names: `wasserstein` (numbers, lengths of texts: standard deviations of

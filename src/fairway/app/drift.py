@@ -1,0 +1,157 @@
+"""`fairway.drift`: has the data changed? In one shot, without a server."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from fairway.app.home import open_home
+from fairway.core.contract import Contract
+from fairway.core.errors import InvalidInput, MissingExtra
+from fairway.core.settings import DriftSettings
+from fairway.core.version import parse_reference
+from fairway.packaging.amend import read_profile
+from fairway.packaging.bundle import read_bundle
+from fairway.packaging.profile import Profile as PackagedProfile
+
+if TYPE_CHECKING:
+    from fairway.monitoring.drift.values import DriftReport, Kind
+    from fairway.monitoring.tables import Table
+
+_EXTRA = "comparing data needs scipy and datasketches: pip install 'fairway[monitor]'"
+_SEASON_COLUMNS = 10
+_SEASON_ROWS = 50_000
+
+
+def drift(
+    reference: Any,
+    current: Any,
+    *,
+    columns: tuple[str, ...] = (),
+    kinds: dict[str, str] | None = None,
+    time: str | None = None,
+    settings: DriftSettings | None = None,
+    home: str | os.PathLike[str] | None = None,
+) -> DriftReport:
+    """Has `current` changed against `reference`? Both are paths (Parquet, Arrow, CSV, JSON Lines), pandas or polars
+    DataFrames, Arrow tables, or mappings of arrays; `reference` may also name a model, whose bundle says what its training
+    data looked like.
+
+    `columns` are the ones compared (all of the reference's by default) and `kinds` what they are taken for, where that is
+    told wrongly ("number", "category", "text", ...). With `time`, a column of times, the reference's rows are
+    matched by hour and weekday where its data has such a season. The result has `drifted`, `columns[i].name`, `.drifted`,
+    `.effect`, `.p_value`, and more: see `fairway.monitoring.drift.values`.
+
+    Raises InvalidInput (MalformedInput, UnsupportedContent) for data that cannot be read, NotFound for a file or model that
+    is not there, MissingExtra without scipy and datasketches.
+    """
+    try:  # needs scipy and datasketches, which are optional
+        from fairway.monitoring.drift.compare import compare_tables
+        from fairway.monitoring.drift.compare_profiles import compare_profiles
+        from fairway.monitoring.drift.profile import Profile, kinds_of
+        from fairway.monitoring.tables import open_table
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"{_EXTRA} ({error}).") from error
+    settings = settings or DriftSettings()
+    window = open_table(current)
+    if _names_model(reference):
+        if time is not None or kinds:
+            raise InvalidInput(
+                "a model's own profile has no rows to choose by time, and its contract says the kinds."
+            )
+        profile, contract = _packaged(str(reference), home)
+        told = {name: kind for name, kind in kinds_of(contract).items() if not columns or name in columns}
+        outputs = [field.name for field in profile.outputs if field.name in window.names]
+        watched = Profile.of(window, {**told, **_output_kinds(profile, outputs)})
+        kept = tuple(field for field in profile.inputs if field.name in told)
+        missing = [name for name in columns if name not in told]
+        if missing:
+            raise InvalidInput(f"the model takes no {', '.join(missing)}.")
+        # A column that the window lacks altogether is absent, not a sketch of nothing.
+        for name in [name for name in watched.columns if name not in window.names]:
+            del watched.columns[name]
+        some = PackagedProfile(rows=profile.rows, inputs=kept, outputs=profile.outputs)
+        return compare_profiles(some, watched, settings)
+    table = open_table(reference)
+    rows, notes = (None, ()) if time is None else _in_season(table, window, time)
+    return compare_tables(
+        table,
+        window,
+        settings,
+        columns=columns,
+        ignore=(time,) if time else (),
+        kinds=_kinds(kinds),
+        rows=(rows, None),
+        notes=notes,
+    )
+
+
+def _names_model(reference: Any) -> bool:
+    """A file that is there is a file; so is what looks like a path."""
+    if not isinstance(reference, str) or Path(reference).exists():
+        return False
+    return "/" not in reference and os.sep not in reference and not Path(reference).suffix
+
+
+def _packaged(reference: str, home: str | os.PathLike[str] | None) -> tuple[PackagedProfile, Contract]:
+    with open_home(home) as place:
+        version = place.registry.resolve(parse_reference(reference))
+        bundle = read_bundle(place.registry.fetch(version), check_files=False)
+        return read_profile(bundle), bundle.contract
+
+
+def _output_kinds(profile: PackagedProfile, names: list[str]) -> dict[str, Kind]:
+    from fairway.core.contract import DType
+    from fairway.monitoring.drift.values import Kind
+
+    dtypes = {field.name: field.dtype for field in profile.outputs}
+    return {name: Kind.category if dtypes[name] is DType.string else Kind.number for name in names}
+
+
+def _kinds(kinds: dict[str, str] | None) -> dict[str, Kind]:
+    from fairway.monitoring.drift.values import Kind
+
+    unknown = sorted({kind for kind in (kinds or {}).values() if kind not in set(Kind)})
+    if unknown:
+        raise InvalidInput(f"there is no kind {', '.join(unknown)}; there are: {', '.join(Kind)}.")
+    return {name: Kind(kind) for name, kind in (kinds or {}).items()}
+
+
+def _in_season(table: Table, window: Table, time: str) -> tuple[Any, tuple[str, ...]]:
+    """The reference's rows of the window's hours and weekdays, and what was done."""
+    from fairway.monitoring.drift.columns import as_floats, is_numeric
+    from fairway.monitoring.drift.season import Season, detect_season, matching_rows
+
+    before, after = (_times(side, time) for side in (table, window))
+    some = np.sort(np.random.default_rng(0).permutation(len(before))[:_SEASON_ROWS])
+    numbers = [name for name in table.names if name != time and is_numeric(table.type_of(name))][
+        :_SEASON_COLUMNS
+    ]
+    season = detect_season(before[some], {name: as_floats(table.take(name, some)) for name in numbers})
+    if season is Season.none:
+        return None, ("The reference has no daily or weekly season: all its rows are compared.",)
+    rows = matching_rows(before, after, season)
+    if len(rows) == len(before):
+        return None, (
+            f"The reference has a season ({season.value}), but too few rows of the window's hours.",
+        )
+    return rows, (
+        f"Season: {season.value}. {len(rows):,} of {len(before):,} reference rows are of the window's hours.",
+    )
+
+
+def _times(table: Table, name: str) -> Any:
+    if name not in table.names:
+        raise InvalidInput(f"there is no column {name!r} to take times from.")
+    column = table.column(name)
+    try:
+        return np.asarray(column.cast(pa.timestamp("us"), safe=False).to_numpy()).astype("datetime64[us]")
+    except pa.ArrowException as error:
+        text = (str(error).splitlines() or [""])[0]
+        raise InvalidInput(
+            f"column {name!r} is not of times: {text}.", hint="Write them as 2026-01-31T12:00:00."
+        ) from error
