@@ -101,7 +101,7 @@ class Ticket(Call):
         found = self.work.found
         if found is not None and self.predict.protocol == "grpc":
             message += wire.parameters(
-                (("fairway_source", found.source.value), ("fairway_age", f"{found.age:.0f}"))
+                (("fairway_source", found.source.value), ("fairway_age", str(int(found.age))))
             )
         self.answered(message, version)
         return True
