@@ -61,6 +61,7 @@ def package(
     python: str | None = None,
     options: ConversionOptions | None = None,
     contract: Contract | str | None = None,
+    reference: object = None,
     progress: Progress = _silent,
 ) -> Packaged:
     """Makes a bundle in `out` from a model (a file's path or a live object) and a sample of its data (a file's
@@ -68,6 +69,9 @@ def package(
 
     `files` go with a Python function, relative to its folder. `requirements` is a requirements file of packages that
     the function alone gets, in an environment of its own below `home`, for the Python `python` ("3.12" or a path).
+
+    `reference` are rows like `data`, labelled and best not trained on, that monitors compare traffic with; rows of `data`
+    if none are given.
 
     A model may be a pipeline, a path ending in .toml: its nodes name models of `home`, and `data` may be left out.
     See `fairway.packaging.pipeline`.
@@ -79,6 +83,7 @@ def package(
             "files": bool(files),
             "requirements": requirements is not None or python is not None,
             "contract": contract is not None,
+            "reference": reference is not None,
             "tolerance, allow_flips or native": options not in (None, ConversionOptions()),
         }
         _refuse_options([name for name, given in refused.items() if given])
@@ -106,6 +111,7 @@ def package(
         requirements=own,
         options=options or ConversionOptions(),
         contract=contract,
+        reference=reference,
         out=Path(out),
         progress=progress,
     )
@@ -158,6 +164,7 @@ def deploy(
     python: str | None = None,
     options: ConversionOptions | None = None,
     contract: Contract | str | None = None,
+    reference: object = None,
     why: str = "deploy",
     progress: Progress = _silent,
 ) -> Deployment:
@@ -180,6 +187,7 @@ def deploy(
             python=python,
             options=options,
             contract=contract,
+            reference=reference,
             progress=progress,
         )
         version = register_bundle(place, name, packaged, why=why)

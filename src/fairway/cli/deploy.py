@@ -18,6 +18,7 @@ from fairway.cli.packing import (
     NativeOption,
     PrepareOption,
     PythonOption,
+    ReferenceOption,
     RequirementsOption,
     TargetOption,
     ToleranceOption,
@@ -47,6 +48,7 @@ def run(
     tolerance: ToleranceOption = None,
     allow_flips: FlipsOption = 0,
     native: NativeOption = False,
+    reference: ReferenceOption = None,
     why: WhyOption = "deploy",
     home: HomeOption = None,
     json: JsonOption = False,
@@ -66,6 +68,7 @@ def run(
             python=python,
             options=conversion_options(tolerance, allow_flips, native),
             contract=read_contract(contract),
+            reference=reference,
             why=why,
             progress=progress,
         )

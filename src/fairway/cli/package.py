@@ -20,6 +20,7 @@ from fairway.cli.packing import (
     NativeOption,
     PrepareOption,
     PythonOption,
+    ReferenceOption,
     RequirementsOption,
     TargetOption,
     ToleranceOption,
@@ -52,6 +53,7 @@ def run(
     tolerance: ToleranceOption = None,
     allow_flips: FlipsOption = 0,
     native: NativeOption = False,
+    reference: ReferenceOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -71,6 +73,7 @@ def run(
             python=python,
             options=conversion_options(tolerance, allow_flips, native),
             contract=read_contract(contract),
+            reference=reference,
             home=home,
             progress=progress,
         )

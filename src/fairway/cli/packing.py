@@ -48,6 +48,14 @@ ToleranceOption = Annotated[
     typer.Option("--tolerance", help="Largest difference allowed between original and served answers."),
 ]
 FlipsOption = Annotated[int, typer.Option("--allow-flips", help="Label flips allowed in the proof.")]
+ReferenceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--reference",
+        help="Rows that monitors compare traffic with: best labelled, and not trained on.  [default: rows of the data]",
+        metavar="FILE",
+    ),
+]
 NativeOption = Annotated[
     bool, typer.Option("--native", help="Do not convert: serve with the model's own library.")
 ]

@@ -8,6 +8,7 @@ A bundle on disk is a directory:
     prepare/...         the user's preparation code, if any
     golden.json         rows with their answers, re-checked at every load
     profile.json        reference profile: what the training data looked like
+    reference.parquet   rows with answers and labels that monitors compare traffic with; not of every bundle
     environment.json    Python and package versions the engine was proved with
     proof.json          the parity report
     card.md             the model card

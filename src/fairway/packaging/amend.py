@@ -11,6 +11,8 @@ from fairway.core.errors import InvalidInput, Problem
 from fairway.packaging.bundle import NEEDED, Bundle, write_bundle
 from fairway.packaging.card import with_inputs
 from fairway.packaging.profile import Profile
+from fairway.packaging.reference import FILE as REFERENCE
+from fairway.packaging.reference import without_private
 from fairway.packaging.rules import check_contract
 from fairway.packaging.verify import verify_bundle
 
@@ -42,6 +44,8 @@ def amend_contract(bundle: Bundle, contract: Contract, out: Path) -> Bundle:
     carried = {
         path: (bundle.directory / path).read_bytes() for path in bundle.manifest.files if path not in NEEDED
     }
+    if REFERENCE in carried:
+        carried[REFERENCE] = without_private(carried[REFERENCE], contract)
     card = (bundle.directory / "card.md").read_text(encoding="utf-8")
     write_bundle(
         out,

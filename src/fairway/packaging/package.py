@@ -21,12 +21,14 @@ from fairway.packaging.conversion.engine import ConversionOptions
 from fairway.packaging.environment import capture_environment, locked_environment
 from fairway.packaging.golden import make_golden
 from fairway.packaging.opening import Requirements, open_model
-from fairway.packaging.plan import answerable_rows, choose, make_plan
+from fairway.packaging.plan import Plan, answerable_rows, choose, make_plan
 from fairway.packaging.profile import make_profile
+from fairway.packaging.reference import FILE as REFERENCE
+from fairway.packaging.reference import make_reference
 from fairway.packaging.sample import read_sample
-from fairway.packaging.source import SourceModel
+from fairway.packaging.source import Sample, SourceModel
 from fairway.packaging.verify import verify_bundle
-from fairway.runtimes.base import load
+from fairway.runtimes.base import Engine, load
 
 ANSWERED_ROWS = 10_000
 """Most sample rows the served model answers for the profile of its outputs and the metrics of the card."""
@@ -62,6 +64,7 @@ def package(
     requirements: Requirements | None = None,
     options: ConversionOptions | None = None,
     contract: Contract | str | None = None,
+    reference: Any = None,
     out: Path,
     progress: Progress = _silent,
 ) -> Packaged:
@@ -69,7 +72,8 @@ def package(
 
     `target` names the label column (or is the labels). `prepare` is "file.py:function", DataFrame to DataFrame,
     run before the model. `trust`, `files` and `requirements` as in `open_model`. `contract` replaces the inferred one: a value,
-    or TOML text, whose imputations are then worked out from the data. Raises what its steps raise: see
+    or TOML text, whose imputations are then worked out from the data. `reference` are rows like `data` that monitors
+    compare traffic with: best those the model was not trained on, labelled. Rows of `data` if none are given. Raises what its steps raise: see
     `opening`, `sample`, `contract`, `engine` and `bundle`.
     """
     options = options or ConversionOptions()
@@ -79,7 +83,7 @@ def package(
         options = msgspec.structs.replace(options, isolation=requirements.settings)
         progress("locking the requirements and making their environment", 0.01)
     with contextlib.closing(open_model(model, trust=trust, files=files, requirements=requirements)) as source:
-        return _package(source, data, target, prepare, options, contract, out, progress)
+        return _package(source, data, target, prepare, options, contract, reference, out, progress)
 
 
 def _package(
@@ -89,6 +93,7 @@ def _package(
     prepare: str | None,
     options: ConversionOptions,
     contract: Contract | str | None,
+    reference: Any,
     out: Path,
     progress: Progress,
 ) -> Packaged:
@@ -112,6 +117,11 @@ def _package(
         try:
             golden = make_golden(served, final, columns.take(rows))
             answers = served.predict(columns.take(asked))
+            if reference is None:
+                labels = None if plan.sample.target is None else plan.sample.target[asked]
+                kept = make_reference(final, columns.take(asked), answers, labels)
+            else:
+                kept = _given_reference(served, final, plan, read_sample(reference, target=target), options)
         finally:
             served.unload()
     progress("profiling", 0.88)
@@ -140,7 +150,7 @@ def _package(
         out,
         spec=spec,
         contract=final,
-        files=chosen.files,
+        files={**chosen.files, REFERENCE: kept},
         golden=golden,
         profile=profile,
         environment=environment,
@@ -153,6 +163,18 @@ def _package(
     verify_bundle(out, threads=options.threads, isolation=options.isolation)
     progress("packaged", 1.0)
     return Packaged(out, digest, spec.kind, chosen.proof, final, chosen.timings, plan.notes)
+
+
+def _given_reference(
+    served: Engine, contract: Contract, plan: Plan, sample: Sample, options: ConversionOptions
+) -> bytes:
+    """The reference of rows of its own."""
+    columns = sample_columns(contract, sample)
+    rows = answerable_rows(contract, columns, plan.refused)
+    chosen = np.sort(np.random.default_rng(options.seed).permutation(rows)[:ANSWERED_ROWS])
+    asked = columns.take(chosen)
+    labels = None if sample.target is None else sample.target[chosen]
+    return make_reference(contract, asked, served.predict(asked), labels)
 
 
 def _part(progress: Progress, start: float, end: float) -> Progress:

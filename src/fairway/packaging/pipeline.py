@@ -29,6 +29,8 @@ from fairway.packaging.pipeline_names import Names
 from fairway.packaging.pipeline_text import Declared, read_pipeline, refuse
 from fairway.packaging.profile import Profile, make_profile
 from fairway.packaging.python_file import load_function, needed_files, split_entry
+from fairway.packaging.reference import FILE as REFERENCE
+from fairway.packaging.reference import make_reference
 from fairway.packaging.sample import read_sample
 from fairway.packaging.source import Sample
 from fairway.packaging.verify import verify_bundle
@@ -104,6 +106,8 @@ def package_pipeline(
             golden = make_golden(engine, contract, rows.columns)
         finally:
             engine.unload()
+    labels = None if rows.target is None else rows.target[asked]
+    files[REFERENCE] = make_reference(contract, rows.columns.take(asked), answers, labels)
     outputs = make_profile(contract, rows.columns.take(asked), answers).outputs
     profile = Profile(rows=rows.profile.rows, inputs=rows.profile.inputs, outputs=outputs)
     environment = capture_environment(spec, needs=_needs(parts, functions))
@@ -117,9 +121,7 @@ def package_pipeline(
         environment=environment,
         proof=proof,
         data=_digest(data, rows.columns),
-        metrics=in_sample_metrics(
-            contract.task, answers, None if rows.target is None else rows.target[asked]
-        ),
+        metrics=in_sample_metrics(contract.task, answers, labels),
         notes=notes,
     )
     progress("writing the bundle", 0.85)
