@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -78,6 +79,7 @@ class _Pair:
             for count in self.rows
         )
         self.tail = tail_share(min(self.rows))
+        self._read: list[Any] = [None, None]
         self.numbers: dict[str, Array] = {}
         self.categories: dict[str, Array] = {}
 
@@ -120,12 +122,15 @@ class _Pair:
         return kind_of_texts(texts_of(self._take(name, side)))
 
     def _column(self, name: str, side: int) -> pa.ChunkedArray:
-        some = self.only[side]
-        return self.tables[side].column(name) if some is None else self.tables[side].take(name, some)
+        """Read once for each column, and let go with the next one."""
+        if self._read[side] is None or self._read[side][0] != name:
+            some = self.only[side]
+            table = self.tables[side]
+            self._read[side] = (name, table.column(name) if some is None else table.take(name, some))
+        return self._read[side][1]
 
     def _take(self, name: str, side: int) -> pa.ChunkedArray:
-        some = self.only[side]
-        return self.tables[side].take(name, self.held[side] if some is None else some[self.held[side]])
+        return self._column(name, side).take(pa.array(self.held[side]))
 
     def _numbers(self, name: str, kind: Kind) -> Seen:
         before, after = (as_floats(self._column(name, side)) for side in (0, 1))
