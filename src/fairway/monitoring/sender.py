@@ -91,7 +91,7 @@ class Sender:
         """Sends what is due on one channel; how many messages were taken by the receiver. Errors: as `AlertStore`;
         what a receiver says is kept with its message."""
         target = self._channels[channel]
-        sent = 0
+        taken = sent = 0
         while not self._stopping.is_set():
             with self._store.reading() as rows:  # so that an idle sender writes nothing
                 is_idle = not rows.due(channel, self._now(), 1)
@@ -102,8 +102,9 @@ class Sender:
                 message = outbox.take(rows, channel, self._owner, self._now(), lease_seconds=lease)
             if message is None:
                 return sent
+            taken += 1
             sent += self._send(target, message)
-        if sent:
+        if taken:
             with self._store.writing() as rows:
                 outbox.release(rows, channel, self._owner, self._now())
         return sent

@@ -13,8 +13,8 @@ _TITLE_FIELDS = 2
 
 
 def likeliest(signals: Iterable[Signal]) -> tuple[Likely, ...]:
-    """The three findings that explain most, one a column: causes before symptoms, then by weight (importance times size
-    times estimated loss), by severity, and by how small the p-value is."""
+    """The three findings that explain most, one a column: causes before symptoms, then by severity, by weight
+    (importance times size times estimated loss), and by how small the p-value is."""
     findings = sorted((signal.finding for signal in signals if signal.confirmed), key=_order)
     found: dict[tuple[str, str], Likely] = {}
     for finding in findings:
@@ -33,8 +33,8 @@ def _order(finding: Finding) -> tuple[object, ...]:
     p_value = 1.0 if finding.p_value is None else finding.p_value
     return (
         finding.kind in _SYMPTOMS,
-        -weight_of(finding),
         -rank(finding.severity),
+        -weight_of(finding),
         p_value,
         finding.kind,
         finding.field,

@@ -163,3 +163,12 @@ def test_what_is_open_is_said_again_to_who_forgets() -> None:
     with sending(store, ops=channel):
         until(lambda: len(channel.refreshed) >= 2)
     assert set(channel.refreshed) == {1}
+
+
+def test_a_sender_that_ends_leaves_the_channel_to_others_also_after_a_failure() -> None:
+    store, channel = MemoryAlerts(), FakeChannel(failures=[DeliveryFailed("down")])
+    write(store, event(), event(name="b"))
+    assert Sender(store, {"ops": channel}, FAST).deliver("ops") >= 1
+    write(store, event(name="c"))
+    assert Sender(store, {"ops": channel}, FAST).deliver("ops") >= 1
+    assert "c.3.ops" in channel.sent
