@@ -122,7 +122,7 @@ ROUNDS = st.lists(st.tuples(st.integers(0, 400).map(at), st.lists(WINDOWS, max_s
 """Clocks jump back and forth, windows come late, twice and out of order."""
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(ROUNDS, SETTINGS, st.lists(SILENCES, max_size=2))
 def test_the_laws_hold_whatever_comes(rounds: Any, chosen: AlertSettings, silences: list[Silence]) -> None:
     incidents: tuple[Incident, ...] = ()
@@ -168,7 +168,7 @@ def test_the_laws_hold_whatever_comes(rounds: Any, chosen: AlertSettings, silenc
             assert {i.id for i in repeated} == {i.id for i in incidents}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(ROUNDS, SETTINGS, st.randoms(use_true_random=False))
 def test_the_order_in_which_windows_and_incidents_are_handed_over_does_not_matter(
     rounds: Any, chosen: AlertSettings, random: Any
@@ -185,7 +185,7 @@ def test_the_order_in_which_windows_and_incidents_are_handed_over_does_not_matte
         assert sorted(first, key=lambda i: i.id) == sorted(second, key=lambda i: i.id)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.text(alphabet="!. ", max_size=60))
 def test_flapping_is_told_less_and_less(pattern: str) -> None:
     """Opened once, then at most as often as doubled patience lets it come back."""

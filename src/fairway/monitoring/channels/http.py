@@ -121,7 +121,8 @@ class _Deadline:
         self.is_over = True
         if self._socket is not None:
             try:
-                self._socket.shutdown(socket.SHUT_RDWR)
+                # The plain socket's: that of TLS forgets its state, in which another thread may be.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
             except OSError:
                 pass  # it is closed already
 

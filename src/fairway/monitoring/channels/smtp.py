@@ -124,7 +124,8 @@ def _cut(client: smtplib.SMTP, over: threading.Event) -> None:
     connected = client.sock
     if connected is not None:
         try:
-            connected.shutdown(socket.SHUT_RDWR)
+            # The plain socket's: that of TLS forgets its state, in which another thread may be.
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)
         except OSError:
             pass  # it is closed already
 
