@@ -13,7 +13,7 @@ import io
 import math
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -30,7 +30,7 @@ _HOW = 'Give "request_id" (or "key") and "label" (or "labels"), and if you like 
 _MOST_ROW = 2**31 - 1
 
 
-class _Given(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+class Given(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """A row as it is sent."""
 
     label: msgspec.Raw = msgspec.Raw()
@@ -57,29 +57,35 @@ class Block(msgspec.Struct, frozen=True):
     wrong: list[Wrong]
 
 
-Resolve = Callable[[str], str]
-"""The model of a label, from the name that it gives ("" for none). Raises ValueError for one that may not be."""
+Resolve = Callable[[str, str], str]
+"""The model of a label, from the name and the key that it gives ("" for none). Raises ValueError for a label that may
+not be."""
 
-_row = msgspec.json.Decoder(_Given)
+_row = msgspec.json.Decoder(Given)
 
 
 def read_labels(kind: str, body: bytes, resolve: Resolve, now: float) -> Iterator[Block]:
-    """Blocks of at most `BLOCK_ROWS` rows. `kind` is `json` (one or a list), `jsonl` or `csv`; `now` is seconds since
+    """Blocks of at most `BLOCK_ROWS` rows. `kind` is `json` (one or a list), `jsonlines` or `csv`; `now` is seconds since
     1970, the time of labels that name none. Raises MalformedInput when the whole cannot be read, UnsupportedContent."""
-    readers: dict[str, Callable[[bytes], Iterator[_Given | str]]] = {
-        "json": _json,
-        "jsonl": _lines,
-        "csv": _csv,
-    }
-    if kind not in readers:
-        raise UnsupportedContent(
-            f"labels cannot be read from {kind or 'this'}.",
-            hint="Send application/json, application/x-ndjson or text/csv.",
-        )
-    return blocks(readers[kind](body), resolve, now)
+    if kind == "json":
+        return blocks(_json(body), resolve, now)
+    return read_stream(kind, io.BytesIO(body), resolve, now)
 
 
-def blocks(given: Iterable[_Given | str], resolve: Resolve, now: float) -> Iterator[Block]:
+def read_stream(kind: str, stream: BinaryIO, resolve: Resolve, now: float) -> Iterator[Block]:
+    """As `read_labels`, of JSON Lines or CSV that need not fit in memory."""
+    if kind == "jsonlines":
+        return blocks((_decoded(line) for line in stream if line.strip()), resolve, now)
+    if kind == "csv":
+        rows = csv_cells(stream)
+        return blocks((row if isinstance(row, str) else from_cells(row) for row in rows), resolve, now)
+    raise UnsupportedContent(
+        f"labels cannot be read from {kind or 'this'}.",
+        hint="Send application/json, application/x-ndjson or text/csv.",
+    )
+
+
+def blocks(given: Iterable[Given | str], resolve: Resolve, now: float) -> Iterator[Block]:
     """As `read_labels`, of rows or of what was wrong with them."""
     labels: list[Label] = []
     wrong: list[Wrong] = []
@@ -99,7 +105,7 @@ def blocks(given: Iterable[_Given | str], resolve: Resolve, now: float) -> Itera
         yield Block(rows - begun, labels, wrong)
 
 
-def from_cells(cells: dict[str, Any]) -> _Given | str:
+def from_cells(cells: dict[str, Any]) -> Given | str:
     """A row of a table: texts as CSV has them, or values. Empty cells are not given."""
     told = {name: value for name, value in cells.items() if value is not None and value != ""}
     try:
@@ -117,12 +123,12 @@ def from_cells(cells: dict[str, Any]) -> _Given | str:
         for name in ("request_id", "key"):
             if name in told:
                 told[name] = str(told[name])
-        return _Given(**told)
+        return Given(**told)
     except (ValueError, TypeError) as error:
         return str(error)
 
 
-def _json(body: bytes) -> Iterator[_Given | str]:
+def _json(body: bytes) -> Iterator[Given | str]:
     start = body.lstrip()[:1]
     if start == b"{":
         yield _decoded(body)
@@ -137,13 +143,7 @@ def _json(body: bytes) -> Iterator[_Given | str]:
         yield _decoded(row)
 
 
-def _lines(body: bytes) -> Iterator[_Given | str]:
-    for line in io.BytesIO(body):
-        if line.strip():
-            yield _decoded(line)
-
-
-def _decoded(row: bytes | msgspec.Raw) -> _Given | str:
+def _decoded(row: bytes | msgspec.Raw) -> Given | str:
     try:
         return _row.decode(row)
     except msgspec.DecodeError as error:
@@ -152,12 +152,10 @@ def _decoded(row: bytes | msgspec.Raw) -> _Given | str:
         return "it is not UTF-8."
 
 
-def _csv(body: bytes) -> Iterator[_Given | str]:
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise MalformedInput(f"the body is not UTF-8: {error}.") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def csv_cells(stream: BinaryIO) -> Iterator[dict[str, str] | str]:
+    """The rows of CSV with a header by column, or what is wrong with one. Raises MalformedInput."""
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    reader = csv.reader(text, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         check_columns(header)
@@ -166,10 +164,18 @@ def _csv(body: bytes) -> Iterator[_Given | str]:
                 continue
             if len(cells) != len(header):
                 yield f"it has {len(cells)} cells; the header has {len(header)}."
-                continue
-            yield from_cells(dict(zip(header, cells, strict=True)))
-    except csv.Error as error:
-        raise MalformedInput(f"line {reader.line_num} of the CSV cannot be read: {error}.") from error
+            else:
+                yield dict(zip(header, cells, strict=True))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise MalformedInput(f"line {reader.line_num + 1} of the CSV cannot be read: {error}.") from error
+    finally:
+        text.detach()
+
+
+def told(given: Given) -> dict[str, Any]:
+    """A row as it is sent."""
+    values = {name: getattr(given, name) for name in Given.__struct_fields__}
+    return {name: value for name, value in values.items() if value not in (None, "", msgspec.Raw())}
 
 
 def check_columns(names: Iterable[str]) -> None:
@@ -194,7 +200,7 @@ def _label_json(value: Any) -> bytes:
     return value.strip().encode() if isinstance(decoded, int | float) else msgspec.json.encode(value)
 
 
-def _labels(given: _Given, resolve: Resolve, now: float) -> list[Label]:
+def _labels(given: Given, resolve: Resolve, now: float) -> list[Label]:
     if bool(given.request_id) == bool(given.key):
         raise ValueError(f"it needs either request_id or key. {_HOW}")
     if len(given.request_id) > _ID_CHARACTERS or len(given.key) > _ID_CHARACTERS:
@@ -209,7 +215,7 @@ def _labels(given: _Given, resolve: Resolve, now: float) -> list[Label]:
     if several is not None and given.key:
         raise ValueError("labels are for the rows of a request; a key has one label.")
     time = _time(given.time, now)
-    model = resolve(given.model)
+    model = resolve(given.model, given.key)
     rows = [(given.row or 0, given.label)] if several is None else list(enumerate(several))
     return [Label(model, _value(raw), time, given.request_id, given.key, row) for row, raw in rows]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import msgspec
@@ -13,12 +13,13 @@ from fairway.core.errors import FairwayError
 from fairway.core.settings import Settings
 from fairway.inference.live import Table
 from fairway.inference.plane import Plane
-from fairway.inference.record import Recorder
+from fairway.inference.record import KEY_FIELD, Recorder
 from fairway.inference.residents import Residents
 from fairway.inference.stats import LogCounts
 from fairway.registry.snapshot import ServedModel
-from fairway.security.privacy import Vault, open_vault
+from fairway.security.privacy import Vault, open_vault, private_text
 from fairway.stores.counters import Counters
+from fairway.stores.label_log import LabelLog
 from fairway.stores.log_segments import SegmentLog, writer_name
 
 logger = logging.getLogger("fairway.log")
@@ -56,6 +57,17 @@ def open_recorder(counters: Counters, settings: Settings) -> Recorder:
         on_removed=counts.removed,
     )
     return Recorder(log, own, counts, partial(_vault, settings), writer_name())
+
+
+def open_label_log(settings: Settings) -> LabelLog:
+    """Where this process writes labels; nothing is touched before the first."""
+    how = settings.log.key_privacy
+    vault = cache(partial(_vault, settings))
+
+    def protect(key: str) -> str | None:
+        return private_text(vault() if how in ("hash", "token") else None, KEY_FIELD, key, how)
+
+    return LabelLog(Path(settings.log.folder_at(settings.home)), settings.log, protect)
 
 
 def _vault(settings: Settings) -> Vault | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fairway.core.settings import Settings
 from fairway.serving import (
+    feedback,
     invocations,
     mlflow,
     open_inference,
@@ -26,6 +27,7 @@ ENTRIES: tuple[Entry, ...] = (
     *sagemaker.ENTRIES,
     *torchserve.ENTRIES,
     *openapi_pages.ENTRIES,
+    *feedback.ENTRIES,
     *operations.ENTRIES,
 )
 

@@ -26,6 +26,7 @@ from fairway.core.errors import FairwayError
 from fairway.core.settings import Settings
 from fairway.inference.opening import connect
 from fairway.inference.plane import Plane
+from fairway.inference.repository import Health
 from fairway.inference.residents import Residents
 from fairway.registry.snapshot import ServingSnapshot
 from fairway.security.access import Access
@@ -110,7 +111,15 @@ def _serve(plan: WorkerPlan, plane: Plane, tls: Tls | None, reload: Reload, trac
 
     take(reload.snapshot)
     reload.on_snapshot = take
-    app.health = lambda: reload.health(ready=app.ready, reasons=not app.safe)
+
+    def health() -> Health:
+        found = reload.health(ready=app.ready, reasons=not app.safe)
+        log = plane.log_health
+        if log is not None and app.safe:
+            log = msgspec.structs.replace(log, reason="")
+        return msgspec.structs.replace(found, log=log)
+
+    app.health = health
     app.repository = ServerRepository(folder, settings.serving.workers, settings.serving.load_seconds)
     if tls is not None and settings.tls.client_names:
         app.client_name = tls.client_name
@@ -132,6 +141,7 @@ def _serve(plan: WorkerPlan, plane: Plane, tls: Tls | None, reload: Reload, trac
         config.ssl = tls.context
     with socket.socket(fileno=plan.listen) as listening:
         _Server(config, app, plan, tls, reload).run(sockets=[listening])
+    app.labels.close()
 
 
 class _Server(uvicorn.Server):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from fairway.core.settings import LimitSettings, ServingSettings, Settings
+from fairway.core.settings import LimitSettings, LogSettings, ServingSettings, Settings
 from fairway.inference.plane import Plane
 from fairway.security.access import Access
 from fairway.serving.app import DataApp
@@ -69,8 +69,11 @@ def _served(
     serving: ServingSettings | None = None,
     limits: LimitSettings | None = None,
     access: Access | None = None,
+    log: LogSettings | None = None,
 ) -> Iterator[Port]:
-    settings = Settings(serving=serving or ServingSettings(), limits=limits or LimitSettings())
+    settings = Settings(
+        serving=serving or ServingSettings(), limits=limits or LimitSettings(), log=log or LogSettings()
+    )
     app = DataApp(plane, settings, access=access)
     config = uvicorn.Config(
         app,
@@ -93,6 +96,7 @@ def _served(
         thread.join(20)
     assert not thread.is_alive()
     app._pool.shutdown()
+    app.labels.close()
 
 
 def read_answers(connection: socket.socket, count: int) -> list[tuple[int, dict[str, str], bytes]]:
