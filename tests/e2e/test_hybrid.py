@@ -3,9 +3,10 @@ stores that are away, and a model that is overloaded."""
 
 import http.client
 import json
+import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,17 +78,28 @@ def settings(home: Path, *model: str, more: str = "") -> None:
     (home / "fairway.toml").write_text("\n".join(lines) + "\n")
 
 
-def made(folder: Path, *model: str, more: str = "") -> Place:
-    home, rows = folder / "home", people()
-    deploy(home)
-    settings(home, *model, more=more)
-    rows.to_parquet(folder / "rows.parquet", index=False)
-    precompute("risk", folder / "rows.parquet", key="customer_id", home=home)
-    return Place(home, rows)
+Make = Callable[..., Place]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Makes a place in a folder, with settings of its model and more."""
+    template = tmp_path_factory.mktemp("deployed") / "home"
+    deploy(template)
+
+    def make(folder: Path, *model: str, more: str = "") -> Place:
+        home, rows = folder / "home", people()
+        shutil.copytree(template, home)
+        settings(home, *model, more=more)
+        rows.to_parquet(folder / "rows.parquet", index=False)
+        precompute("risk", folder / "rows.parquet", key="customer_id", home=home)
+        return Place(home, rows)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def place(made: Make, tmp_path_factory: pytest.TempPathFactory) -> Place:
     return made(tmp_path_factory.mktemp("hybrid"))
 
 
@@ -293,7 +305,7 @@ def test_one_key_a_row(server: Server, place: Place) -> None:
     assert (status, told(headers)) == (200, ("live", 0))
 
 
-def test_keys_of_other_scripts(tmp_path: Path) -> None:
+def test_keys_of_other_scripts(made: Make, tmp_path: Path) -> None:
     place = made(tmp_path)
     rows = place.rows.assign(customer_id=["käse", "客", *map(str, range(198))])
     rows.to_parquet(tmp_path / "rows.parquet", index=False)
@@ -427,7 +439,7 @@ def source(server: Server, *, features: Place | None = None, row: int = 7) -> st
     return told(headers)[0] if status == 200 else f"{status} {found['code']}"
 
 
-def test_answers_end_with_their_time_and_with_a_new_version(tmp_path: Path) -> None:
+def test_answers_end_with_their_time_and_with_a_new_version(made: Make, tmp_path: Path) -> None:
     place = made(tmp_path)
     rows = tmp_path / "rows.parquet"
     with serving(place.home) as server:
@@ -453,7 +465,7 @@ def test_answers_end_with_their_time_and_with_a_new_version(tmp_path: Path) -> N
         assert server.metric("fairway_answers_store_up") == 1.0
 
 
-def test_stale_and_default_answers_say_so(tmp_path: Path) -> None:
+def test_stale_and_default_answers_say_so(made: Make, tmp_path: Path) -> None:
     place = made(
         tmp_path,
         'hybrid_missing = "default"',
@@ -470,10 +482,11 @@ def test_stale_and_default_answers_say_so(tmp_path: Path) -> None:
         assert (status, told(headers)) == (200, ("default", 0))
         assert output(body, "probabilities").tolist() == [[0.5, 0.5], [0.5, 0.5]]
         precompute("risk", tmp_path / "rows.parquet", key="customer_id", ttl_seconds=0.01, home=place.home)
+        time.sleep(0.05)
         assert source(server) == "stale"
 
 
-def test_a_default_that_does_not_fit_the_model_is_said_before_serving(tmp_path: Path) -> None:
+def test_a_default_that_does_not_fit_the_model_is_said_before_serving(made: Make, tmp_path: Path) -> None:
     place = made(tmp_path)
     settings(place.home, 'hybrid_missing = "default"', "hybrid_default = { label = 0 }")
     with pytest.raises(AssertionError, match="probabilities is missing"), serving(place.home):
@@ -483,7 +496,7 @@ def test_a_default_that_does_not_fit_the_model_is_said_before_serving(tmp_path: 
 # -- stores that are away
 
 
-def test_a_damaged_store_is_as_good_as_none(tmp_path: Path) -> None:
+def test_a_damaged_store_is_as_good_as_none(made: Make, tmp_path: Path) -> None:
     place = made(tmp_path)
     current = place.home / "answers" / "risk" / "current.lmdb"
     with serving(place.home) as server:
@@ -500,7 +513,7 @@ def test_a_damaged_store_is_as_good_as_none(tmp_path: Path) -> None:
         assert server.metric("fairway_answers_store_up") == 1.0
 
 
-def test_redis_is_asked_by_many_at_once_goes_away_and_comes_back(tmp_path: Path) -> None:
+def test_redis_is_asked_by_many_at_once_goes_away_and_comes_back(made: Make, tmp_path: Path) -> None:
     redis = Redis(tmp_path)
     redis.start()
     more = f'[hybrid]\nstore = "{redis.url}"\nretry_seconds = 0.1'
@@ -540,18 +553,19 @@ def test_redis_is_asked_by_many_at_once_goes_away_and_comes_back(tmp_path: Path)
 # -- overload
 
 SLOW = """
+import os
 import time
 
 
 def predict(frame):
-    time.sleep(0.3)
+    time.sleep(float(os.environ.get("RISK_SECONDS", "0")))
     return frame["a"].to_numpy()
 """
 
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """`risk` as a model that takes 0.3 s a call, of which one may wait."""
+    """`risk` as a model that takes 0.3 s a call in a server, of which one may wait."""
     folder = tmp_path_factory.mktemp("slow")
     (folder / "slow.py").write_text(SLOW)
     home, rows = folder / "home", people(20)
@@ -564,7 +578,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 def test_an_overloaded_model_is_answered_for_and_comes_back_by_itself(slow: Place) -> None:
-    with serving(slow.home) as server:
+    with serving(slow.home, environ={"RISK_SECONDS": "0.3"}) as server:
 
         def ask(n: int) -> str:
             return source(server, features=slow, row=n % 20)
@@ -585,7 +599,7 @@ def test_an_overloaded_model_is_answered_for_and_comes_back_by_itself(slow: Plac
 
 
 def test_an_overloaded_model_is_answered_for_over_grpc(slow: Place) -> None:
-    with serving(slow.home) as server:
+    with serving(slow.home, environ={"RISK_SECONDS": "0.3"}) as server:
         clients = [stub(server) for _ in range(6)]
 
         def ask(n: int) -> str:
@@ -603,7 +617,7 @@ def test_an_overloaded_model_is_answered_for_over_grpc(slow: Place) -> None:
 # -- the log
 
 
-def test_the_log_says_who_answered(tmp_path: Path) -> None:
+def test_the_log_says_who_answered(made: Make, tmp_path: Path) -> None:
     place = made(tmp_path)
     with serving(place.home) as server:
         server.post({"parameters": {"customer_id": "c7"}}, INFER, x_request_id="keyed")
