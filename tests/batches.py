@@ -39,6 +39,7 @@ def plan_for(files: list[SourceFile], output: Path, **options: Any) -> Plan:
         kept=tuple(options.pop("kept", ("id",))),
     )
     part_rows = options.pop("part_rows", 5)
+    most = {name: options.pop(name) for name in ("part_bytes", "part_rejects") if name in options}
     schema = kept_schema(LOCAL, files[0], reading, TWO_NUMBERS)
     return Plan(
         run="run",
@@ -49,6 +50,7 @@ def plan_for(files: list[SourceFile], output: Path, **options: Any) -> Plan:
         reading=reading,
         schema=pack_schema(schema),
         part_rows=part_rows,
+        **most,
         call_rows=100,
         workers=2,
         processes=False,

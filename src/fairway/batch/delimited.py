@@ -92,7 +92,7 @@ def read_header(file: BinaryIO, contract: Contract, delimiter: str = "") -> tupl
         block = file.read(65536)
         text += block
         begin = len(codecs.BOM_UTF8) if text.startswith(codecs.BOM_UTF8) else 0
-        end = _record_end(text[begin:], delimiter or _DELIMITERS, last=False)
+        end = record_end(text[begin:], delimiter or _DELIMITERS, last=False)
         if end >= 0 or not block:
             break
         if len(text) > MOST_RECORD_BYTES:
@@ -151,17 +151,12 @@ def cut_records(
         held, size = held[end:], chunk_bytes
 
 
-def record_end(data: bytes, delimiter: str = ",") -> int:
-    """Behind the last line break that ends a record; -1 when there is none."""
-    return _record_end(data, delimiter, last=True)
-
-
 def line_end(data: bytes) -> int:
     """As `record_end`, where a line break always ends a record."""
     return data.rfind(b"\n") + 1 or -1
 
 
-def _record_end(data: bytes, delimiter: str, *, last: bool) -> int:
+def record_end(data: bytes, delimiter: str = ",", *, last: bool = True) -> int:
     """Behind the last (or first) line break that ends a record; -1 when there is none."""
     if b'"' not in data:
         return (data.rfind(b"\n") if last else data.find(b"\n")) + 1 or -1

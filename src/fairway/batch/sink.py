@@ -20,7 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from fairway.batch.columns import flat_table, without_nan
-from fairway.batch.source import FORMATS, format_of
+from fairway.batch.source import FORMATS, format_of, store_errors
 from fairway.core.errors import AlreadyExists, InvalidInput, UnsupportedContent
 from fairway.stores.disk import disk_errors, sync_directory
 
@@ -143,6 +143,10 @@ class Folder:
             )
 
     def check(self, *, overwrite: bool) -> None:
+        with store_errors(self._fs, self._path):
+            self._check(overwrite)
+
+    def _check(self, overwrite: bool) -> None:
         found = list(self._fs.find(self._path)) if self._fs.exists(self._path) else []
         if found and not overwrite:
             raise AlreadyExists(
@@ -197,7 +201,8 @@ class Folder:
                 shutil.copyfile(scratch, hidden)
                 os.replace(hidden, Path(self._path) / place)
             else:
-                self._fs.put_file(str(scratch), f"{self._path}/{place}")
+                with store_errors(self._fs, self._path):
+                    self._fs.put_file(str(scratch), f"{self._path}/{place}")
             scratch.unlink()
         return place
 
@@ -226,7 +231,9 @@ class SingleFile:
             raise InvalidInput(f"{path} is input and output at once.")
 
     def check(self, *, overwrite: bool) -> None:
-        if self._fs.exists(self._path) and not overwrite:
+        with store_errors(self._fs, self._path):
+            there = self._fs.exists(self._path)
+        if there and not overwrite:
             raise AlreadyExists(
                 f"{self._path} is already there.", hint="Choose another output, or say --overwrite."
             )
@@ -272,7 +279,8 @@ class SingleFile:
             os.replace(joined, path)
             sync_directory(Path(path).parent)
         else:
-            self._fs.put_file(str(joined), path)
+            with store_errors(self._fs, path):
+                self._fs.put_file(str(joined), path)
             joined.unlink()
 
     def close(self) -> None:

@@ -29,11 +29,13 @@ from fairway.batch.columns import to_inputs
 from fairway.batch.score import Parsed, Reject
 from fairway.core.contract import Contract
 from fairway.core.errors import (
+    FairwayError,
     InvalidInput,
     MalformedInput,
     MissingExtra,
     NotFound,
     Problem,
+    Unavailable,
     UnsupportedContent,
 )
 from fairway.inference.rows import from_cells
@@ -119,6 +121,11 @@ def file_system(url: str, options: Mapping[str, Mapping[str, Any]]) -> tuple[Any
 def find_files(fs: Any, path: str, *, format: str = "") -> list[SourceFile]:
     """The files that `path` (a file, a folder or a glob) names, sorted. Names that begin with . or _ are passed over.
     Raises NotFound for none, UnsupportedContent when none is of a format that is read here."""
+    with store_errors(fs, path):
+        return _find_files(fs, path, format)
+
+
+def _find_files(fs: Any, path: str, format: str) -> list[SourceFile]:
     several = True
     path = _OPEN_STARS.sub("**/*", path)  # fsspec takes ** only as a whole part of a path
     if any(mark in path for mark in "*?["):
@@ -171,7 +178,7 @@ def reading_errors(file: SourceFile) -> Iterator[None]:
     """What a damaged or vanished file raises, as MalformedInput or NotFound that names it."""
     try:
         yield
-    except InvalidInput:
+    except FairwayError:
         raise
     except FileNotFoundError:
         raise NotFound(f"{file.path} is not there any more.") from None
@@ -193,10 +200,60 @@ def pieces(
 
 def _open(fs: Any, file: SourceFile) -> Any:
     """Local files of columns are opened by Arrow itself, which reads them without Python's lock."""
-    local = "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
+    local = is_local(fs)
     if local and not file.packed and file.format in ("parquet", "arrow"):
         return pa.OSFile(file.path)
-    return fs.open(file.path, "rb")
+    if local:
+        return fs.open(file.path, "rb")
+    with store_errors(fs, file.path):
+        return _Far(fs, file.path)
+
+
+class _Far:
+    """A file of a store: whatever its library raises while it is read means that the store is away, not that the file
+    is damaged."""
+
+    def __init__(self, fs: Any, path: str) -> None:
+        self._fs, self._path = fs, path
+        self._file = fs.open(path, "rb")
+
+    def read(self, size: int = -1) -> bytes:
+        with store_errors(self._fs, self._path):
+            return cast(bytes, self._file.read(size))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with store_errors(self._fs, self._path):
+            return cast(int, self._file.seek(offset, whence))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> _Far:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+
+@contextmanager
+def store_errors(fs: Any, path: str) -> Iterator[None]:
+    """What the library of a store raises, each its own, as Unavailable. A local disk's errors are left as they are."""
+    try:
+        yield
+    except (FairwayError, FileNotFoundError):
+        raise
+    except Exception as error:
+        if is_local(fs):
+            raise
+        text = (str(error).splitlines() or [""])[0][:200].rstrip(".") or type(error).__name__
+        raise Unavailable(
+            f"the store of {path} does not answer as it should: {text}.",
+            hint="What was done is kept: run the same command again.",
+        ) from error
+
+
+def is_local(fs: Any) -> bool:
+    return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
 
 
 def _csv_pieces(
@@ -320,7 +377,7 @@ def kept_schema(fs: Any, file: SourceFile, reading: Reading, contract: Contract)
         wanted = None if reading.kept is None else [name for name in reading.kept if name not in partition]
         types = lines.kept_types(data, wanted)
     else:
-        with reading_errors(file), fs.open(file.path, "rb") as raw:
+        with reading_errors(file), _open(fs, file) as raw:
             opened = _UNPACK[file.packed](raw) if file.packed else raw
             schema = _schema(opened, file, reading, contract)
         types = {name: schema.field(name).type for name in schema.names}

@@ -11,6 +11,7 @@ from fairway.batch.plan import (
     output_schema,
     part_rows,
     read_limit,
+    read_size,
     run_name,
 )
 from fairway.batch.run import shown
@@ -89,3 +90,17 @@ def test_passwords_are_not_shown() -> None:
     assert shown("postgresql://ann:secret@host/db") == "postgresql://ann@host/db"
     assert shown("s3://bucket/x") == "s3://bucket/x"
     assert shown("a/b.csv") == "a/b.csv"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("", 0), ("128MB", 128_000_000), ("1.5 gib", 3 * 2**29), ("10kB", 10_000), ("7b", 7), ("2TiB", 2**41)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert read_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["large", "128", "0MB", "-1MB", "1 M", "1e3MB"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(InvalidInput, match="128MB"):
+        read_size(text)

@@ -256,3 +256,27 @@ def test_chunks_do_not_pile_up_in_front_of_a_slow_writer(source: Path, tmp_path:
     go(tmp_path / "run", source, tmp_path / "out", engine=Counting(on=1e9), step=step, part_rows=50)
     assert scored[0] > 100
     assert most[0] <= 3 * 2
+
+
+def test_a_part_ends_before_its_rejects_fill_the_memory(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text(csv_rows(100, bad=tuple(range(90))))
+    report = go(tmp_path / "run", tmp_path / "in.csv", tmp_path / "out", part_rows=10**6, part_rejects=20)
+    assert (report.rows, report.rejected, report.scored) == (100, 90, 10)
+    assert report.parts > 4
+    assert [int(row["id"]) for row in rows_of(tmp_path / "out")] == list(range(90, 100))
+
+
+def test_files_of_a_size(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text(csv_rows(3000))
+    report = go(
+        tmp_path / "run",
+        tmp_path / "in.csv",
+        tmp_path / "out",
+        part_rows=10**6,
+        part_bytes=8000,
+        chunk_bytes=300,
+    )
+    sizes = [path.stat().st_size for path in sorted((tmp_path / "out").glob("part-*"))]
+    assert report.scored == 3000
+    assert len(sizes) > 3
+    assert all(8000 <= size < 30_000 for size in sizes[:-1])  # and its footer

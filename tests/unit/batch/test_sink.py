@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fairway.batch.sink import Folder, SingleFile, open_file_sink
-from fairway.batch.source import zstd
+from fairway.batch.sink import COMPRESSIONS, Folder, SingleFile, open_file_sink
+from fairway.batch.source import Position, Reading, find_files, kept_schema, parse, pieces, zstd
+from fairway.core.contract import Contract, DType, Field
 from fairway.core.errors import AlreadyExists, InvalidInput, UnsupportedContent
 from tests.batches import LOCAL
 
@@ -103,3 +104,43 @@ def test_forms_that_are_not_written(tmp_path: Path, name: str) -> None:
         sink(tmp_path, name)
     with pytest.raises(UnsupportedContent, match="xlsx"):
         sink(tmp_path, "o", format="xlsx")
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "compression"),
+    [(n, f, c) for f, codecs in COMPRESSIONS.items() for c in codecs for n in (f"o.{f}", "folder")],
+)
+def test_every_compression_reads_back(tmp_path: Path, name: str, format: str, compression: str) -> None:
+    if name != "folder" and format in ("csv", "jsonl"):
+        name += {"gzip": ".gz", "zstd": ".zst", "none": ""}[compression]
+    output = tmp_path / name
+    target = open_file_sink(
+        LOCAL, str(output), format=format, scratch=tmp_path / "s", inputs=(), compression=compression
+    )
+    schema = pa.schema([("x", pa.float32()), ("y", pa.string())])
+    parts = []
+    for number in range(2):
+        part = target.begin("", f"part-{number}", schema)
+        part.write(pa.table({"x": [0.5, 1.5], "y": ["a", "b"]}, schema=schema))
+        parts.append(part.commit())
+    target.finish(parts, [], b"{}", whole=True)
+    files = find_files(LOCAL, str(output))
+    assert len(files) == (2 if name == "folder" else 1)
+    contract = Contract(inputs=(Field(name="x", dtype=DType.float32),), outputs=())
+    reading = Reading(chunk_rows=10, chunk_bytes=1000, kept=("y",))
+    kept = kept_schema(LOCAL, files[0], reading, contract)
+    rows = [
+        text
+        for file in files
+        for piece in pieces(LOCAL, file, Position(), reading, contract)
+        for text in parse(piece, file, contract, kept).kept.column("y").to_pylist()
+    ]
+    assert rows == ["a", "b", "a", "b"]
+
+
+def test_compressions_that_a_format_has_not(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"scratch": tmp_path, "inputs": ()}
+    with pytest.raises(UnsupportedContent, match="gzip, zstd, none are"):
+        open_file_sink(LOCAL, str(tmp_path / "o.csv"), format="", compression="snappy", **options)
+    with pytest.raises(UnsupportedContent, match="not named like"):
+        open_file_sink(LOCAL, str(tmp_path / "o.csv"), format="", compression="gzip", **options)
