@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tritonclient.grpc
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import fairway
 from fairway.app.precompute import precompute
@@ -71,6 +71,10 @@ def deploy(home: Path, seed: int = 7) -> None:
     fairway.deploy(
         LogisticRegression().fit(train, labels), train.assign(y=labels), target="y", name="risk", home=home
     )
+
+
+def rows_of(fields: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(np.random.default_rng(2).normal(size=(50, len(fields))), columns=fields)
 
 
 def settings(home: Path, *model: str, more: str = "") -> None:
@@ -456,6 +460,14 @@ def test_answers_end_with_their_time_and_with_a_new_version(made: Make, tmp_path
         assert source(server, features=place) == "live"
         precompute("risk", rows, key="customer_id", home=place.home)
         assert source(server) == source(server, features=place) == "precomputed"
+        # the same inputs, and outputs that mean something else
+        data = rows_of(FIELDS).assign(y=0.5)
+        fairway.deploy(
+            LinearRegression().fit(data[FIELDS], data.y), data, target="y", name="risk", home=place.home
+        )
+        missed = 'fairway_answers_missed_total{model="risk",reason="contract"}'
+        until(lambda: source(server) == "404 answer_not_found")
+        assert server.ask("GET", "/metrics")[2].decode().count(missed) == 1
         total = 'fairway_answers_total{model="risk",source="%s"}'
         text = server.ask("GET", "/metrics")[2].decode()
         assert all(total % name in text for name in ("precomputed", "live", "nobody"))

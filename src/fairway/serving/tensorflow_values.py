@@ -105,9 +105,9 @@ def from_examples(examples: Any, context: Any, contract: Contract, verb: str) ->
         raise MalformedInput(f"JSON Value: {shown(examples)} Expecting 'examples' value to be an list/array")
     if not examples:
         raise MalformedInput("JSON Value: [] 'examples' value is an empty array")
-    wrong = next((e for e in [context or {}, *examples] if not isinstance(e, dict)), None)
-    if wrong is not None:
-        raise MalformedInput(f"Example must be JSON object but got JSON {json_kind(wrong)}")
+    wrong = [example for example in [context or {}, *examples] if not isinstance(example, dict)]
+    if wrong:
+        raise MalformedInput(f"Example must be JSON object but got JSON {json_kind(wrong[0])}")
     scalars = {field.name for field in contract if not field.shape}
     rows = [
         {

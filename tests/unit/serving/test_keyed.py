@@ -2,14 +2,20 @@
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.core.contract import Contract, DType, Field, Output
-from fairway.core.errors import InvalidInput
+from fairway.core.contract import Contract, DType, Field, Output, Task
+from fairway.core.errors import FairwayError, InvalidInput
+from fairway.serving.entrance import Heading, Target
+from fairway.serving.invocations import InvocationsCodec
 from fairway.serving.keyed import Taken, key_text, take_column, take_keys
+from fairway.serving.open_inference import V2Codec
+from fairway.serving.tensorflow_serving import TensorflowCodec
+from fairway.serving.torchserve import TorchserveCodec
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
@@ -22,6 +28,15 @@ def contract(*names: str) -> Contract:
 TWO = contract("a", "b")
 WITH_KEY = contract("id", "a")
 ONLY_KEY = contract("id")
+CLASSES = Contract(
+    inputs=TWO.inputs,
+    outputs=(
+        Output(name="label", dtype=DType.int64),
+        Output(name="probabilities", dtype=DType.float32, shape=(2,)),
+    ),
+    task=Task.classification,
+)
+json_encode = msgspec.json.encode
 
 
 @pytest.mark.parametrize(
@@ -124,3 +139,76 @@ def test_law_any_body_is_read_or_refused(sent: dict[str, Any]) -> None:
         except InvalidInput:
             continue
         assert taken.keys is None or all(isinstance(key, bytes) and key for key in taken.keys)
+
+
+# -- every codec, with whatever is sent
+
+CODECS = {
+    "v2": (V2Codec(), ""),
+    "v1": (TensorflowCodec(), "predict"),
+    "classify": (TensorflowCodec(), "classify"),
+    "invocations": (InvocationsCodec(), ""),
+    "torchserve": (TorchserveCodec(), ""),
+}
+members = st.sampled_from([*FORMS, "id", "params", "parameters", "examples", "outputs", "a", "b"])
+tensors = st.lists(
+    st.fixed_dictionaries(
+        {
+            "name": st.sampled_from(["id", "a", "b"]),
+            "datatype": st.sampled_from(["BYTES", "FP64", "INT64"]),
+            "shape": st.sampled_from([[1], [2], [0], [1, 1]]),
+            "data": st.lists(st.sampled_from(["x", 1, 2.5, None]), max_size=2),
+        }
+    ),
+    max_size=3,
+)
+bodies = st.one_of(
+    st.binary(max_size=20),
+    json_values.map(json_encode),
+    st.dictionaries(members, json_values | tensors, max_size=4).map(json_encode),
+)
+
+
+@pytest.mark.parametrize("name", CODECS)
+@given(body=bodies, key=st.none() | st.sampled_from(["k", "x" * 500]))
+def test_law_whatever_is_sent_is_read_or_refused(name: str, body: bytes, key: str | None) -> None:
+    codec, verb = CODECS[name]
+    target = Target(codec, "m", None, verb)  # type: ignore[arg-type]
+    for key_name in ("id", ""):
+        heading = Heading("m", None, "r", key, key_name=key_name)
+        try:
+            request = codec.read(
+                target, heading, body, {b"content-type": b"application/json"}, CLASSES
+            ).request
+        except FairwayError:
+            continue
+        assert request.keys is None or key_name
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("v2", {"parameters": {"id": "x"}}),
+        ("v2", {"id": "x", "parameters": {"id": "y"}}),
+        ("v1", {"instances": [{"id": "x"}]}),
+        ("classify", {"examples": [{"id": "x"}]}),
+        ("invocations", {"dataframe_records": [{"id": "x"}]}),
+        ("torchserve", [{"id": "x"}]),
+        ("torchserve", {"id": "x"}),
+    ],
+)
+def test_a_model_without_precomputed_answers_takes_no_keys(name: str, body: Any) -> None:
+    codec, verb = CODECS[name]
+    target = Target(codec, "m", None, verb)  # type: ignore[arg-type]
+    headers = {b"content-type": b"application/json"}
+    heading = Heading("m", None, "r")
+    try:
+        request = codec.read(target, heading, json_encode(body), headers, CLASSES).request
+    except FairwayError:
+        pass
+    else:
+        assert (request.keys, bool(request.inputs)) == (None, True)
+    keyed = msgspec.structs.replace(heading, key_name="id")
+    request = codec.read(target, keyed, json_encode(body), headers, CLASSES).request
+    assert request.keys == [b"y" if body == {"id": "x", "parameters": {"id": "y"}} else b"x"]
+    assert (request.inputs, request.key) == ({}, request.keys[0].decode())
