@@ -38,13 +38,18 @@ def parse(data: bytes, contract: Contract, kept: Mapping[str, pa.DataType]) -> P
                 records.append(value)
                 places.append(row)
     names = [field.name for field in contract]
-    lacking = [row for row, record in enumerate(records) if any(name not in record for name in names)]
-    if lacking and not _is_missing_everywhere(records, names):
-        places = list(range(len(records))) if places is None else places
-        for row in lacking:
-            rejects += [Reject(places[row], "missing", name) for name in names if name not in records[row]]
-        records, places = _without(records, lacking), _without(places, lacking)
-    columns = {name: [r[name] for r in records] for name in names if all(name in r for r in records)}
+    columns: dict[str, list[Any]]
+    try:
+        columns = {name: [record[name] for record in records] for name in names}
+    except KeyError:
+        if not _is_missing_everywhere(records, names):
+            places = list(range(len(records))) if places is None else places
+            lacking = [row for row, record in enumerate(records) if any(name not in record for name in names)]
+            for row in lacking:
+                absent = [name for name in names if name not in records[row]]
+                rejects += [Reject(places[row], "missing", name) for name in absent]
+            records, places = _without(records, lacking), _without(places, lacking)
+        columns = {name: [r[name] for r in records] for name in names if all(name in r for r in records)}
     arrays, odd = typed(_columns(records, kept), kept)
     if odd:
         places = list(range(len(records))) if places is None else places
