@@ -201,5 +201,5 @@ def _followed(rest: Array) -> Array:
     """Each value less the median of those just before it, as the last one will be judged."""
     windows = np.lib.stride_tricks.sliding_window_view(rest, SMALLEST)[:-1]
     if len(windows) == 0:
-        return rest - np.median(rest)
+        return np.asarray(rest - np.median(rest))
     return np.asarray(rest[SMALLEST:] - np.median(windows, axis=1))

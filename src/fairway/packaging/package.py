@@ -20,6 +20,7 @@ from fairway.packaging.contract import sample_columns
 from fairway.packaging.conversion.engine import ConversionOptions
 from fairway.packaging.environment import capture_environment, locked_environment
 from fairway.packaging.golden import make_golden
+from fairway.packaging.importance import permutation_importance
 from fairway.packaging.opening import Requirements, open_model
 from fairway.packaging.plan import Plan, answerable_rows, choose, make_plan
 from fairway.packaging.profile import make_profile
@@ -117,6 +118,8 @@ def _package(
         try:
             golden = make_golden(served, final, columns.take(rows))
             answers = served.predict(columns.take(asked))
+            progress("finding what the model heeds", 0.82)
+            importance = permutation_importance(served, final, columns.take(asked))
             if reference is None:
                 labels = None if plan.sample.target is None else plan.sample.target[asked]
                 kept = make_reference(final, columns.take(asked), answers, labels)
@@ -125,7 +128,7 @@ def _package(
         finally:
             served.unload()
     progress("profiling", 0.88)
-    profile = make_profile(final, columns, answers)
+    profile = make_profile(final, columns, answers, importance)
     environment = capture_environment(spec, needs=_needs(spec))
     if source.isolated is not None:
         made = source.isolated.lease.made

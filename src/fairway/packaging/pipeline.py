@@ -22,12 +22,13 @@ from fairway.packaging.card import DataDigest, data_digest, in_sample_metrics, w
 from fairway.packaging.contract import infer_contract
 from fairway.packaging.environment import PYTHON, capture_environment, check_environment
 from fairway.packaging.golden import make_golden, pick_rows
+from fairway.packaging.importance import permutation_importance
 from fairway.packaging.package import ANSWERED_ROWS, Packaged, Progress
 from fairway.packaging.pipeline_check import Checked, NodeModel, Parts, check_pipeline
 from fairway.packaging.pipeline_data import Rows, example_rows, sample_rows
 from fairway.packaging.pipeline_names import Names
 from fairway.packaging.pipeline_text import Declared, read_pipeline, refuse
-from fairway.packaging.profile import Profile, make_profile
+from fairway.packaging.profile import Profile, make_profile, with_importance
 from fairway.packaging.python_file import load_function, needed_files, split_entry
 from fairway.packaging.reference import FILE as REFERENCE
 from fairway.packaging.reference import make_reference
@@ -104,12 +105,15 @@ def package_pipeline(
             progress("proving that rows are answered one by one", 0.6)
             proof = _prove(engine, contract, rows, checked.pipeline)
             golden = make_golden(engine, contract, rows.columns)
+            importance = permutation_importance(engine, contract, rows.columns.take(asked))
         finally:
             engine.unload()
     labels = None if rows.target is None else rows.target[asked]
     files[REFERENCE] = make_reference(contract, rows.columns.take(asked), answers, labels)
     outputs = make_profile(contract, rows.columns.take(asked), answers).outputs
-    profile = Profile(rows=rows.profile.rows, inputs=rows.profile.inputs, outputs=outputs)
+    profile = Profile(
+        rows=rows.profile.rows, inputs=with_importance(rows.profile.inputs, importance), outputs=outputs
+    )
     environment = capture_environment(spec, needs=_needs(parts, functions))
     card = write_card(
         model_type=f"pipeline of {', '.join(declared.nodes)}",

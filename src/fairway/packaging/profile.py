@@ -7,6 +7,7 @@ Enough to compare later traffic with: counts per quantile bin (population stabil
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -32,6 +33,7 @@ class FieldProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     numbers are microseconds since 1970-01-01 UTC, for text the lengths in characters, for tensors all
     elements. `quantiles` are at 0, .01, ..., 1. Bin `i` of `counts` holds values above `edges[i - 1]` and up
     to `edges[i]`; the first and the last bin are open. `categories` are (value, rows), most frequent first.
+    `importance` is an input's share of what the model heeds (see `importance.py`), None where it was not found out.
     """
 
     name: str
@@ -48,6 +50,7 @@ class FieldProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     counts: tuple[int, ...] = ()
     categories: tuple[tuple[str | int | float | bool, int], ...] = ()
     other: int = 0
+    importance: float | None = None
 
     @property
     def minimum(self) -> float | None:
@@ -65,17 +68,37 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     inputs: tuple[FieldProfile, ...]
     outputs: tuple[FieldProfile, ...] = ()
 
+    @property
+    def importance(self) -> dict[str, float]:
+        """By field; empty where it was not found out."""
+        return {field.name: field.importance for field in self.inputs if field.importance is not None}
+
     def field(self, name: str) -> FieldProfile | None:
         return next((field for field in self.inputs if field.name == name), None)
 
 
-def make_profile(contract: Contract, columns: Columns, outputs: Outputs) -> Profile:
+def make_profile(
+    contract: Contract, columns: Columns, outputs: Outputs, importance: Mapping[str, float] | None = None
+) -> Profile:
     """Profile of the sample's canonical `columns` and of the answers to them (possibly to fewer rows)."""
-    inputs = tuple(profile_field(field.name, field.dtype, columns[field.name]) for field in contract)
+    inputs = with_importance(
+        tuple(profile_field(field.name, field.dtype, columns[field.name]) for field in contract), importance
+    )
     found = [
-        profile_field(*part) for output in contract.outputs for part in output_parts(output, outputs[output.name])
+        profile_field(*part)
+        for output in contract.outputs
+        for part in output_parts(output, outputs[output.name])
     ]
     return Profile(rows=columns.rows, inputs=inputs, outputs=tuple(found))
+
+
+def with_importance(
+    inputs: tuple[FieldProfile, ...], importance: Mapping[str, float] | None
+) -> tuple[FieldProfile, ...]:
+    """The inputs with what the model heeds of each."""
+    if not importance:
+        return inputs
+    return tuple(msgspec.structs.replace(field, importance=importance.get(field.name)) for field in inputs)
 
 
 def output_parts(output: Output, values: Array) -> list[tuple[str, DType, Array]]:

@@ -77,7 +77,7 @@ def brier(answers: Answers, labels: Array) -> Statistic:
 
 def log_losses(probabilities: Array) -> Array:
     """`[n, classes]`: the loss of each row if the class were the true one; probabilities are kept off 0 and 1."""
-    tiny = max(float(np.finfo(probabilities.dtype).eps), _TINY)
+    tiny = float(np.finfo(np.float64).eps)
     return np.asarray(-np.log(np.clip(probabilities, tiny, 1 - tiny)))
 
 

@@ -1,0 +1,90 @@
+"""Intervals against the tables they were published with."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from fairway.monitoring.performance import intervals
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "lower", "upper"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_as_in_newcombe_1998_two_sided_intervals(
+    successes: int, trials: int, lower: float, upper: float
+) -> None:
+    assert intervals.wilson(successes, trials) == pytest.approx((lower, upper), abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "lower", "upper"),
+    [
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((5, 56), (0, 29), -0.0381, 0.1926),
+        ((10, 10), (0, 10), 0.6075, 1.0),
+    ],
+)
+def test_newcombe_as_in_newcombe_1998_table_2(
+    a: tuple[int, int], b: tuple[int, int], lower: float, upper: float
+) -> None:
+    assert intervals.newcombe(a, b) == pytest.approx((lower, upper), abs=5e-5)
+
+
+@given(st.integers(0, 500), st.integers(1, 500), st.sampled_from([0.8, 0.95, 0.99]))
+def test_wilson_is_the_score_test_turned_round(successes: int, trials: int, confidence: float) -> None:
+    successes = min(successes, trials)
+    lower, upper = intervals.wilson(successes, trials, confidence)
+    assert 0 <= lower <= successes / trials <= upper <= 1
+    known = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    assert (lower, upper) == pytest.approx((known.low, known.high), abs=1e-9)
+
+
+def test_a_ratio_holds_its_value_and_goes_with_the_difference() -> None:
+    low, high = intervals.ratio((56, 70), (48, 80))
+    assert low < (56 / 70) / (48 / 80) < high
+    assert low > 1  # as the difference of the same counts is above 0
+    assert intervals.ratio((0, 10), (5, 10))[0] == 0.0
+    assert intervals.ratio((5, 10), (0, 10))[1] == np.inf
+    assert intervals.ratio((1, 0), (5, 10)) == (0.0, np.inf)
+
+
+def test_no_trials_say_nothing() -> None:
+    assert intervals.wilson(0, 0) == (0.0, 1.0)
+    assert intervals.newcombe((0, 0), (1, 2)) == (-1.0, 1.0)
+
+
+def test_the_mean_of_even_values_has_students_interval() -> None:
+    values = np.arange(101.0)
+    found = intervals.mean(values)
+    known = stats.t.interval(0.95, 100, values.mean(), stats.sem(values))
+    assert found == pytest.approx(known, rel=1e-3)
+
+
+def test_skewed_values_have_a_longer_arm_on_the_long_side() -> None:
+    values = np.random.default_rng(0).lognormal(size=200)
+    found = intervals.mean(values)
+    assert found is not None
+    assert found[1] - values.mean() > values.mean() - found[0]
+
+
+def test_values_that_do_not_vary_have_no_interval() -> None:
+    assert intervals.mean(np.full(50, 0.3)) is None
+    assert intervals.mean(np.array([1.0])) is None
+
+
+def test_a_perfect_order_is_still_uncertain() -> None:
+    lower, upper = intervals.rank_area(1.0, 10, 10)
+    assert upper == 1.0
+    assert 0.7 < lower < 0.9
+    assert intervals.rank_area(1.0, 1000, 1000)[0] > 0.99
+    assert intervals.rank_area(0.0, 10, 10) == pytest.approx((0.0, 1 - lower), abs=1e-6)
+
+
+@given(st.floats(1e-6, 1 - 1e-6), st.floats(1e-6, 10))
+def test_log_odds_stay_between_0_and_1(value: float, error: float) -> None:
+    lower, upper = intervals.logit(value, error)
+    assert 0 <= lower <= value <= upper <= 1
