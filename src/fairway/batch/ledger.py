@@ -82,22 +82,27 @@ class FileRecord(msgspec.Struct, frozen=True):
 class Ledger:
     """One run's. Every method is a transaction of its own; StorageFull and Unavailable say what went wrong."""
 
-    def __init__(self, folder: Path) -> None:
-        """Opens what `create` made. Raises RunNotFound."""
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+        """Opens what `create` made. Without `durable` nothing waits for the disk: for a ledger that is thrown away when
+        its process dies. Raises RunNotFound."""
         path = folder / "ledger.db"
         if not path.exists():
             raise RunNotFound(f"there is no run {folder.name}.", hint="`fairway batch list` names them.")
         self.folder = folder
         self._db = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+        if not durable:
+            self._db.execute("PRAGMA synchronous = OFF")
 
     @staticmethod
-    def create(folder: Path, plan: bytes, files: Sequence[SourceFile]) -> Ledger:
+    def create(folder: Path, plan: bytes, files: Sequence[SourceFile], *, durable: bool = True) -> Ledger:
         """A new run's ledger, whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
         fresh = folder / "ledger.db.new"
         fresh.unlink(missing_ok=True)
         db = sqlite3.connect(fresh, isolation_level=None)
         with _errors(folder):
+            if not durable:
+                db.execute("PRAGMA synchronous = OFF")
             db.executescript(_TABLES)
             db.execute("BEGIN")
             db.execute("INSERT INTO run (id, plan, state) VALUES (1, ?, 'running')", (plan,))
@@ -106,7 +111,7 @@ class Ledger:
             db.execute("COMMIT")
         db.close()
         os.replace(fresh, folder / "ledger.db")
-        return Ledger(folder)
+        return Ledger(folder, durable=durable)
 
     def close(self) -> None:
         self._db.close()
