@@ -8,7 +8,7 @@ import numpy as np
 
 from fairway.core.columns import Array
 from fairway.monitoring.drift import effects
-from fairway.monitoring.drift.evidence import Form, Test
+from fairway.monitoring.drift.evidence import Form, ScoreTest
 from fairway.monitoring.drift.levels import MISSING, Side
 
 MOST = 64
@@ -25,7 +25,7 @@ def choose(counts: dict[str, float]) -> tuple[str, ...]:
     return tuple(name for name, rows in ordered[:MOST] if rows > 0)
 
 
-def category_scores(reference: Side, current: Side) -> tuple[Array, tuple[Test, ...]]:
+def category_scores(reference: Side, current: Side) -> tuple[Array, tuple[ScoreTest, ...]]:
     """(scores `[levels + 3, features]`, tests). Categories of which less than EXPECTED rows are to be expected on the smaller
     side are one together, which stays out of Pearson's chi-square (1900) while it is as rare itself."""
     pooled = reference.known + current.known
@@ -43,9 +43,9 @@ def category_scores(reference: Side, current: Side) -> tuple[Array, tuple[Test, 
     # With weights 1 - p the sum of squares is Pearson's.
     weights = tuple(1.0 - (pooled[:, None] * table[:-3, :squared]).sum(axis=0) / rows)
     tests = (
-        Test("mix", tuple(range(squared)), Form.squares, 0.6, weights),
-        Test("one category", tuple(range(size)), Form.largest, 0.25),
-        Test("missing", (size,), Form.linear, 0.15),
+        ScoreTest("mix", tuple(range(squared)), Form.squares, 0.6, weights),
+        ScoreTest("one category", tuple(range(size)), Form.largest, 0.25),
+        ScoreTest("missing", (size,), Form.linear, 0.15),
     )
     return table, tuple(test for test in tests if test.features)
 

@@ -23,7 +23,7 @@ from fairway.monitoring.drift import category, numeric, scores
 from fairway.monitoring.drift.evidence import (
     Evidence,
     Form,
-    Test,
+    ScoreTest,
     joined,
     keep_varying,
     matched_moments,
@@ -299,7 +299,7 @@ def _words(
     sums = np.array([after.get(word, 0.0) for word in chosen]) - n * shares
     z, skew = standardise(sums, shares * (1 - shares), shares * (1 - shares) * (1 - 2 * shares), n, m)
     each = tuple(range(len(chosen)))
-    tests = (Test("vocabulary", each, Form.squares, 0.3), Test("one word", each, Form.largest, 0.7))
+    tests = (ScoreTest("vocabulary", each, Form.squares, 0.3), ScoreTest("one word", each, Form.largest, 0.7))
     return _free(name, tests, z, skew)
 
 
@@ -322,12 +322,15 @@ def _tensors(name: str, before: ColumnSketch, after: ColumnSketch) -> Seen:
         moved = np.abs(new - old) / np.sqrt(np.where(spread > 0, spread, 1.0))
         sizes["mean_shift"] = float(moved.max(initial=0.0))
         each = tuple(range(len(z)))
-        tests = (Test("directions", each, Form.squares, 0.5), Test("one direction", each, Form.largest, 0.5))
+        tests = (
+            ScoreTest("directions", each, Form.squares, 0.5),
+            ScoreTest("one direction", each, Form.largest, 0.5),
+        )
         evidence = joined(evidence, _free(name, tests, z, np.zeros(len(z))))
     return Seen(name, Kind.tensor, evidence, sizes, seen.rows)
 
 
-def _free(name: str, tests: tuple[Test, ...], z: Array, skew: Array) -> Evidence:
+def _free(name: str, tests: tuple[ScoreTest, ...], z: Array, skew: Array) -> Evidence:
     """Evidence of features that are taken to be independent."""
     kept_tests, _ = keep_varying(tests, np.ones(len(z), bool))
     correlation = np.eye(len(z))

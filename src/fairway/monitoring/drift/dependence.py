@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from fairway.core.columns import Array
-from fairway.monitoring.drift.evidence import Evidence, Form, Test
+from fairway.monitoring.drift.evidence import Evidence, Form, ScoreTest
 from fairway.monitoring.drift.tensor import normal_ranks
 from fairway.monitoring.drift.text import of_rows
 
@@ -44,9 +44,9 @@ def dependence_evidence(
     table[:, -2], table[:, -1] = ranked, np.square(ranked)
     each = tuple(range(len(pairs)))
     tests = (
-        Test("correlations", each, Form.squares, 0.35),
-        Test("one correlation", each, Form.largest, 0.45),
-        Test("reconstruction error", (len(pairs), len(pairs) + 1), Form.largest, 0.2),
+        ScoreTest("correlations", each, Form.squares, 0.35),
+        ScoreTest("one correlation", each, Form.largest, 0.45),
+        ScoreTest("reconstruction error", (len(pairs), len(pairs) + 1), Form.largest, 0.2),
     )
     changed = _correlations(rows[before:]) - _correlations(rows[:before])
     at = max(range(len(pairs)), key=lambda i: abs(changed[pairs[i]]))

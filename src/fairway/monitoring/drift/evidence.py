@@ -28,7 +28,7 @@ class Form(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Test:
+class ScoreTest:
     """`features` are positions in the column's features; `share` of the column's errors that this test may make.
     `weights` of the squares."""
 
@@ -48,7 +48,7 @@ class Evidence:
     each combination of scores is, `levels` ([levels], [levels, features])."""
 
     name: str
-    tests: tuple[Test, ...]
+    tests: tuple[ScoreTest, ...]
     z: Array
     skew: Array
     correlation: Array = field(repr=False)
@@ -75,7 +75,7 @@ def standardise(sums: Array, variance: Array, third: Array, n: float, m: float) 
     return np.where(spread > 0, sums / safe, 0.0), np.where(spread > 0, skew, 0.0)
 
 
-def keep_varying(tests: Sequence[Test], varying: Array) -> tuple[tuple[Test, ...], Array]:
+def keep_varying(tests: Sequence[ScoreTest], varying: Array) -> tuple[tuple[ScoreTest, ...], Array]:
     """The tests without features that are the same in every row, their shares adding up to one, and the positions
     of the features that stay."""
     kept = np.flatnonzero(varying)
@@ -91,7 +91,7 @@ def keep_varying(tests: Sequence[Test], varying: Array) -> tuple[tuple[Test, ...
     return tuple(replace(test, share=test.share / total) for test in left), kept
 
 
-def matched_moments(test: Test, correlation: Array) -> Test:
+def matched_moments(test: ScoreTest, correlation: Array) -> ScoreTest:
     """`test` with the first three cumulants of its sum of squares when nothing has changed."""
     if test.form is not Form.squares:
         return test
@@ -102,7 +102,7 @@ def matched_moments(test: Test, correlation: Array) -> Test:
     return replace(test, matched=(first, max(second, 1e-12), max(third, 1e-18)))
 
 
-def log_p(tests: Sequence[Test], z: Array, skew: Array) -> Array:
+def log_p(tests: Sequence[ScoreTest], z: Array, skew: Array) -> Array:
     """Logarithm of each test's p-value, `[..., tests]`, from `z` `[..., features]`."""
     bent = normalised(z, skew)
     found = []
@@ -128,7 +128,7 @@ def _log_p_squares(total: Array, matched: tuple[float, float, float]) -> Array:
         return np.asarray(np.where(p > 1e-290, np.log(np.maximum(p, 1e-300)), far))
 
 
-def combined(tests: Sequence[Test], logs: Array) -> Array:
+def combined(tests: Sequence[ScoreTest], logs: Array) -> Array:
     """Logarithm of the smallest p-value over its share, `[...]`. Above 0 it says nothing at all."""
     shares = np.log(np.array([test.share for test in tests]))
     return np.asarray((logs - shares).min(axis=-1))
@@ -139,7 +139,7 @@ def joined(first: Evidence | None, second: Evidence | None) -> Evidence | None:
     if first is None or second is None:
         return first or second
     shift = len(first.z)
-    tests: tuple[Test, ...] = (
+    tests: tuple[ScoreTest, ...] = (
         *(replace(test, share=test.share / 2) for test in first.tests),
         *(replace(test, share=test.share / 2, features=tuple(i + shift for i in test.features)) for test in second.tests),
     )  # fmt: skip

@@ -6,23 +6,30 @@ import numpy as np
 
 from fairway.core.columns import Array
 from fairway.monitoring.drift import category, effects, scores
-from fairway.monitoring.drift.evidence import Evidence, Form, Test, keep_varying, matched_moments, standardise
+from fairway.monitoring.drift.evidence import (
+    Evidence,
+    Form,
+    ScoreTest,
+    keep_varying,
+    matched_moments,
+    standardise,
+)
 from fairway.monitoring.drift.levels import ABOVE, BELOW, MISSING, Side
 
 _FEW = 20
 
-_TESTS: tuple[Test, ...] = (
-    Test("location", (0,), Form.linear, 0.34),
-    Test("scale", (1,), Form.linear, 0.18),
-    Test("shape", tuple(range(2, 8)), Form.squares, 0.2, tuple(scores.ANDERSON_DARLING)),
-    Test("lower tail", (8,), Form.linear, 0.06),
-    Test("upper tail", (9,), Form.linear, 0.06),
-    Test("missing", (10,), Form.linear, 0.12),
-    Test("infinite", (11, 12), Form.largest, 0.04),
+_TESTS: tuple[ScoreTest, ...] = (
+    ScoreTest("location", (0,), Form.linear, 0.34),
+    ScoreTest("scale", (1,), Form.linear, 0.18),
+    ScoreTest("shape", tuple(range(2, 8)), Form.squares, 0.2, tuple(scores.ANDERSON_DARLING)),
+    ScoreTest("lower tail", (8,), Form.linear, 0.06),
+    ScoreTest("upper tail", (9,), Form.linear, 0.06),
+    ScoreTest("missing", (10,), Form.linear, 0.12),
+    ScoreTest("infinite", (11, 12), Form.largest, 0.04),
 )
 
 
-def number_scores(reference: Side, current: Side) -> tuple[Array, tuple[Test, ...]]:
+def number_scores(reference: Side, current: Side) -> tuple[Array, tuple[ScoreTest, ...]]:
     """(scores `[levels + 3, features]`, tests). Rows without a number score the average of those that have one."""
     pooled = reference.known + current.known
     levels = len(pooled)
@@ -38,7 +45,10 @@ def number_scores(reference: Side, current: Side) -> tuple[Array, tuple[Test, ..
     if 2 < len(occupied) <= _FEW and len(common) > 1:
         first = len(features) + 3
         weights = tuple(1 - pooled[common] / max(pooled.sum(), 1.0))
-        tests = (*tests, Test("mix", tuple(range(first, first + len(common))), Form.squares, 0.1, weights))
+        tests = (
+            *tests,
+            ScoreTest("mix", tuple(range(first, first + len(common))), Form.squares, 0.1, weights),
+        )
     else:
         common = common[:0]
     table = np.zeros((levels + 3, len(features) + 3 + len(common)))
@@ -55,7 +65,7 @@ def number_scores(reference: Side, current: Side) -> tuple[Array, tuple[Test, ..
 def evidence_of(
     name: str,
     table: Array,
-    tests: tuple[Test, ...],
+    tests: tuple[ScoreTest, ...],
     reference: Side,
     current: Side,
     *,

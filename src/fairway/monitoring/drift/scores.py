@@ -59,8 +59,11 @@ def tail_share(rows: int) -> float:
 
 
 def tails(counts: Array, share: float) -> tuple[Array, Array]:
-    """Indicators of the lowest and the highest levels that together hold at most `share` of the rows."""
-    total = max(counts.sum(), 1)
-    below = np.cumsum(counts) / total
-    above = np.cumsum(counts[::-1])[::-1] / total
-    return (below <= share * 1.001).astype(float), (above <= share * 1.001).astype(float)
+    """Indicators of the lowest and the highest `share` of the rows; a level across the border counts in part."""
+    part = np.maximum(counts / max(counts.sum(), 1), 1e-300)
+    upper = np.cumsum(counts) / max(counts.sum(), 1)
+    lower = np.concatenate([[0.0], upper[:-1]])
+    low = np.clip((share - lower) / part, 0.0, 1.0)
+    high = np.clip((upper - (1 - share)) / part, 0.0, 1.0)
+    occupied = counts > 0
+    return np.where(occupied, low, 0.0), np.where(occupied, high, 0.0)

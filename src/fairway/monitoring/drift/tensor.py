@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special, stats
 
 from fairway.core.columns import Array
-from fairway.monitoring.drift.evidence import Evidence, Form, Test
+from fairway.monitoring.drift.evidence import Evidence, Form, ScoreTest
 from fairway.monitoring.drift.text import of_rows
 
 DIRECTIONS = 16
@@ -50,11 +50,11 @@ def tensor_evidence(name: str, before: Array, after: Array) -> tuple[Evidence | 
     scores[missing, 2 * DIRECTIONS + 2] = 1.0
     scores[infinite, 2 * DIRECTIONS + 3] = 1.0
     tests = (
-        Test("directions", _ALONG, Form.squares, 0.35),
-        Test("one direction", _ALONG, Form.largest, 0.2),
-        Test("spread", _SPREAD, Form.squares, 0.2),
-        Test("length", (2 * DIRECTIONS, 2 * DIRECTIONS + 1), Form.largest, 0.15),
-        Test("missing", (2 * DIRECTIONS + 2, 2 * DIRECTIONS + 3), Form.largest, 0.1),
+        ScoreTest("directions", _ALONG, Form.squares, 0.35),
+        ScoreTest("one direction", _ALONG, Form.largest, 0.2),
+        ScoreTest("spread", _SPREAD, Form.squares, 0.2),
+        ScoreTest("length", (2 * DIRECTIONS, 2 * DIRECTIONS + 1), Form.largest, 0.15),
+        ScoreTest("missing", (2 * DIRECTIONS + 2, 2 * DIRECTIONS + 3), Form.largest, 0.1),
     )
     found = {
         "mean_shift": shift,

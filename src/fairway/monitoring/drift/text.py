@@ -9,7 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from fairway.core.columns import Array
-from fairway.monitoring.drift.evidence import Evidence, Form, Test, keep_varying, matched_moments, standardise
+from fairway.monitoring.drift.evidence import (
+    Evidence,
+    Form,
+    ScoreTest,
+    keep_varying,
+    matched_moments,
+    standardise,
+)
 
 VOCABULARY = 48
 """Words compared one by one: the most frequent ones of both sides together."""
@@ -38,11 +45,11 @@ def vocabulary(name: str, before: Sequence[str | None], after: Sequence[str | No
             if word in place:
                 table[row, place[word]] = 1.0
     each = tuple(range(len(chosen)))
-    tests = (Test("vocabulary", each, Form.squares, 0.6), Test("one word", each, Form.largest, 0.4))
+    tests = (ScoreTest("vocabulary", each, Form.squares, 0.6), ScoreTest("one word", each, Form.largest, 0.4))
     return of_rows(name, tests, table, len(before))
 
 
-def of_rows(name: str, tests: Sequence[Test], table: Array, before: int) -> Evidence | None:
+def of_rows(name: str, tests: Sequence[ScoreTest], table: Array, before: int) -> Evidence | None:
     """Evidence from the scores `[rows, features]` of single rows, the first `before` of them the reference's."""
     centred = table - table.mean(axis=0)
     variance = np.square(centred).mean(axis=0)
