@@ -76,7 +76,7 @@ def post(
         finally:
             connection.close()
     except (OSError, http.client.HTTPException, ValueError) as error:
-        if deadline.is_over:
+        if deadline.is_over or isinstance(error, TimeoutError):
             raise DeliveryFailed(f"{place} did not answer within {timeout_seconds:g} s.") from error
         raise DeliveryFailed(f"{place} cannot be reached: {_reason(error)}.") from error
     finally:
