@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 
 from fairway.app.home import Home, open_home
 from fairway.app.spread import check_reachable, cut, go_spread, is_spread, open_cluster
 from fairway.batch.ledger import Ledger, State
-from fairway.batch.lines import types_of
 from fairway.batch.local import Model, load_for_batch, open_scorers, open_watch, wants_processes
 from fairway.batch.plan import (
     EngineName,
@@ -460,19 +458,7 @@ def _kept_schema(
 def _sql_schema(options: Options, reading: Reading, contract: Contract) -> Any:
     source = SqlSource(read_place(options.input))
     try:
-        names = source.names()
-        lacking = [f.name for f in contract if f.name not in names]
-        lacking += [name for name in options.keep if name not in names]
-        if lacking:
-            raise MalformedInput(f"the rows of {shown(options.input)} have no column {', '.join(lacking)}.")
-        kept = names if reading.kept is None else list(reading.kept)
-        found = source.pieces(Position(), reading.chunk_rows)
-        piece = next(found, None)
-        found.close()
-        raw = piece.raw if piece else {name: [] for name in kept}
-        if isinstance(raw, pa.Table):
-            return pa.schema([raw.schema.field(name) for name in kept])
-        return pa.schema(list(types_of({name: raw[name] for name in kept}).items()))
+        return source.kept_schema(contract, reading.kept, reading.chunk_rows)
     finally:
         source.close()
 

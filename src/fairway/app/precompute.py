@@ -11,7 +11,8 @@ import msgspec
 from fairway.app.home import Home, open_home
 from fairway.batch.precompute import Precomputation, Source
 from fairway.batch.precompute import precompute as run
-from fairway.batch.source import file_system, find_files
+from fairway.batch.source import SourceFile, file_system, find_files
+from fairway.batch.sql import is_sql, read_place
 from fairway.core.errors import AnswersUnavailable, RegistryUnavailable
 from fairway.core.settings import Settings
 from fairway.core.version import ModelVersion, parse_reference
@@ -39,7 +40,8 @@ def precompute(
     home: str | os.PathLike[str] | None = None,
     tell: Callable[[str, float], None] = lambda what, fraction: None,
 ) -> Precomputation:
-    """Answers for every row of `files` (a file, a folder, a glob, an fsspec URL), stored under the column `key`.
+    """Answers for every row of `files` (a file, a folder, a glob, an fsspec URL, or the URL of a table or query as batches
+    read it), stored under the column `key`.
 
     `name` is a model (the version with the most traffic answers), `payments@champion` or `payments:3`. `store` and
     `ttl_seconds` are those of `[hybrid]` unless given; `rejects` is `<home>/precompute/<model>.rejects.jsonl`. Raises
@@ -53,8 +55,7 @@ def precompute(
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with file_lock(folder / f"{version.model}.lock", timeout_seconds=0.0):
-                fs, path = file_system(os.fspath(files), settings.batch.storage)
-                found = Source(fs, tuple(find_files(fs, path)), key)
+                found = _source(os.fspath(files), key, settings)
                 url = store_url(settings, version.model) if store is None else store
                 answers = open_answers(url, version.model, home=place.path, timeout_seconds=_STORE_SECONDS)
                 try:
@@ -82,6 +83,16 @@ def precompute(
                 f"Another process is precomputing answers of {version.model} in {place.path}.",
                 hint="Wait for it to finish.",
             ) from error
+
+
+def _source(files: str, key: str, settings: Settings) -> Source:
+    if is_sql(files):
+        place = read_place(files)
+        if not place.keys:
+            place = msgspec.structs.replace(place, keys=(key,))
+        return Source(None, (SourceFile(path=place.shown, format="sql"),), key, place)
+    fs, path = file_system(files, settings.batch.storage)
+    return Source(fs, tuple(find_files(fs, path)), key)
 
 
 def _find(place: Home, name: str) -> ModelVersion:

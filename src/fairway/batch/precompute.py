@@ -19,6 +19,7 @@ import numpy as np
 
 from fairway.batch.score import Parsed, Reject, plan_calls
 from fairway.batch.source import Position, Reading, SourceFile, kept_schema, parse, pieces
+from fairway.batch.sql import Place, SqlSource
 from fairway.core.columns import Array, Columns, Outputs
 from fairway.core.errors import Conflict, InvalidInput, ModelFailed, StorageFull
 from fairway.core.settings import HybridSettings
@@ -73,16 +74,20 @@ class Precomputation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """Files to read, on an fsspec filesystem; `key` is the column that answers are stored under."""
+    """Files to read, on an fsspec filesystem, or a table or query; `key` is the column that answers are stored under."""
 
     fs: Any
     files: tuple[SourceFile, ...]
     key: str
+    place: Place | None = None
+    """In a database, read in the order of its own key; then there is one file, which stands for it."""
 
     @property
     def identity(self) -> str:
         """Changes when the files or the key do."""
-        told = [(file.path, file.bytes, file.stamp) for file in self.files]
+        told: list[Any] = [(file.path, file.bytes, file.stamp) for file in self.files]
+        if self.place is not None:
+            told.append([self.place.shown, self.place.table, self.place.query, self.place.keys])
         return hashlib.sha256(msgspec.json.encode([self.key, told])).hexdigest()
 
 
@@ -275,6 +280,9 @@ def _chunks(live: LiveVersion, source: Source, mark: Mark) -> Iterator[_Chunk]:
     call_rows = calls.rows if live.floor.rows is not None else 1
     chunk_rows = max(1, min(_CHUNK_ROWS, int(_CHUNK_SECONDS / max(calls.seconds_a_row, 1e-9))))
     reading = Reading(chunk_rows=chunk_rows, chunk_bytes=_CHUNK_BYTES, kept=(source.key,))
+    if source.place is not None:
+        yield from _sql_chunks(live, source, source.place, mark, chunk_rows, call_rows)
+        return
     schema = kept_schema(source.fs, source.files[0], reading, live.contract)
     all_bytes = max(1, sum(file.bytes for file in source.files))
     before = sum(file.bytes for file in source.files[: mark.file])
@@ -289,6 +297,25 @@ def _chunks(live: LiveVersion, source: Source, mark: Mark) -> Iterator[_Chunk]:
             position = end
         before += file.bytes
         position = Position()
+
+
+def _sql_chunks(
+    live: LiveVersion, source: Source, place: Place, mark: Mark, chunk_rows: int, call_rows: int
+) -> Iterator[_Chunk]:
+    """The same of a table or query."""
+    table = SqlSource(place)
+    try:
+        schema = table.kept_schema(live.contract, (source.key,), chunk_rows)
+        (file,) = source.files
+        total = max(1, table.count())
+        position = mark.position
+        for piece in table.pieces(position, chunk_rows):
+            parsed = parse(piece, file, live.contract, schema)
+            end = Position(row=position.row + parsed.total, key=piece.key)
+            yield _Chunk(_score(live, parsed, call_rows), 0, position, end, min(1.0, end.row / total))
+            position = end
+    finally:
+        table.close()
 
 
 def _score(live: LiveVersion, parsed: Parsed, call_rows: int) -> _Rows:

@@ -28,8 +28,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from fairway.batch import sql_copy
 from fairway.batch.columns import flat_table, without_nan
+from fairway.batch.lines import types_of
 from fairway.batch.sink import Written, join_rejects
 from fairway.batch.source import Piece, Position
+from fairway.core.contract import Contract
 from fairway.core.errors import (
     AlreadyExists,
     InvalidInput,
@@ -178,6 +180,22 @@ class SqlSource:
         wanted = wanted.where(placed.c.fairway_place % rows == 0).order_by(placed.c.fairway_place)
         with self._connected() as connection:
             return [_as_key(_plain_key(tuple(map(_plain, row)))) for row in connection.execute(wanted)]
+
+    def kept_schema(self, contract: Contract, kept: Sequence[str] | None, rows: int) -> pa.Schema:
+        """Names and types of the columns that go to an output (None: all), by the first `rows` rows. Raises
+        MalformedInput naming what a contract's rows, or these columns, lack."""
+        names = self.names()
+        lacking = [name for name in (*(f.name for f in contract), *(kept or ())) if name not in names]
+        if lacking:
+            raise MalformedInput(f"the rows of {self._place.shown} have no column {', '.join(lacking)}.")
+        wanted = names if kept is None else list(kept)
+        found = self.pieces(Position(), rows)
+        piece = next(found, None)
+        found.close()
+        raw = piece.raw if piece else {name: [] for name in wanted}
+        if isinstance(raw, pa.Table):
+            return pa.schema([raw.schema.field(name) for name in wanted])
+        return pa.schema(list(types_of({name: raw[name] for name in wanted}).items()))
 
     def pieces(self, start: Position, rows: int, stop: Any = None) -> Generator[Piece]:
         """Tables or columns of `rows` rows with a key above `start.key` and, unless it is None, not above `stop`.

@@ -23,7 +23,8 @@ def run(
     files: Annotated[
         str,
         typer.Argument(
-            metavar="FILES", help="A file, a folder, a glob or a URL: Parquet, CSV, JSON Lines, Arrow."
+            metavar="FILES",
+            help="A file, a folder, a glob or a URL: Parquet, CSV, JSON Lines, Arrow; or a table or query of a database.",
         ),
     ],
     key: Annotated[

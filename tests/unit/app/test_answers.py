@@ -1,6 +1,8 @@
 """Stored answers as the library and `fairway answers` show and delete them."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import fairway
 from fairway.app.answers import delete_answers, look_up, stored_answers
 from fairway.app.precompute import precompute
 from fairway.cli.main import main
-from fairway.core.errors import InvalidInput, VersionNotFound
+from fairway.core.errors import Conflict, InvalidInput, VersionNotFound
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +112,57 @@ def test_answers_of_another_version_are_told(stored: Path) -> None:
 def main_rollback(home: Path) -> None:
     with pytest.raises(SystemExit):
         main(["rollback", "risk", "--home", str(home)])
+
+
+def database(home: Path, rows: int = 60) -> str:
+    """The URL of a database with a table of people, of whom one does not fit."""
+    path = home.parent / "people.db"
+    path.unlink(missing_ok=True)
+    frame = pd.DataFrame(np.random.default_rng(5).normal(size=(rows, 2)), columns=["a", "b"])
+    frame.insert(0, "id", [f"p{n:03}" for n in range(rows)])
+    frame.loc[7, "a"] = None
+    with closing(sqlite3.connect(path)) as connection:
+        frame.to_sql("people", connection, index=False)
+    return f"sqlite:///{path}"
+
+
+def test_a_table_of_a_database_is_precomputed(home: Path) -> None:
+    url = database(home)
+    done = precompute("risk", f"{url}?table=people", key="id", home=home)
+    assert (done.rows, done.keys, done.rejected) == (60, 59, 1)
+    assert json.loads(Path(done.rejects).read_text())["row"] == 7
+    found = look_up("risk", ["p000", "p007", "p059"], home=home)
+    assert [one.standing for one in found] == ["fresh", "missing", "fresh"]
+    done = precompute(
+        "risk", f"{url}?query=select * from people where id < 'p010'&key=id", key="id", home=home
+    )
+    assert (done.rows, done.keys) == (10, 9)
+    with pytest.raises(InvalidInput, match="no column nobody"):
+        precompute("risk", f"{url}?table=people&key=id", key="nobody", home=home)
+    assert stored_answers("risk", home=home).keys == 9
+
+
+def test_a_run_on_a_table_that_was_stopped_goes_on_behind_its_last_key(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairway.batch.precompute._CHUNK_ROWS", 10)
+    monkeypatch.setattr("fairway.batch.precompute._WRITE_ROWS", 1)
+    url = f"{database(home)}?table=people"
+    told: list[str] = []
+
+    def stop(what: str, fraction: float) -> None:
+        told.append(what)
+        if len(told) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        precompute("risk", url, key="id", home=home, tell=stop)
+    rest: list[str] = []
+    done = precompute("risk", url, key="id", home=home, resume=True, tell=lambda what, _: rest.append(what))
+    assert (done.resumed, done.rows, done.keys, done.rejected) == (True, 60, 59, 1)
+    assert rest[0].startswith("40 rows")
+    told.clear()
+    with pytest.raises(KeyboardInterrupt):
+        precompute("risk", url, key="id", home=home, tell=stop)
+    with pytest.raises(Conflict):
+        precompute("risk", f"{url}&key=id,a", key="id", home=home, resume=True)
