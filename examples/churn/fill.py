@@ -33,7 +33,8 @@ def fill(url: str, *, rows: int, day: int = 0, seed: int = 21) -> None:
         sa.Column("country", sa.Text),
         sa.Column("autopay", sa.Boolean),
     )
-    found = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    plain = frame.astype(object).where(frame.notna(), None)
+    found = [dict(zip(plain.columns, row, strict=True)) for row in plain.itertuples(index=False)]
     try:
         with engine.begin() as connection:
             table.drop(connection, checkfirst=True)

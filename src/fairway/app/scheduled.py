@@ -33,7 +33,7 @@ from fairway.core.errors import AlreadyExists, FairwayError, RunNotFound, Settin
 from fairway.core.schedule import BatchWork, PrecomputeWork
 from fairway.serving.logs import set_up_logging
 
-_PROGRESS_SECONDS = 2.0
+_PROGRESS_SECONDS = 1.0
 _WATCH_SECONDS = 0.1
 _HOPELESS = (AlreadyExists, SettingsError)
 """Trying again in a minute does not help these. Most others may: a file that comes late, a database that is away."""
