@@ -1,0 +1,148 @@
+"""Seasons, alarms that last, streams."""
+
+import datetime
+import math
+
+import numpy as np
+import pytest
+
+from fairway.core.errors import InvalidInput
+from fairway.monitoring.drift.online import DETECTORS, open_stream
+from fairway.monitoring.drift.persistence import lasting_drift
+from fairway.monitoring.drift.season import Season, detect_season, matching_rows, matching_windows, strata_of
+from fairway.monitoring.drift.values import ColumnDrift, DriftReport, Kind
+
+HOUR = np.timedelta64(3600, "s")
+START = np.datetime64("2026-01-05T00:00:00", "us")  # a Monday
+
+
+def times(hours: int, each: int = 5) -> np.ndarray:
+    return np.repeat(START + np.arange(hours) * HOUR, each)
+
+
+def test_strata_are_hours_of_the_day_and_of_the_week() -> None:
+    when = np.array(
+        ["2026-01-05T00:30", "2026-01-06T23:10", "2026-01-11T05:00", "NaT"], dtype="datetime64[us]"
+    )
+    assert strata_of(when, Season.day).tolist() == [0, 23, 5, -1]
+    assert strata_of(when, Season.week).tolist() == [0, 47, 149, -1]
+    assert strata_of(when, Season.none).tolist() == [0, 0, 0, -1]
+    old = np.array(["1960-02-29T13:00"], dtype="datetime64[us]")  # a Monday before 1970
+    assert strata_of(old, Season.week).tolist() == [13]
+
+
+def test_a_season_is_found_where_there_is_one_and_only_there() -> None:
+    rng = np.random.default_rng(0)
+    when = times(24 * 28)
+    hour, day = strata_of(when, Season.day), strata_of(when, Season.week) // 24
+    noise = rng.standard_normal(len(when))
+    assert detect_season(when, {"x": noise}) is Season.none
+    assert detect_season(when, {"x": noise, "y": noise + np.sin(hour / 24 * 2 * np.pi)}) is Season.day
+    assert detect_season(when, {"x": noise + 1.0 * (day >= 5)}) is Season.week
+    assert detect_season(when[:150], {"x": hour[:150].astype(float)}) is Season.none  # not two days
+    assert detect_season(np.full(500, np.datetime64("NaT", "us")), {"x": np.arange(500.0)}) is Season.none
+    assert detect_season(when, {"x": np.ones(len(when)), "y": np.full(len(when), np.nan)}) is Season.none
+
+
+def test_matching_rows_have_the_hours_of_the_window() -> None:
+    reference = times(24 * 28, 20)
+    current = START + np.timedelta64(40, "D") + np.concatenate([np.full(60, 2), np.full(30, 3)]) * HOUR
+    rows = matching_rows(reference, current, Season.day)
+    hours = strata_of(reference[rows], Season.day)
+    assert set(hours.tolist()) == {2, 3}
+    assert (hours == 2).sum() == pytest.approx(2 * (hours == 3).sum(), abs=1)
+    assert (hours == 2).sum() == 28 * 20
+    assert len(matching_rows(reference, current, Season.none)) == len(reference)
+    assert len(matching_rows(reference, current, Season.week, least=10**6)) == len(reference)
+    assert len(matching_rows(reference, np.array(["NaT"], "datetime64[us]"), Season.day)) == len(reference)
+
+
+def test_past_windows_of_the_same_hour_and_weekday() -> None:
+    now = datetime.datetime(2026, 2, 2, 10)
+    past = [(now - datetime.timedelta(hours=h), h) for h in range(1, 24 * 15)] + [
+        (now + datetime.timedelta(days=1), -1)
+    ]
+    assert matching_windows(past, now, Season.day) == [24 * d for d in range(1, 15)]
+    assert matching_windows(past, now, Season.week) == [168, 336]
+    assert len(matching_windows(past, now, Season.none)) == len(past) - 1
+
+
+def report(*drifted: bool | None, together: bool = False) -> DriftReport:
+    """None: too few rows."""
+    columns = tuple(
+        ColumnDrift(
+            name=f"x{i}",
+            kind=Kind.number,
+            drifted=bool(d),
+            status="compared" if d is not None else "too few rows",
+        )
+        for i, d in enumerate(drifted)
+    )
+    joint = ColumnDrift(name="(columns together)", kind=Kind.other, drifted=together)
+    return DriftReport(
+        drifted=any(drifted),
+        columns=columns,
+        multivariate=joint,
+        reference_rows=100,
+        current_rows=100,
+        alpha=0.03,
+    )
+
+
+@pytest.mark.parametrize(
+    ("series", "lasts", "since"),
+    [
+        ([True], False, None),
+        ([False, True, True], True, 1),
+        ([True, False, True], True, 0),
+        ([True, False, False, True], False, None),
+        ([True, True, False], True, 0),
+        ([True, True, False, False], False, None),
+        ([True, True, None, None, True], True, 0),
+        ([True, None, True], True, 0),
+        ([True, True, False, False, True, True], True, 4),
+        ([None, None], False, None),
+    ],
+)
+def test_an_alarm_lasts(series: list[bool | None], lasts: bool, since: int | None) -> None:
+    found = lasting_drift([report(seen) for seen in series])[0]
+    assert (found.lasts, found.since) == (lasts, since)
+
+
+def test_every_column_and_the_columns_together_are_told_of() -> None:
+    found = lasting_drift(
+        [report(True, False, together=True), report(True, False, together=True)], need=2, of=2
+    )
+    assert [(one.name, one.lasts, one.drifted_windows) for one in found] == [
+        ("x0", True, 2), ("x1", False, 0), ("(columns together)", True, 2),
+    ]  # fmt: skip
+    assert lasting_drift([]) == ()
+    with pytest.raises(InvalidInput):
+        lasting_drift([], need=4, of=3)
+
+
+@pytest.mark.parametrize("name", list(DETECTORS))
+def test_a_stream_tells_of_a_change_soon_and_not_before(name: str) -> None:
+    """river's own example: 1,000 numbers of one distribution, then of another (river, drift, ADWIN)."""
+    rng = np.random.default_rng(12345)
+    values = np.concatenate([rng.normal(0.5, 0.1, 1000), rng.normal(0.9, 0.1, 500)])
+    options = {"page-hinkley": {"threshold": 10.0}, "kswin": {"alpha": 1e-5, "seed": 1}}.get(name, {})
+    stream = open_stream(name, **options)
+    told = [i for i, value in enumerate(values) if stream.update(float(value))]
+    assert told
+    assert 1000 <= told[0] < 1200
+    assert stream.changes == told
+    assert stream.seen == len(values)
+
+
+def test_what_is_no_number_is_passed_over() -> None:
+    stream = open_stream("adwin")
+    assert not any(stream.update(value) for value in (math.nan, math.inf, -math.inf, 1.0))
+    assert (stream.seen, stream.skipped) == (1, 3)
+
+
+def test_unknown_detectors_and_options_are_named() -> None:
+    with pytest.raises(InvalidInput, match="there are: adwin"):
+        open_stream("nope")
+    with pytest.raises(InvalidInput, match="cannot be set up"):
+        open_stream("adwin", nope=1)
