@@ -282,6 +282,8 @@ def _flat(requests: pa.RecordBatch) -> pa.RecordBatch:
         if name != ROWS
     }
     rows["row"] = pa.array(places)
+    if "violations" in rows:  # told once a request, so that they can be counted
+        rows["violations"] = pc.if_else(pa.array(places == 0), rows["violations"], None)
     rows |= dict(zip((field.name for field in inner.type), inner.flatten(), strict=True))
     return pa.RecordBatch.from_arrays(
         [*rows.values()], schema=pa.schema([(n, c.type) for n, c in rows.items()], requests.schema.metadata)
