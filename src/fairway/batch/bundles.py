@@ -28,7 +28,7 @@ class Loaded(msgspec.Struct, frozen=True):
     """A version in this process. `call_rows` are proved here, on this processor."""
 
     live: LiveVersion
-    watch: Watch
+    watch: Watch | None
     call_rows: int
 
 

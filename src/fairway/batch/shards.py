@@ -30,7 +30,7 @@ from fairway.batch.sink import PartWriter, Sink, Written
 from fairway.batch.source import SourceFile
 from fairway.batch.spread import Spread
 from fairway.batch.stretches import Stretch, remaining
-from fairway.batch.worker import Outcome
+from fairway.batch.worker import Outcome, decode_outcome
 from fairway.core.errors import InvalidInput
 
 MOST_SHARDS = 10_000
@@ -120,7 +120,7 @@ class ShardRun(Spread):
 
     def _noted(self) -> dict[str, Outcome]:
         found = self._notes.all("done-").items()
-        return {name: msgspec.json.decode(content, type=Outcome) for name, content in found}
+        return {name: decode_outcome(content) for name, content in found}
 
     def _enter_all(self, outcomes: Iterable[Outcome]) -> None:
         """Enters what other processes have got."""

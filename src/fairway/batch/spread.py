@@ -32,7 +32,7 @@ from fairway.batch.run import Run, Work
 from fairway.batch.score import Scored
 from fairway.batch.source import Piece, Position, SourceFile
 from fairway.batch.stretches import Stretch, remaining
-from fairway.batch.worker import Job, Outcome, Task, do_tasks, raised, unpacked
+from fairway.batch.worker import Job, Outcome, Task, decode_outcome, do_tasks, raised, unpacked
 from fairway.core.errors import Unavailable
 from fairway.stores.disk import write_whole
 
@@ -146,7 +146,7 @@ class Spread(Run):
             for future in done:
                 if time.perf_counter() - waves.pop(future) < _SHORT_SECONDS:
                     size = min(2 * size, _MOST_WAVE)
-                outcomes = [msgspec.json.decode(content, type=Outcome) for content in future.result()]
+                outcomes = [decode_outcome(content) for content in future.result()]
                 for outcome in sorted(outcomes, key=lambda o: (o.stretch.file, o.stretch.part)):
                     if outcome.refused is not None:
                         again = raised(outcome.refused, self._cluster.name)

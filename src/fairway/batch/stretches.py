@@ -106,8 +106,10 @@ def plan_files(
 def plan_keys(keys: Keys, chunk_rows: int, part_rows: int) -> list[Stretch]:
     """Stretches of a table. A part is whole chunks, as the local engine makes them."""
     step = chunk_rows * max(1, -(-part_rows // chunk_rows))
-    ends = (Position(0, step * (i + 1), key) for i, key in enumerate(keys.every(step)))
-    return list(_joined(0, ends, step))
+    stops = [Position(0, step * (i + 1), key) for i, key in enumerate(keys.every(step))]
+    starts = [Position(), *stops]
+    closed = [Stretch(0, i, starts[i], stop) for i, stop in enumerate(stops)]
+    return [*closed, Stretch(0, len(stops), starts[-1])]
 
 
 def _joined(number: int, ends: Iterable[Position], part_rows: int) -> Iterator[Stretch]:
@@ -163,6 +165,8 @@ def rows_of(piece: Piece, file: SourceFile) -> int:
 
 def count_records(data: bytes, delimiter: str) -> int:
     """Records of CSV without its header; empty lines are none."""
+    if not data:
+        return 0
     returns = data.count(b"\r")
     if b'"' not in data and returns == data.count(b"\r\n"):
         line = b"\r\n" if returns else b"\n"

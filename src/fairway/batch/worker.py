@@ -87,6 +87,12 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     refused: Refused | None = None
 
 
+# Made once, by one thread: threads that make a type's first decoder at the same time crash msgspec 0.22.
+decode_job = msgspec.json.Decoder(Job).decode
+decode_task = msgspec.json.Decoder(Task).decode
+decode_outcome = msgspec.json.Decoder(Outcome).decode
+
+
 class _Spoiled(Exception):
     """The stretch cannot be scored whole."""
 
@@ -120,7 +126,7 @@ class Worker:
         plan = job.plan
         if stretch.stop is not None:  # one part, whatever is in it: the numbers behind it are others'
             plan = msgspec.structs.replace(plan, part_rows=_NO_END, part_bytes=0, part_rejects=_NO_END)
-        ledger = Ledger.create(scratch / "run", msgspec.json.encode(plan), [task.file])
+        ledger = Ledger.create(scratch / "run", msgspec.json.encode(plan), [task.file], durable=False)
         sink = open_target(job.target, plan.run, job.settings.batch.storage, scratch / "parts")
         source = _Source(job, stretch, self._loaded.live.contract)
         rows = _Rows(
@@ -287,10 +293,10 @@ class _Part:
 
 def do_tasks(job: bytes, tasks: Sequence[bytes], directory: Callable[[], Path]) -> Generator[bytes]:
     """What a cluster calls on its machines: encoded tasks of an encoded job to encoded outcomes, one by one."""
-    decoded = msgspec.json.decode(job, type=Job)
+    decoded = decode_job(job)
     worker: Worker | None = None
     for content in tasks:
-        task = msgspec.json.decode(content, type=Task)
+        task = decode_task(content)
         try:
             settings = decoded.settings if decoded.settings.home else at_home(decoded.settings)
             worker = worker or Worker(decoded, load_once(decoded.model, settings, directory))
@@ -301,7 +307,8 @@ def do_tasks(job: bytes, tasks: Sequence[bytes], directory: Callable[[], Path]) 
 
 
 def refused(error: FairwayError) -> Refused:
-    return Refused(type(error).__name__, str(error), error.hint)
+    message = str(error).removesuffix(f" {error.hint}") if error.hint else str(error)
+    return Refused(type(error).__name__, message, error.hint)
 
 
 def raised(found: Refused, where: str) -> FairwayError:
