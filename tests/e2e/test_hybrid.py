@@ -21,6 +21,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import fairway
 from fairway.app.precompute import precompute
+from fairway.serving.grpc.messages import message
 from fairway.stores.answers import open_answers
 from tests.e2e.servers import Server, log_of, output, serving, until
 from tests.services import Redis
@@ -650,3 +651,42 @@ def test_the_library_answers_by_key_too(place: Place) -> None:
         assert found.source == "precomputed"
         assert model.answer(place.rows.loc[[7], FIELDS], key="c8").source == "live"
         assert model.answer(place.rows.loc[[7, 8], FIELDS]).source == "live"
+
+
+def test_tensorflow_servings_clients_send_the_key_as_an_input(server: Server, place: Place) -> None:
+    def predict(**inputs: Any) -> tuple[Any, dict[str, str]]:
+        asked = message("tensorflow.serving.PredictRequest")()
+        asked.model_spec.name = "risk"
+        for name, value in inputs.items():
+            tensor = asked.inputs[name]
+            tensor.tensor_shape.dim.add(size=1)
+            tensor.dtype = 7 if isinstance(value, str) else 2
+            if isinstance(value, str):
+                tensor.string_val.append(value.encode())
+            else:
+                tensor.double_val.append(value)
+        with grpc.insecure_channel(server.grpc) as channel:
+            ask = channel.unary_unary(
+                "/tensorflow.serving.PredictionService/Predict",
+                request_serializer=lambda sent: sent.SerializeToString(),
+                response_deserializer=message("tensorflow.serving.PredictResponse").FromString,
+            )
+            answer, done = ask.with_call(asked, timeout=20)
+            return answer.outputs["probabilities"], dict(done.trailing_metadata())
+
+    stored, trailers = predict(customer_id="c7")
+    assert trailers["fairway-source"] == "precomputed"
+    same, trailers = predict(customer_id="c7", **place.features(7))
+    assert trailers["fairway-source"] == "precomputed"
+    live, trailers = predict(customer_id="c8", **place.features(7))
+    assert (trailers["fairway-source"], trailers["fairway-age"]) == ("live", "0")
+    assert stored == same == live
+
+
+def test_models_that_are_loaded_when_asked_for_and_several_workers(made: Make, tmp_path: Path) -> None:
+    place = made(tmp_path, more='[serving]\nload = "lazy"\nworkers = 2')
+    with serving(place.home) as server:
+        assert source(server) == "precomputed"
+        assert {source(server, row=n) for n in range(20)} == {"precomputed"}
+        assert source(server, features=place) == "precomputed"
+        assert server.metric("fairway_answers_total") == 22.0
