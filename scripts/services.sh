@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need besides Python packages, when it is missing: PostgreSQL 14 or newer, which they start by
 # themselves, Redis, curl, which the guides use, Prometheus and its Alertmanager,
-# and Chromium, in which pages are looked at. Prints the folder of PostgreSQL's programs. Debian and Ubuntu by apt-get; elsewhere it says what to install.
+# a Java for Spark, and Chromium, in which pages are looked at. Prints the folder of PostgreSQL's programs. Debian and Ubuntu by apt-get; elsewhere it says what to install.
 set -euo pipefail
 
 find_postgres() {
@@ -23,6 +23,7 @@ command -v redis-server >/dev/null || missing+=(redis-server)
 command -v curl >/dev/null || missing+=(curl)
 command -v promtool >/dev/null || missing+=(prometheus)  # checks and runs our alert rules and dashboards' queries
 command -v prometheus-alertmanager >/dev/null || missing+=(prometheus-alertmanager)  # takes our alerts
+java -version >/dev/null 2>&1 || missing+=(default-jre-headless)  # Spark's; 17 or newer
 [[ -n ${FAIRWAY_CHROMIUM:-} ]] || command -v chromium google-chrome >/dev/null || missing+=(chromium)
 ldconfig -p 2>/dev/null | grep -q libb64.so.0d || missing+=(libb64-0d)  # perf_analyzer is linked to it
 if [[ ${#missing[@]} == 0 ]]; then
