@@ -20,6 +20,7 @@ import msgspec
 from fairway.app.home import Home
 from fairway.app.schedules import model_check
 from fairway.app.settings import read_settings
+from fairway.app.watch import Watching
 from fairway.control.definitions import synchronise
 from fairway.control.desk import ScheduleDesk
 from fairway.control.jobs import PeriodicJob, Turn
@@ -112,7 +113,8 @@ class Keys:
 
 def jobs_of(settings: Settings, store: ControlStore, scheduler: Scheduler) -> tuple[PeriodicJob, ...]:
     """What is done again and again, beside keeping the keys."""
-    return (Definitions(store, Path(settings.home)), scheduler)
+    watching = (Watching(settings),) if settings.monitoring.enabled else ()
+    return (Definitions(store, Path(settings.home)), scheduler, *watching)
 
 
 def run_control(

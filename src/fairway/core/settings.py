@@ -198,6 +198,15 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Oldest answer that is still given as a stale one, from when it was computed."""
     hybrid_default: dict[str, Any] | None = None
     """The default answer: a value for every output."""
+    reference: str = ""
+    """What traffic is compared with: empty for what the bundle has; `2026-11-01/2026-11-08` for the version's own
+    predictions in that time."""
+    slices: tuple[str, ...] = ()
+    """Fields whose values are groups of rows that performance is told of one by one."""
+    protected: tuple[str, ...] = ()
+    """Fields by whose values people must not be treated differently: parity between these groups is watched."""
+    business_value: tuple[tuple[float, ...], ...] = ()
+    """What an outcome is worth: a row for each actual class, a column for each predicted one."""
 
 
 class AccessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -416,12 +425,39 @@ class QualitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """A smaller part more or less than usual is passed over."""
 
 
+class MonitoringSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The monitor, which looks at every window of every version in the log."""
+
+    enabled: bool = True
+    interval_seconds: Annotated[float, msgspec.Meta(ge=0.1)] = 30.0
+    """How often it is looked whether a window is over."""
+    window_seconds: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 3600.0
+    """Windows begin at multiples of it, UTC."""
+    min_rows: Annotated[int, msgspec.Meta(ge=1)] = 100
+    """A window with fewer rows goes on until the next one's end,"""
+    longest_seconds: Annotated[float, msgspec.Meta(ge=1)] = 86_400.0
+    """but not longer than this."""
+    grace_seconds: Annotated[float, msgspec.Meta(ge=0)] = 5.0
+    """How long after its end a window is looked at: workers write a little later."""
+    look_back_days: Annotated[float, msgspec.Meta(gt=0)] = 7.0
+    """How much of the log a monitor that begins, or was away, looks at."""
+    sample_rows: Annotated[int, msgspec.Meta(ge=1000)] = 200_000
+    """Most rows of a window that are held in memory; all of them count in its sketches."""
+    min_labels: Annotated[int, msgspec.Meta(ge=1)] = 50
+    """A window with fewer labels is not judged by them."""
+    keep_days: Annotated[float, msgspec.Meta(gt=0)] = 400.0
+    """How long what was seen is kept."""
+    memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 2 * 1024**3
+    """Most memory of the monitor's process (RLIMIT_DATA). 0 sets no limit."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     home: str = ""
     registry: RegistrySettings = RegistrySettings()
     limits: LimitSettings = LimitSettings()
     serving: ServingSettings = ServingSettings()
     log: LogSettings = LogSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
     cache: CacheSettings = CacheSettings()
     batching: BatchingSettings = BatchingSettings()
     access: AccessSettings = AccessSettings()

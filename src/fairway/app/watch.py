@@ -1,0 +1,250 @@
+"""The monitor wired up: a process of its own beside the control process that leads, and `fairway monitor look`.
+
+It has a process of its own because what it needs (scipy, scikit-learn, windows of rows) is more than the pages of the
+control process may wait for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from fairway.app.alerts import HomeAlerts
+from fairway.app.home import Home
+from fairway.app.log import known_models, open_join, open_log
+from fairway.control.jobs import Turn
+from fairway.core.clock import moment_of
+from fairway.core.errors import FairwayError, InvalidInput, NotFound, SettingsError
+from fairway.core.settings import ModelSettings, Settings
+from fairway.monitoring.watch.frame import alike, frame_of
+from fairway.monitoring.watch.look import Asked
+from fairway.monitoring.watch.monitor import Monitor, Subjected, Version
+from fairway.monitoring.watch.reference import Reference, bundle_reference, make_reference
+from fairway.monitoring.watch.values import Report
+from fairway.packaging.amend import read_profile
+from fairway.packaging.bundle import Bundle, read_bundle
+from fairway.serving.logs import set_up_logging
+from fairway.stores.label_join import WINDOW_SECONDS
+from fairway.stores.log_reading import PredictionLog
+from fairway.stores.opening import open_windows
+
+logger = logging.getLogger("fairway.monitoring")
+
+_REFERENCE_ROWS = 20_000
+
+
+class LogRows:
+    """`monitoring.watch.monitor.Rows` of a prediction log."""
+
+    def __init__(
+        self, log: PredictionLog, settings: Settings, digests: Callable[[str, int], str | None]
+    ) -> None:
+        self._log = log
+        self._settings = settings
+        self._digests = digests
+
+    def versions(self) -> Sequence[Version]:
+        found = []
+        for model in known_models(self._log):
+            for present in self._log.present(model):
+                digest = self._digests(model, present.version)
+                if digest is not None and digest.removeprefix("sha256:").startswith(present.digest):
+                    found.append(
+                        Version(
+                            model=model,
+                            version=present.version,
+                            digest=digest,
+                            first=present.first,
+                            last=present.last,
+                        )
+                    )
+        return found
+
+    def rows(self, version: Version, start: datetime, end: datetime) -> Iterator[pa.RecordBatch]:
+        return self._log.windows(
+            version.model, start=start, end=end, versions=[version.version], digest=version.digest
+        )
+
+    def changed_labels(self, model: str, since: int) -> tuple[list[datetime], timedelta, int]:
+        join = open_join(self._log, model, self._settings.log)
+        join.step()
+        starts, watermark = join.changed(since)
+        return starts, timedelta(seconds=WINDOW_SECONDS), watermark
+
+    def labelled(self, version: Version, start: datetime, end: datetime) -> Iterator[pa.RecordBatch]:
+        join = open_join(self._log, version.model, self._settings.log)
+        for batch in join.joined(start, end):
+            mine = pa.array(np.asarray(batch.column("version")) == version.version)
+            yield batch.filter(mine)
+
+
+@contextmanager
+def open_monitor(settings: Settings) -> Iterator[Monitor]:
+    """The monitor of a home: reads its log, keeps what it sees in the registry's database, tells of it to its alerts."""
+    with Home(settings) as home:
+        store = open_windows(home.path, settings.registry)
+        alerts = HomeAlerts(settings, os.environ)
+        try:
+            log = open_log(settings)
+
+            def digest(model: str, version: int) -> str | None:
+                try:
+                    return home.registry.version(model, version).digest
+                except NotFound:
+                    return None
+
+            def subjected(version: Version) -> Subjected:
+                bundle = read_bundle(
+                    home.registry.fetch(home.registry.version(version.model, version.version))
+                )
+                return _subjected(bundle, version, log, settings)
+
+            rows = LogRows(log, settings, digest)
+            yield Monitor(rows, store, subjected, alerts.alerts.observe, settings.monitoring)
+        finally:
+            alerts.close()
+            store.close()
+
+
+def look_now(settings: Settings) -> list[Report]:
+    """Every window that is due, looked at now."""
+    with open_monitor(settings) as monitor:
+        return monitor.turn()
+
+
+def _subjected(bundle: Bundle, version: Version, log: PredictionLog, settings: Settings) -> Subjected:
+    own = settings.models.get(version.model, ModelSettings())
+    asked = Asked(
+        monitoring=settings.monitoring,
+        drift=settings.drift,
+        quality=settings.quality,
+        slices=own.slices,
+        protected=own.protected,
+    )
+    value = np.array(own.business_value) if own.business_value else None
+    profile = read_profile(bundle)
+    if not own.reference:
+        reference = bundle_reference(bundle, profile, value=value)
+    else:
+        reference = _of_the_past(own.reference, bundle, version, log, settings, value)
+    return Subjected(bundle.contract, reference, asked)
+
+
+def _of_the_past(
+    period: str, bundle: Bundle, version: Version, log: PredictionLog, settings: Settings, value: object
+) -> Reference:
+    """The version's own predictions in a time, with the labels that have come for them."""
+    where = f"models.{version.model}.reference"
+    try:
+        start, end = (_day(part) for part in period.split("/"))
+    except ValueError as error:
+        raise SettingsError(
+            f"{where} is {period!r}: {error}.", hint="Write two dates, such as 2026-11-01/2026-11-08."
+        ) from error
+    join = open_join(log, version.model, settings.log)
+    join.step()
+    labelled = [
+        batch.filter(pa.array(np.asarray(batch.column("version")) == version.version))
+        for batch in join.joined(start, end)
+    ]
+    batches = [batch for batch in labelled if batch.num_rows]
+    if sum(batch.num_rows for batch in batches) < settings.monitoring.min_rows:
+        batches = [*log.windows(version.model, start=start, end=end, versions=[version.version])]
+    if not batches:
+        raise InvalidInput(f"{where}: the log has no predictions of version {version.version} in {period}.")
+    table = pa.Table.from_batches(alike(batches))
+    if table.num_rows > _REFERENCE_ROWS:
+        some = np.sort(np.random.default_rng(0).permutation(table.num_rows)[:_REFERENCE_ROWS])
+        table = table.take(pa.array(some))
+    frame = frame_of(table, bundle.contract)
+    text = f"its own predictions of {period}"
+    return make_reference(bundle.contract, read_profile(bundle), frame, text=text, value=value)
+
+
+def _day(text: str) -> datetime:
+    return moment_of(text if "T" in text else f"{text}T00:00:00Z")
+
+
+class Watching:
+    """A `PeriodicJob`: keeps the monitor's process running while this control process leads."""
+
+    name = "monitor"
+    interval_seconds = 1.0
+    leader_only = True
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, turn: Turn) -> None:
+        if self._process is not None and self._process.poll() is not None:
+            code, self._process = self._process.returncode, None
+            raise NotFound(f"the monitor's process ended with exit code {code}; its output says why.")
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "fairway.app.watch"],
+                stdin=subprocess.PIPE,
+                stdout=2,
+                start_new_session=True,
+            )
+            assert self._process.stdin is not None
+            self._process.stdin.write(msgspec.json.encode(self._settings) + b"\n")
+            self._process.stdin.flush()
+
+    def lose(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=5)
+            process.kill()
+            process.communicate()
+
+    def close(self, turn: Turn) -> None:
+        self.lose()
+
+
+def main() -> int:
+    """Looks at windows until the pipe from the control process closes."""
+    settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=Settings)
+    set_up_logging(settings.telemetry, "monitor")
+    if settings.monitoring.memory_bytes:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (settings.monitoring.memory_bytes, hard))
+    failed = ""
+    try:
+        with open_monitor(settings) as monitor:
+            while True:
+                try:
+                    monitor.turn(_is_closed)
+                    failed = ""
+                except FairwayError as error:  # the log or the database is away
+                    if str(error) != failed:
+                        failed = str(error)
+                        logger.warning("the monitor could not look: %s", error)
+                if _is_closed(settings.monitoring.interval_seconds):
+                    return 0
+    except FairwayError as error:
+        logger.error("no monitor: %s", error)
+        return 1
+
+
+def _is_closed(seconds: float = 0.0) -> bool:
+    """Whether the control process has gone; waits so long for it."""
+    readable, _, _ = select.select([sys.stdin], [], [], seconds)
+    return bool(readable)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

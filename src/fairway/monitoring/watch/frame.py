@@ -1,0 +1,168 @@
+"""Rows of the log, or of a bundle's reference, as columns by the names that people know.
+
+Inputs are called as in the contract, outputs `label` or `probabilities[fraud]`. An output that is called like an input is
+`output.<name>`. What the log says of a row besides (its time, who answered) is apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fairway.core.contract import Contract, Task
+from fairway.monitoring.drift.profile import kinds_of
+from fairway.monitoring.drift.values import Kind
+from fairway.monitoring.tables import HeldTable
+from fairway.packaging.profile import CATEGORIES
+
+ABOUT = ("time", "request_id", "row", "seconds", "arm", "source", "protocol", "violations")
+"""Columns of the log that are about a row."""
+ACTUAL = "actual"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """`table` has inputs and outputs; `about` the rest, row by row. `actual` are labels, None where unknown."""
+
+    table: pa.Table
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    about: pa.Table
+    actual: pa.ChunkedArray | None = None
+
+    @property
+    def rows(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def held(self) -> HeldTable:
+        return HeldTable(self.table)
+
+    def with_actual(self) -> pa.Table:
+        """Inputs, outputs and labels in one table."""
+        return self.table if self.actual is None else self.table.append_column(ACTUAL, self.actual)
+
+
+def frame_of(rows: pa.Table, contract: Contract) -> Frame:
+    """`rows` have columns `input.<field>` and `output.<output>`, as the log and references do; a column `label` is the
+    label. Tensors of more than a few hundred elements a row are left out."""
+    columns: dict[str, pa.ChunkedArray] = {}
+    inputs = []
+    for field in contract:
+        column = _column(rows, f"input.{field.name}")
+        if column is not None:
+            columns[field.name] = column
+            inputs.append(field.name)
+    outputs = []
+    for output in contract.outputs:
+        column = _column(rows, f"output.{output.name}")
+        if column is None:
+            continue
+        for name, part in _parts(output.name, output.labels, column).items():
+            shown = f"output.{name}" if name in columns else name
+            columns[shown] = part
+            outputs.append(shown)
+    about = rows.select([name for name in ABOUT if name in rows.column_names])
+    actual = _actual(rows["label"]) if "label" in rows.column_names else None
+    return Frame(pa.table(columns), tuple(inputs), tuple(outputs), about, actual)
+
+
+def frame_kinds(frame: Frame, contract: Contract) -> Mapping[str, Kind]:
+    """What each column is watched as: what the contract says of inputs, what outputs are by their task."""
+    kinds: dict[str, Kind] = {name: kind for name, kind in kinds_of(contract).items() if name in frame.inputs}
+    for name in frame.outputs:
+        kind = frame.table.schema.field(name).type
+        number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
+        if name in {"label", "output.label"} and contract.task in (Task.classification, Task.anomaly):
+            kinds[name] = Kind.category
+        elif pa.types.is_boolean(kind):
+            kinds[name] = Kind.boolean
+        elif number:
+            kinds[name] = Kind.number
+        elif pa.types.is_fixed_size_list(kind):
+            kinds[name] = Kind.tensor
+    return kinds
+
+
+def broken_rules(about: pa.Table) -> dict[str, int]:
+    """Rows that broke a rule, by `field rule`, as the log has noted them."""
+    counts: dict[str, int] = {}
+    if "violations" not in about.column_names:
+        return counts
+    for text in about["violations"].drop_null().to_pylist():
+        for told in msgspec.json.decode(text, type=list[_Violation]):
+            name = f"{told.field} {told.rule}"
+            counts[name] = counts.get(name, 0) + told.rows
+    return counts
+
+
+class _Violation(msgspec.Struct):
+    field: str
+    rule: str
+    rows: int
+
+
+def _column(rows: pa.Table, name: str) -> pa.ChunkedArray | None:
+    return rows[name] if name in rows.column_names and not pa.types.is_null(rows[name].type) else None
+
+
+def _parts(name: str, labels: tuple[str, ...], column: pa.ChunkedArray) -> dict[str, pa.ChunkedArray]:
+    """An output's numbers, one column each, named as in a bundle's profile."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return {name: column}
+    width = column.type.list_size
+    if width > CATEGORIES:
+        return {}
+    shown = labels if len(labels) == width else tuple(map(str, range(width)))
+    matrix = np.asarray(column.combine_chunks().flatten()).reshape(-1, width)
+    parts = {f"{name}[{label}]": pa.chunked_array([pa.array(matrix[:, i])]) for i, label in enumerate(shown)}
+    if name == "probabilities" and width == 2:  # the other one says the same
+        del parts[f"{name}[{shown[0]}]"]
+    return parts
+
+
+def _actual(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Labels as they are; those that are JSON are decoded, to text unless all are numbers."""
+    if not pa.types.is_string(column.type):
+        return column
+    values = [None if text is None else _decoded(text) for text in column.to_pylist()]
+    if all(value is None or isinstance(value, float) for value in values):
+        return pa.chunked_array([pa.array(values, pa.float64())])
+    shown = [value if value is None or isinstance(value, str) else _number_text(value) for value in values]
+    return pa.chunked_array([pa.array(shown, pa.string())])
+
+
+def _decoded(text: str) -> float | str:
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError:  # a reference of texts
+        return text
+    if isinstance(value, bool):
+        return str(value).lower()
+    return float(value) if isinstance(value, int | float) else str(value)
+
+
+def _number_text(value: float) -> str:
+    return str(int(value)) if value.is_integer() else str(value)
+
+
+def latest_time(about: pa.Table) -> object:
+    return pc.max(about["time"]).as_py() if "time" in about.column_names and about.num_rows else None
+
+
+def alike(batches: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """With the columns that all have, in the order of the first."""
+    names = [
+        name
+        for name in batches[0].schema.names
+        if all(
+            name in batch.schema.names and batch.schema.field(name).type == batches[0].schema.field(name).type
+            for batch in batches
+        )
+    ]
+    return [batch.select(names) for batch in batches]

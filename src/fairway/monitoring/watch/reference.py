@@ -1,0 +1,144 @@
+"""What a version is compared with, and what was learned from it. Made once a version; learning takes seconds."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fairway.core.contract import Contract
+from fairway.core.errors import CorruptBundle, InvalidInput
+from fairway.monitoring.drift.columns import as_floats
+from fairway.monitoring.performance import regression
+from fairway.monitoring.performance.cbpe import DEFAULT, Cbpe, fit_cbpe
+from fairway.monitoring.performance.classification import measure_classification
+from fairway.monitoring.performance.dle import Dle, fit_dle
+from fairway.monitoring.performance.thresholds import Usual, usual
+from fairway.monitoring.performance.values import Classified, Measured
+from fairway.monitoring.watch.frame import Frame, frame_of
+from fairway.monitoring.watch.subject import Predicted, Subject, labelled_rows, subject_of
+from fairway.packaging.bundle import Bundle
+from fairway.packaging.profile import Profile as PackagedProfile
+from fairway.packaging.reference import FILE
+
+_CHUNKS = 20
+_CHUNK_ROWS = 50
+"""Rows of a chunk of the reference at the least, for what is usual."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`frame` None: there are only the counts of `profile`. `subject` None: performance cannot be told. `estimator` None:
+    it cannot be estimated, and `notes` say why. `normal` is what is usual for each metric; `text` names it all for people."""
+
+    contract: Contract
+    profile: PackagedProfile
+    frame: Frame | None
+    subject: Subject | None
+    estimator: Cbpe | Dle | None
+    normal: Mapping[str, Usual | None]
+    importance: Mapping[str, float]
+    text: str
+    violations: Mapping[str, int]
+    """Rows of `frame` that break a rule, by `field rule`: what training data did, traffic may."""
+    value: Any = None
+    notes: tuple[str, ...] = ()
+
+
+def bundle_reference(bundle: Bundle, profile: PackagedProfile, *, value: Any = None) -> Reference:
+    """The reference that a bundle carries. Raises CorruptBundle."""
+    path = bundle.directory / FILE
+    frame = None
+    if path.is_file():
+        frame = frame_of(_read(path), bundle.contract)
+    where = "the rows in its bundle" if frame is not None else "the profile in its bundle"
+    return make_reference(bundle.contract, profile, frame, text=where, value=value)
+
+
+def make_reference(
+    contract: Contract, profile: PackagedProfile, frame: Frame | None, *, text: str, value: Any = None
+) -> Reference:
+    """Learns what there is to learn from labelled rows of `frame`."""
+    inputs = tuple(field.name for field in contract) if frame is None else frame.inputs
+    subject = subject_of(contract, inputs)
+    importance = profile.importance
+    notes: list[str] = []
+    estimator: Cbpe | Dle | None = None
+    normal: dict[str, Usual | None] = {}
+    if frame is None or frame.actual is None:
+        notes.append("the reference has no labels, so performance is not estimated: package with --target")
+    elif subject is not None:
+        try:
+            window = subject.window(frame, "the reference")
+            normal = _normal(window, value)
+            estimator = fit_cbpe(window, value=value) if isinstance(window, Classified) else fit_dle(window)
+        except InvalidInput as error:
+            notes.append(f"performance is not estimated: {error}")
+    violations = {} if frame is None else _broken(frame, contract)
+    return Reference(
+        contract,
+        profile,
+        frame,
+        subject,
+        estimator,
+        normal,
+        importance,
+        text,
+        violations,
+        value,
+        tuple(notes),
+    )
+
+
+def _broken(frame: Frame, contract: Contract) -> dict[str, int]:
+    """Rows outside a field's range or fence."""
+    counts: dict[str, int] = {}
+    for field in contract:
+        if field.name not in frame.inputs or field.shape or not field.dtype.is_numeric:
+            continue
+        values = as_floats(frame.table[field.name])
+        values = values[np.isfinite(values)]
+        limits = {"on_range": (field.minimum, field.maximum), "on_outlier": field.fence or (None, None)}
+        for rule, (low, high) in limits.items():
+            outside = np.zeros(len(values), bool)
+            if low is not None:
+                outside |= values < low
+            if high is not None:
+                outside |= values > high
+            counts[f"{field.name} {rule}"] = int(outside.sum())
+    return counts
+
+
+def measure(window: Predicted, value: Any = None) -> tuple[Measured, ...]:
+    """The metrics of a window's labelled rows."""
+    if isinstance(window, Classified):
+        names = (*DEFAULT, "calibration_error", *(("business_value",) if value is not None else ()))
+        return measure_classification(window, names, value=value)
+    return regression.measure_regression(window)
+
+
+def _normal(window: Predicted, value: Any) -> dict[str, Usual | None]:
+    """What is usual for each metric: from chunks of the reference, in an order of chance."""
+    rows = labelled_rows(window)
+    chunks = max(1, min(_CHUNKS, rows // _CHUNK_ROWS))
+    order = np.random.default_rng(0).permutation(window.rows)
+    measured = [measure(window.take(np.sort(part)), value) for part in np.array_split(order, chunks)]
+    return {
+        metrics[0].name: usual(
+            [m.value for m in metrics], [m.error for m in metrics], [m.rows for m in metrics]
+        )
+        for metrics in zip(*measured, strict=True)
+    }
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(io.BytesIO(path.read_bytes()))
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptBundle(f"{path} cannot be read: {error}.") from error
