@@ -342,8 +342,9 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     name; empty means one of its own, kept in `<home>/control.key`."""
     body_bytes: Annotated[int, msgspec.Meta(gt=0)] = 1024 * 1024
     """Largest request body."""
-    memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 1024**3
-    """Most memory of the control process itself (RLIMIT_DATA); its runs have their own. 0 sets no limit."""
+    memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 4 * 1024**3
+    """Most memory of the control process itself, what its libraries reserve included (RLIMIT_DATA); its runs have
+    their own. 0 sets no limit."""
     nice: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10
     """How far it, and what it runs, gives way to serving."""
 
