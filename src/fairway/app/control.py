@@ -9,18 +9,20 @@ import logging
 import os
 import resource
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import msgspec
 
+from fairway.app.alerts import HomeAlerts
 from fairway.app.home import Home
 from fairway.app.schedules import model_check
 from fairway.app.settings import read_settings
-from fairway.app.watch import Watching
 from fairway.control.definitions import synchronise
 from fairway.control.desk import ScheduleDesk
 from fairway.control.jobs import PeriodicJob, Turn
@@ -32,9 +34,10 @@ from fairway.control.web.app import control_app
 from fairway.control.web.gate import Gate
 from fairway.control.web.service import Service
 from fairway.control.web.session import Sessions, session_secret
-from fairway.core.errors import FairwayError, SettingsError
+from fairway.core.errors import FairwayError, NotFound, SettingsError
 from fairway.core.schedule import Schedule, ScheduleRun
 from fairway.core.settings import Settings
+from fairway.monitoring.sender import Sender
 from fairway.registry.registry import Registry
 from fairway.security.access import Access
 from fairway.security.tls import Tls, open_tls
@@ -111,10 +114,106 @@ class Keys:
         return
 
 
+class Telling:
+    """A `PeriodicJob` of every control process: the channels of alerts are told what is in the outbox. Of several
+    processes one at a time sends to a channel."""
+
+    name = "alerts"
+    interval_seconds = 5.0
+    leader_only = False
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._alerts: HomeAlerts | None = None
+        self._sender: Sender | None = None
+
+    def run(self, turn: Turn) -> None:
+        if self._alerts is None or self._sender is None:
+            self._alerts = HomeAlerts(self._settings, os.environ)
+            self._sender = self._alerts.sender()
+            self._sender.start()
+        self._alerts.alerts.observe()  # reminders and silences that end need only time
+
+    def lose(self) -> None:
+        return
+
+    def close(self, turn: Turn) -> None:
+        if self._sender is not None:
+            self._sender.stop()
+        if self._alerts is not None:
+            self._alerts.close()
+
+
+class Compaction:
+    """A `PeriodicJob` of every control process, for the log that this machine's workers write: segments become Parquet, and
+    what is too old or too much goes."""
+
+    name = "prediction log"
+    interval_seconds = 60.0
+    leader_only = False
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def run(self, turn: Turn) -> None:
+        import_module("fairway.app.log").compact_log(self._settings)  # pyarrow, which pages need not wait for
+
+    def lose(self) -> None:
+        return
+
+    def close(self, turn: Turn) -> None:
+        return
+
+
+class Watching:
+    """A `PeriodicJob`: keeps the monitor's process running while this control process leads."""
+
+    name = "monitor"
+    interval_seconds = 1.0
+    leader_only = True
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, turn: Turn) -> None:
+        if self._process is not None and self._process.poll() is not None:
+            code, self._process = self._process.returncode, None
+            raise NotFound(f"the monitor's process ended with exit code {code}; its output says why.")
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "fairway.app.watch"],
+                stdin=subprocess.PIPE,
+                stdout=2,
+                start_new_session=True,
+            )
+            assert self._process.stdin is not None
+            self._process.stdin.write(msgspec.json.encode(self._settings) + b"\n")
+            self._process.stdin.flush()
+
+    def lose(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=5)
+            process.kill()
+            process.communicate()
+
+    def close(self, turn: Turn) -> None:
+        self.lose()
+
+
 def jobs_of(settings: Settings, store: ControlStore, scheduler: Scheduler) -> tuple[PeriodicJob, ...]:
     """What is done again and again, beside keeping the keys."""
     watching = (Watching(settings),) if settings.monitoring.enabled else ()
-    return (Definitions(store, Path(settings.home)), scheduler, *watching)
+    return (
+        Definitions(store, Path(settings.home)),
+        scheduler,
+        Telling(settings),
+        Compaction(settings),
+        *watching,
+    )
 
 
 def run_control(

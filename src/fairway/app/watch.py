@@ -10,10 +10,9 @@ import logging
 import os
 import resource
 import select
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 import msgspec
@@ -23,7 +22,6 @@ import pyarrow as pa
 from fairway.app.alerts import HomeAlerts
 from fairway.app.home import Home
 from fairway.app.log import known_models, open_join, open_log
-from fairway.control.jobs import Turn
 from fairway.core.clock import moment_of
 from fairway.core.errors import FairwayError, InvalidInput, NotFound, SettingsError
 from fairway.core.settings import ModelSettings, Settings
@@ -174,45 +172,6 @@ def _of_the_past(
 
 def _day(text: str) -> datetime:
     return moment_of(text if "T" in text else f"{text}T00:00:00Z")
-
-
-class Watching:
-    """A `PeriodicJob`: keeps the monitor's process running while this control process leads."""
-
-    name = "monitor"
-    interval_seconds = 1.0
-    leader_only = True
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def run(self, turn: Turn) -> None:
-        if self._process is not None and self._process.poll() is not None:
-            code, self._process = self._process.returncode, None
-            raise NotFound(f"the monitor's process ended with exit code {code}; its output says why.")
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "fairway.app.watch"],
-                stdin=subprocess.PIPE,
-                stdout=2,
-                start_new_session=True,
-            )
-            assert self._process.stdin is not None
-            self._process.stdin.write(msgspec.json.encode(self._settings) + b"\n")
-            self._process.stdin.flush()
-
-    def lose(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=5)
-            process.kill()
-            process.communicate()
-
-    def close(self, turn: Turn) -> None:
-        self.lose()
 
 
 def main() -> int:
