@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import batching, grpc, hybrid, library, peers, reload, serving, weights
+from benchmarks import batch, batching, grpc, hybrid, library, peers, reload, serving, weights
 from benchmarks.serving import LOADS
 from benchmarks.subject import Subject
 
@@ -95,6 +95,11 @@ def _batching_section(folder: Path, given: argparse.Namespace) -> list[str]:
         ],
     ]
     return ["## Merging calls", "", *_table(["what", "seen", "ratio"], rows), ""]
+
+
+def _batch_section(folder: Path, given: argparse.Namespace) -> list[str]:
+    rows, csv_rows = (100_000, 200_000) if given.quick else (1_000_000, 10_000_000)
+    return ["## Batch", "", *batch.measure(folder / "batch", rows, csv_rows, rounds=given.rounds)]
 
 
 def _grpc_section(folder: Path, given: argparse.Namespace) -> list[str]:
@@ -183,6 +188,7 @@ SECTIONS: dict[str, Callable[[Path, argparse.Namespace], list[str]]] = {
     "serving": _serving_section,
     "grpc": _grpc_section,
     "batching": _batching_section,
+    "batch": _batch_section,
     "weights": _weights_section,
     "reload": _reload_section,
     "hybrid": _hybrid_section,

@@ -249,3 +249,38 @@ def test_processes_give_what_threads_give(
     processes = run_batch("line", tmp_path / "in.parquet", tmp_path / "b.parquet", home=home_copy, workers=2)
     assert processes.engine == "local, 2 processes"
     assert processes.checksum == threads.checksum
+
+
+def test_drift_of_any_kind_of_column_is_in_the_report(home_copy: Path, tmp_path: Path) -> None:
+    visits(600, seed=3)[MIXED].to_parquet(tmp_path / "same.parquet")
+    same = run_batch("shop", tmp_path / "same.parquet", tmp_path / "a.parquet", home=home_copy)
+    assert {column.name for column in same.columns} >= set(MIXED)
+    assert not [column.name for column in same.columns if column.drifted]
+    frame = visits(600, seed=3)[MIXED]
+    number = next(name for name in MIXED if pd.api.types.is_float_dtype(frame[name]))
+    words = [name for name in MIXED if not pd.api.types.is_numeric_dtype(frame[name])]
+    frame[number] = frame[number].abs() * 5 + 50
+    frame[words[0]] = frame[words[0]].iloc[0]
+    frame.to_parquet(tmp_path / "other.parquet")
+    out, _ = fairway(home_copy, "run", "shop", tmp_path / "other.parquet", tmp_path / "b.parquet")
+    assert f"drift    column {number}: PSI" in out
+    assert f"drift    column {words[0]}: PSI" in out
+    newest = list_runs(home_copy)[0]
+    assert (newest.rows, newest.state) == (600, "finished")
+    report = show_run(newest.run, home_copy)[1]
+    assert report is not None
+    assert report.profile is not None
+    profiled = report.profile.field(number)
+    assert profiled is not None
+    assert profiled.rows == 600
+
+
+def test_an_output_that_was_taken_away_is_made_again(home_copy: Path, tmp_path: Path) -> None:
+    lines().to_csv(tmp_path / "in.csv", index=False)
+    first = run_batch("line", tmp_path / "in.csv", tmp_path / "out.csv", home=home_copy)
+    assert not (home_copy / "batch" / first.run / "parts").exists()
+    content = (tmp_path / "out.csv").read_bytes()
+    (tmp_path / "out.csv").unlink()
+    again = run_batch("line", tmp_path / "in.csv", tmp_path / "out.csv", home=home_copy)
+    assert (again.checksum, again.run != first.run) == (first.checksum, True)
+    assert (tmp_path / "out.csv").read_bytes() == content

@@ -330,7 +330,7 @@ def make_plan(
         part_rows=part,
         call_rows=calls.rows,
         workers=workers,
-        processes=not slots and wants_processes(live, calls, workers),
+        processes=not slots and wants_processes(live, calls, workers, sum(file.bytes for file in files)),
         created=now_text(),
         engine=engine,
         notes=(calls.note,) if calls.note else (),

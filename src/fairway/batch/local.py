@@ -24,6 +24,9 @@ from fairway.packaging.profile import Profile
 from fairway.stores.counters import Counters
 
 _NO_LIMIT = 2**62
+_VALUE_BYTES = 8
+_WORTH_SECONDS = 10.0
+"""A process of scorers takes seconds to start: imports, and the model."""
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -63,9 +66,13 @@ def open_watch(model: Model, live: LiveVersion) -> Watch:
     return Watch(live.contract, msgspec.json.decode(content, type=Profile))
 
 
-def wants_processes(live: LiveVersion, calls: Calls, workers: int) -> bool:
-    """Whether threads would stand in each other's way, measured on calls of the size to come. ONNX Runtime lets go of
-    Python's lock while it computes, so there is nothing to measure."""
+def wants_processes(live: LiveVersion, calls: Calls, workers: int, input_bytes: int) -> bool:
+    """Whether threads would stand in each other's way, measured on calls of the size to come; not for a run (of
+    `input_bytes`, 0 when that is not known) that ends before processes have started. ONNX Runtime lets go of Python's
+    lock while it computes, so there is nothing to measure."""
+    rows = input_bytes / (_VALUE_BYTES * max(1, len(live.contract.inputs)))
+    if input_bytes and rows * calls.seconds_a_row < _WORTH_SECONDS:
+        return False
     golden, spec = live.bundle.golden.inputs, live.bundle.spec
     if workers < 2 or not golden or getattr(live.engine, "may_block", False):
         return False

@@ -11,6 +11,7 @@ import msgspec
 
 from fairway.batch.ledger import FileRecord, Part, State
 from fairway.batch.seen import Column
+from fairway.packaging.profile import Profile
 
 _REASONS = 50
 _VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|[-+]?\d[\d.e+-]*|\bnan\b|\binf\b")
@@ -19,7 +20,7 @@ _VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|[-+]?\d[\d.e+-]*|\bnan\b|\binf\b")
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """`checksum` is the digest of the digests of all parts in order. `rejects_by_reason` and `broken_rules` are
     "field: what" and how many rows; `failed_files` are paths and reasons; `columns` are the rows beside the training
-    data."""
+    data, and `profile` is what they were made of: of the same kind as the reference profile of a bundle."""
 
     run: str
     model: str
@@ -44,6 +45,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     rejects_by_reason: dict[str, int]
     broken_rules: dict[str, int]
     columns: tuple[Column, ...]
+    profile: Profile | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Protocol
@@ -18,7 +18,7 @@ from fairway.batch.ledger import Ledger, Part, State, starts
 from fairway.batch.plan import Plan, output_schema, read_limit
 from fairway.batch.report import Report, checksum, counts, failed, reason_kind
 from fairway.batch.score import Reject, Scored
-from fairway.batch.seen import Column, Watch
+from fairway.batch.seen import Watch
 from fairway.batch.sink import PartWriter, Sink, Written
 from fairway.batch.source import Piece, Position, SourceFile
 from fairway.core.columns import Array
@@ -303,7 +303,8 @@ class Run:
         parts, files = self._ledger.parts(), self._ledger.files()
         seconds = time.perf_counter() - self._began
         rows = sum(part.end.row - part.first for part in parts)
-        plan = self._plan
+        plan, watch = self._plan, self._watch
+        seen = None if watch is None else watch.total(part.seen for part in parts)
         report = Report(
             run=plan.run,
             model=plan.model,
@@ -327,7 +328,8 @@ class Run:
             engine=self._engine,
             rejects_by_reason=counts(parts, "rejected"),
             broken_rules=counts(parts, "broken"),
-            columns=self._columns(parts),
+            columns=() if watch is None or seen is None else watch.summarise(seen),
+            profile=None if watch is None or seen is None else watch.profile(seen),
             notes=plan.notes,
         )
         folder = self._ledger.folder / "rejects"
@@ -346,11 +348,6 @@ class Run:
     def _engine(self) -> str:
         """What scored, for the report."""
         return f"local, {self._plan.workers} {'processes' if self._plan.processes else 'threads'}"
-
-    def _columns(self, parts: Sequence[Part]) -> tuple[Column, ...]:
-        if self._watch is None:
-            return ()
-        return self._watch.summarise(self._watch.total(part.seen for part in parts))
 
     def _abort(self) -> None:
         if self._open is not None:

@@ -1,14 +1,20 @@
 """Reading, scoring and writing at the same time: in order, bounded, and ended cleanly."""
 
+import dataclasses
 import threading
 from collections.abc import Generator
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
 
 from fairway.batch.engine import in_order, result_of, scorers, threads_scale
+from fairway.batch.local import wants_processes
+from fairway.batch.score import Calls
+from fairway.core.bundle import GoldenRows
 from fairway.core.errors import ModelFailed
+from tests.planes import live_version
 
 
 def numbers(count: int, read: list[int], error: Exception | None = None) -> Generator[int]:
@@ -79,5 +85,21 @@ def test_a_process_that_died_is_the_models_failure() -> None:
     ("one", "both", "scale"), [(1.0, 1.0, True), (1.0, 1.4, True), (1.0, 1.5, False), (1.0, 2.0, False)]
 )
 def test_threads_are_worth_it_when_two_do_clearly_more_than_one(one: float, both: float, scale: bool) -> None:
-    moments = iter([0.0, 0.6, one, 0.0, both])  # begin, after a call, end; begin and end of both together
+    disturbed = [0.0, one, 0.0, 9.0]  # the cores were somebody else's
+    moments = iter(
+        [0.0, 0.6, one + 5, 0.0, both, *disturbed, *disturbed]
+    )  # begin, after a call, end; both together
     assert threads_scale(lambda: None, seconds=0.5, clock=lambda: next(moments)) is scale
+
+
+def test_processes_are_for_long_runs_of_models_that_hold_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fairway.batch.local.threads_scale", lambda call: False)
+    live = live_version(1)
+    spec = msgspec.structs.replace(live.bundle.spec, kind="native:python")
+    manifest = msgspec.structs.replace(live.bundle.manifest, engine=spec)
+    golden = GoldenRows(inputs={"a": [1.0, 2.0], "b": [3.0, 4.0]}, outputs={})
+    live.bundle = dataclasses.replace(live.bundle, manifest=manifest, golden=golden)
+    calls = Calls(100, 0.001)
+    assert wants_processes(live, calls, 2, 0)
+    assert not wants_processes(live, calls, 1, 0)
+    assert not wants_processes(live, calls, 2, 1000)  # 60 rows: done before a process has started

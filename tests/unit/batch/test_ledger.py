@@ -72,10 +72,8 @@ def test_a_ledger_that_is_not_there_or_damaged(tmp_path: Path, ledger: Ledger) -
         ledger.plan(Part)
     ledger.close()
     (ledger.folder / "ledger.db").write_bytes(b"not a database" * 100)
-    damaged = Ledger(ledger.folder)
     with pytest.raises(CorruptRegistry, match="damaged"):
-        damaged.parts()
-    damaged.close()
+        Ledger(ledger.folder)
 
 
 def test_a_creation_that_was_killed_is_begun_again(tmp_path: Path) -> None:
@@ -88,3 +86,17 @@ def test_a_creation_that_was_killed_is_begun_again(tmp_path: Path) -> None:
     with sqlite3.connect(folder / "ledger.db") as db:
         assert db.execute("select count(*) from files").fetchone() == (2,)
     db.close()
+
+
+def test_totals_are_kept_with_the_parts_and_the_last_part_ends_its_file(ledger: Ledger) -> None:
+    for number, ends in ((0, False), (1, True)):
+        part = Part(
+            file=0, part=number, first=10 * number, end=Position(0, 10 * number + 10), scored=7, rejects=3,
+            name="", bytes=0, sha256="",
+        )  # fmt: skip
+        ledger.commit(part, ends_file=ends)
+        assert ledger.totals == (10 * number + 10, 3 * number + 3)
+        assert (ledger.files()[0].state == "done") is ends
+    with pytest.raises(CorruptRegistry):
+        ledger.commit(part, ends_file=True)  # it is in the list already: nothing of it is counted twice
+    assert ledger.totals == (20, 6)
