@@ -58,6 +58,7 @@ class Alerts:
             stored = outbox.record(rows, events, self._channels, settings, now)
             if not self._pruned or now >= after(self._pruned, _PRUNE_EVERY_SECONDS):
                 rows.prune(after(now, -settings.keep_days * 86_400))
+                outbox.give_up_orphans(rows, self._channels, settings, now)
                 self._pruned = now
         return stored
 

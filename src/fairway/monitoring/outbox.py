@@ -105,6 +105,19 @@ def failed(
     return changed
 
 
+def give_up_orphans(
+    rows: AlertRows, channels: Mapping[str, ChannelSettings], settings: AlertSettings, now: str
+) -> None:
+    """Gives up what waits too long for channels that are no longer set up: nobody sends it."""
+    for name in rows.queues():
+        if name in channels:
+            continue
+        for message in rows.messages(channel=name, limit=settings.queue_messages):
+            if seconds_between(message.created, now) >= settings.retry_hours * 3600:
+                why = "the channel is not set up"
+                rows.put_message(msgspec.structs.replace(message, state="dead", failure=why))
+
+
 def pause(attempts: int, retry_after: float | None, settings: AlertSettings, chance: random.Random) -> float:
     """Seconds to wait after so many failed attempts: doubled each time up to the longest, drawn between half and all of
     that, so that many senders do not come back at once; what the receiver asks for, up to an hour, when that is longer."""

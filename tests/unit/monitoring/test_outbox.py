@@ -169,3 +169,14 @@ def test_one_that_another_has_sent_meanwhile_is_not_brought_back(rows: MemoryAle
     rows.drop_message(message.id)
     assert outbox.failed(rows, message, DeliveryFailed("no"), SETTINGS, NOW, random.Random(1)) is None
     assert rows.messages() == ()
+
+
+def test_what_waits_for_a_channel_that_is_gone_is_given_up_in_the_end(rows: MemoryAlertRows) -> None:
+    written(rows, event(), ops=OPS, gone=OPS)
+    outbox.give_up_orphans(rows, {"ops": OPS}, SETTINGS, after(NOW, 71 * 3600))
+    assert rows.messages(state="dead") == ()
+    outbox.give_up_orphans(rows, {"ops": OPS}, SETTINGS, after(NOW, 72 * 3600))
+    assert [(m.channel, m.failure) for m in rows.messages(state="dead")] == [
+        ("gone", "the channel is not set up")
+    ]
+    assert [m.channel for m in rows.messages()] == ["ops"]
