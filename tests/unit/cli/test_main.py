@@ -16,6 +16,7 @@ from fairway.core import errors
 from fairway.core.errors import FairwayError, InvalidInput, Problem
 
 GROUPS = {
+    "answers": ("show", "delete"),
     "batch": ("run", "resume", "list", "show", "cancel"),
     "contract": ("show", "edit", "check"),
     "keys": ("create", "list", "revoke", "history"),
