@@ -9,19 +9,21 @@ compare_profiles(reference, profile)    # drift.compare_profiles
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fairway.core.columns import Array
+from fairway.core.columns import Array, Columns, Outputs
 from fairway.core.contract import Contract, DType, Field
 from fairway.core.errors import MalformedInput, NewerFormat, PayloadTooLarge
 from fairway.monitoring.drift.columns import as_floats, as_rows, as_text, kind_in
 from fairway.monitoring.drift.sketches import QUANTILES_K, ColumnSketch, SketchState
 from fairway.monitoring.drift.values import Kind
 from fairway.monitoring.tables import Table
+from fairway.packaging.profile import output_parts
 
 FORMAT = 1
 MOST_BYTES = 256 * 1024 * 1024
@@ -32,7 +34,7 @@ _BATCH = 131_072
 class _State(msgspec.Struct, frozen=True, kw_only=True):
     format: int
     rows: int
-    k: int
+    k: Annotated[int, msgspec.Meta(ge=8, le=65_535)]
     start: str = ""
     end: str = ""
     columns: dict[str, SketchState] = {}
@@ -53,6 +55,27 @@ def _kind_of_field(field: Field) -> Kind:
     if field.dtype is DType.string:
         return Kind.category if field.categories else Kind.text
     return Kind.number
+
+
+def columns_of(contract: Contract, columns: Columns, outputs: Outputs) -> dict[str, Array]:
+    """What a window of requests is profiled as: the inputs, and each number of an output row under the name that the
+    bundle's profile has for it (`probabilities[fraud]`)."""
+    parts = {
+        name: values
+        for output in contract.outputs
+        for name, _, values in output_parts(output, outputs[output.name])
+        if len(values) == columns.rows  # the elements of a large tensor are no column
+    }
+    return {**columns, **parts}
+
+
+def kinds_of_outputs(contract: Contract, outputs: Outputs) -> dict[str, Kind]:
+    """What each of the names that `columns_of` adds is watched as."""
+    return {
+        name: Kind.category if dtype is DType.string else Kind.boolean if dtype is DType.bool else Kind.number
+        for output in contract.outputs
+        for name, dtype, _ in output_parts(output, outputs[output.name])
+    }
 
 
 class Profile:
@@ -109,8 +132,7 @@ class Profile:
         self.rows += size
 
     def merge(self, other: Profile) -> None:
-        """Adds the rows of `other`, which stays as it is. A column that only one side has counts as missing in the
-        other's rows. Raises MalformedInput for columns of different kinds."""
+        """Adds the rows of `other`, which stays as it is. A column that only one side has is kept as it is there. Raises MalformedInput for columns of different kinds."""
         for name, sketch in other.columns.items():
             if name in self.columns:
                 self.columns[name].merge(sketch)

@@ -234,6 +234,8 @@ class ColumnSketch:
                      "earliest", "latest"):  # fmt: skip
             setattr(found, name, getattr(state, name))
         found.sums, found.square_sums = np.array(state.sums), np.array(state.square_sums)
+        if len(found.sums) != len(found.square_sums) or len(found.sums) > max(DIRECTIONS, 1):
+            raise MalformedInput("a profile's sums of directions are damaged.")
         try:
             if state.quantiles:
                 found.quantiles = ds.kll_doubles_sketch.deserialize(state.quantiles)
