@@ -118,7 +118,7 @@ class StoreNotes:
     def _errors(self, what: str) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except Exception as error:  # every store's client has errors of its own
             raise Unavailable(f"cannot {what} notes in {self._path}: {error}.") from error
 
     def close(self) -> None:
