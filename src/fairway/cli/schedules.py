@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -37,6 +38,14 @@ RetriesOption = Annotated[
 RetrySecondsOption = Annotated[
     float, typer.Option("--retry-seconds", help="Before the first try again; then twice as long each time.")
 ]
+
+
+class Engine(StrEnum):
+    local = "local"
+    spark = "spark"
+    ray = "ray"
+
+
 _BAD = ("failed", "cancelled")
 
 
@@ -80,6 +89,8 @@ def schedule_batch(
         int, typer.Option("--workers", min=0, max=256, help="Scorers.  [default: one a core]")
     ] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the output holds.")] = False,
+    engine: Annotated[Engine, typer.Option("--engine", help="What scores.")] = Engine.local,
+    address: Annotated[str, typer.Option("--address", help="Of a Spark or Ray cluster.")] = "",
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -100,6 +111,8 @@ def schedule_batch(
         max_errors=max_errors,
         workers=workers,
         overwrite=overwrite,
+        engine=engine.value,
+        address=address,
     )
     schedule = Schedule(
         name=name or parse_reference(model).model,

@@ -49,6 +49,8 @@ class BatchWork(msgspec.Struct, frozen=True, kw_only=True, tag="batch", omit_def
     max_errors: str = ""
     workers: int = 0
     overwrite: bool = False
+    engine: Literal["local", "spark", "ray"] = "local"
+    address: str = ""
 
 
 class PrecomputeWork(msgspec.Struct, frozen=True, kw_only=True, tag="precompute", omit_defaults=True):

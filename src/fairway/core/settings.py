@@ -374,6 +374,8 @@ class ScheduleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     max_errors: str = ""
     workers: int = 0
     overwrite: bool = False
+    engine: Literal["local", "spark", "ray"] = "local"
+    address: str = ""
     files: str = ""
     key: str = ""
     store: str | None = None
