@@ -1,9 +1,10 @@
-"""Trains the fraud model on simulated payments and writes `model.joblib` and `train.parquet`.
+"""Trains the fraud model on simulated payments and writes `model.joblib`, `train.parquet` and `later.parquet`.
 
     python -m examples.payments.train --out .run/payments
 
 A plain scikit-learn pipeline, written as anybody would write it: imputers, one-hot encoding and a random
-forest. Nothing here knows Fairway. Fraud labels come late, so the newest days are left out of the training.
+forest. `later.parquet` are payments after the training's, with their labels, that the model has not seen: what later
+traffic is compared with. Nothing here knows Fairway. Fraud labels come late, so the newest days are left out of the training.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def pipeline(*, trees: int = 80, seed: int = 7) -> Pipeline:
 
 
 def train(out: Path, *, rows: int = 40_000, seed: int = 7, trees: int = 80) -> float:
-    """Writes `model.joblib` and `train.parquet` below `out`; returns the AUC on later, unseen payments."""
+    """Writes `model.joblib`, `train.parquet` and `later.parquet` below `out`; returns the AUC on the later, unseen
+    payments."""
     simulation = Simulation(seed=seed, per_day=1000)
     past = payments(simulation, rows=rows)
     later = payments(simulation, first=rows, rows=rows // 4)
@@ -65,6 +67,8 @@ def train(out: Path, *, rows: int = 40_000, seed: int = 7, trees: int = 80) -> f
     out.mkdir(parents=True, exist_ok=True)
     data: pd.DataFrame = past[[*FEATURES, TARGET]]
     data.to_parquet(out / "train.parquet", index=False)
+    unseen: pd.DataFrame = later[[*FEATURES, TARGET]]
+    unseen.to_parquet(out / "later.parquet", index=False)
     joblib.dump(model, out / "model.joblib", compress=3)
     return float(roc_auc_score(later[TARGET], score))
 
@@ -78,7 +82,9 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     auc = train(given.out, rows=given.rows, seed=given.seed, trees=given.trees)
     print(f"AUC {auc:.3f} on payments after the training period")
-    print(f"wrote {given.out / 'model.joblib'} and {given.out / 'train.parquet'}")
+    print(
+        f"wrote {given.out / 'model.joblib'}, {given.out / 'train.parquet'} and {given.out / 'later.parquet'}"
+    )
 
 
 if __name__ == "__main__":
