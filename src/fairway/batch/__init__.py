@@ -12,6 +12,13 @@
     run.py        reads, scores, writes, commits
     report.py     what a run is told about
 
-Other engines (Spark, Ray Data, one shard of an array job) will each be a file beside engine.py that calls `score.score`
-on the pieces of `source.pieces` and commits parts to the ledger; schedules belong to the control process.
+Many machines (docs/adr/0032):
+
+    stretches.py, worker.py     the input cut into tasks; a task, by the local engine's own run
+    spread.py                   the driver: hands out stretches, commits parts, judges limits
+    on_spark.py, on_ray.py      clusters; bundles.py ships the model, shared.py is output that many write
+    shards.py, notes.py         array jobs, without a driver
+    frames.py                   somebody's own DataFrame or Dataset
+
+Schedules belong to the control process.
 """
