@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import batch, batching, grpc, hybrid, library, peers, reload, serving, weights
+from benchmarks import batch, batching, grpc, hybrid, library, peers, recording, reload, serving, weights
 from benchmarks.serving import LOADS
 from benchmarks.subject import Subject
 
@@ -184,6 +184,26 @@ def _library_section(folder: Path, given: argparse.Namespace) -> list[str]:
     return _library_table(library.one_row(folder, rounds=15), library.forest_deploy_seconds(folder))
 
 
+def _recording_section(folder: Path, given: argparse.Namespace) -> list[str]:
+    found = recording.measure(
+        _made(folder / "recording"), rounds=given.rounds, seconds=given.seconds, log=folder / "servers.log"
+    )
+    head = ["load", "off", "on", "durable", "on / off", "durable / off", "CPU a request", "p50"]
+    labels = [
+        [f"{n} conn", f"{rate:,.0f}/s", f"{found.labels_p50_ms[n]:.2f} ms"] for n, rate in found.labels.items()
+    ]
+    return [
+        "## Recording",
+        "",
+        *_table(head, recording.table(found)),
+        "",
+        "Labels, one a request, answered when they are on the disk:",
+        "",
+        *_table(["connections", "labels", "p50"], labels),
+        "",
+    ]
+
+
 SECTIONS: dict[str, Callable[[Path, argparse.Namespace], list[str]]] = {
     "serving": _serving_section,
     "grpc": _grpc_section,
@@ -192,6 +212,7 @@ SECTIONS: dict[str, Callable[[Path, argparse.Namespace], list[str]]] = {
     "weights": _weights_section,
     "reload": _reload_section,
     "hybrid": _hybrid_section,
+    "recording": _recording_section,
     "library": _library_section,
 }
 
