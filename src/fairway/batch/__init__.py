@@ -12,7 +12,7 @@
     run.py        reads, scores, writes, commits
     report.py     what a run is told about
 
-Many machines (docs/adr/0032):
+Many machines (docs/adr/0034):
 
     stretches.py, worker.py     the input cut into tasks; a task, by the local engine's own run
     spread.py                   the driver: hands out stretches, commits parts, judges limits
