@@ -14,7 +14,7 @@ from fairway.monitoring.performance.values import Classified, Measured, Ranked, 
 
 Draw = Callable[[np.random.Generator, int], object]
 SIZES = (50, 200, 1_000, 5_000)
-POPULATION = 2_000_000
+POPULATION = 1_000_000
 VALUE = np.array([[0.0, -1.0], [-8.0, 3.0]])
 NAMES = tuple(name for name in METRICS if name != "business_value")
 
@@ -53,8 +53,7 @@ def multiclass(rng: np.random.Generator, rows: int) -> Classified:
 def regression(rng: np.random.Generator, rows: int) -> Regressed:
     """Errors that grow with the value, a bias, tails heavier than normal."""
     predicted = rng.gamma(4.0, 25.0, rows) + 5
-    actual = predicted + 2 + 0.15 * predicted * rng.standard_t(8, rows)
-    return Regressed(predicted, np.where(np.abs(actual) < 1, 1.0, actual))
+    return Regressed(predicted, predicted * np.exp(0.15 * rng.standard_t(8, rows)) - 2)
 
 
 def ranking(rng: np.random.Generator, rows: int) -> Ranked:

@@ -1,0 +1,45 @@
+"""What is usual for a metric, and findings about what is not."""
+
+import pytest
+
+from fairway.monitoring.performance.findings import performance_findings, performance_loss
+from fairway.monitoring.performance.thresholds import outside, usual
+from fairway.monitoring.performance.values import Measured
+
+
+def test_chunks_that_differ_by_chance_only() -> None:
+    found = usual([0.80, 0.81, 0.79], [0.02, 0.02, 0.02], [400, 400, 400])
+    assert found is not None
+    assert found.between == 0.0
+    assert found.limits(400) == pytest.approx((0.74, 0.86))
+    assert found.limits(100, highest=0.9) == pytest.approx((0.68, 0.9))
+
+
+def test_chunks_that_differ_by_more() -> None:
+    found = usual([0.7, 0.8, 0.9], [0.02, 0.02, 0.02], [400, 400, 400])
+    assert found is not None
+    assert found.between == pytest.approx(0.01 - 0.0004)
+    assert found.limits(10**9)[0] == pytest.approx(0.8 - 3 * 0.0096**0.5)
+
+
+def test_without_values_nothing_is_usual() -> None:
+    assert usual([None], [None], [5]) is None
+    assert not outside(0.5, None)
+    assert not outside(None, (0.0, 0.1))
+    assert outside(0.5, (0.0, 0.1))
+
+
+def test_findings() -> None:
+    normal = {"roc_auc": usual([0.8], [0.02], [400]), "log_loss": usual([0.4], [0.01], [400])}
+    bad = Measured(name="roc_auc", value=0.68, lower=0.6, upper=0.7, rows=400, estimated=True)
+    good = Measured(name="log_loss", value=0.3, rows=400)
+    normal_one = Measured(name="roc_auc", value=0.79, rows=400)
+    worse, better = performance_findings([bad, good, normal_one], normal)
+    assert (worse.kind, worse.field, worse.severity) == ("estimate", "roc_auc", "warning")
+    assert worse.effect == pytest.approx(2.0)
+    assert worse.threshold == pytest.approx(0.74)
+    assert worse.text == "roc_auc 0.68 (0.6 to 0.7), estimated without labels: below the usual 0.74, 400 rows"
+    assert (better.kind, better.severity) == ("performance", "info")
+    assert performance_loss([bad, good], normal) == pytest.approx(2.0)
+    assert performance_loss([good], normal) == 0.0
+    assert performance_findings([Measured(name="f1", value=None)], normal) == ()
