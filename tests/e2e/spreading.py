@@ -5,6 +5,7 @@ For each line of its input, a JSON object of arguments of `run_batch`, it does t
 """
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -22,6 +23,7 @@ from fairway.core.errors import FairwayError
 def main(engine: str, address: str, home: str) -> None:
     settings = read_settings(home)
     if engine == "spark":
+        os.environ["PYSPARK_PYTHON"] = sys.executable  # as whoever opens a session of their own must say
         session, _ = open_session(address, settings.batch.spark)
     else:
         open_ray(address)
