@@ -26,6 +26,11 @@ _MOST_CALL_ROWS = 8192
 _PROVED_ROWS = 100
 """`find_floor` has tried calls of up to so many rows."""
 _SLOW_SECONDS = 0.25
+_MOST_VALUES = 256 * 1024
+_MOST_PROBLEMS = 20_000
+"""Where so many values have more of them, one a row is kept: they are in memory until their part is committed."""
+_SAMPLED = 512
+"""About so many rows of a chunk are counted by a `Watch`."""
 
 
 class Reject(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -64,38 +69,60 @@ class Scored(msgspec.Struct, frozen=True):
 def score(
     live: LiveVersion, parsed: Parsed, *, call_rows: int = _PROVED_ROWS, watch: Watch | None = None
 ) -> Scored:
-    """Scores what can be scored; `watch` counts what the rows are like. Raises ContractViolation or MalformedInput when the columns are not those of the
-    contract, ModelFailed when the model fails on every row of a call.
+    """Scores what can be scored; `watch` counts what the rows are like. Raises ContractViolation or MalformedInput when
+    the columns are not those of the contract, ModelFailed when the model fails on every row of a call.
 
-    When a call fails its rows are tried one by one, as requests would be: one row cannot fail the others.
+    When a call fails its rows are tried one by one, as requests would be: one row cannot fail the others. Rows are looked
+    at some thousands at a time: they stay in a core's cache, and however many problems they have stays small.
     """
-    outputs_declared = live.contract.outputs
     rows = len(parsed.kept)
-    rejects = list(parsed.rejects)
+    step = max(1, _MOST_VALUES // max(1, len(live.contract.inputs)))
+    sampled = max(1, _SAMPLED * min(step, rows) // max(1, rows))
     places = np.arange(rows) if parsed.places is None else parsed.places
-    if rows == 0:
-        return Scored(_scored(parsed.kept, {}, outputs_declared), tuple(rejects), parsed.total)
+    parts: list[Scored] = []
+    for begin in range(0, rows, step):
+        end = begin + step
+        inputs = parsed.inputs if step >= rows else {n: v[begin:end] for n, v in parsed.inputs.items()}
+        some = Parsed(inputs, parsed.kept.slice(begin, step), 0, places[begin:end])
+        parts.append(_score(live, some, call_rows, watch, sampled))
+    rejects = [*parsed.rejects, *(reject for part in parts for reject in part.rejects)]
+    rejects.sort(key=lambda reject: reject.row)
+    tables = [part.table for part in parts if len(part.table)]
+    tables = tables or [_scored(parsed.kept, {}, live.contract.outputs)]
+    seen = None
+    for part in parts:
+        if watch is not None and part.seen is not None:
+            seen = part.seen if seen is None else watch.add(seen, part.seen)
+    broken = tuple(note for part in parts for note in part.broken)
+    table = tables[0] if len(tables) == 1 else pa.concat_tables(tables)
+    return Scored(table, tuple(rejects), parsed.total, seen, broken)
+
+
+def _score(live: LiveVersion, parsed: Parsed, call_rows: int, watch: Watch | None, sampled: int) -> Scored:
+    """Some rows of a chunk."""
+    places = parsed.places
+    assert places is not None, "the rows know where they stand"
     broken: list[tuple[str, str, int]] = []
     split = live.split(parsed.inputs, lambda *note: broken.append(note))
-    rejects += [Reject(int(places[p.row or 0]), p.reason, p.field) for p in split.problems]
+    problems = split.problems
+    if len(problems) > _MOST_PROBLEMS:  # the first of each row, as the dictionary is filled from the end
+        problems = tuple({p.row: p for p in reversed(problems)}.values())
+    rejects = [Reject(int(places[p.row or 0]), p.reason, p.field) for p in problems]
     good = split.rows
     outputs: Outputs = {}
     seen = None
     if split.columns is not None:
         outputs, failed = _run(live, split.columns, call_rows)
+        columns = split.columns
         if failed:
             rejects += [Reject(int(places[good[row]]), reason) for row, reason in failed.items()]
-            good = np.delete(good, list(failed))
+            left = np.delete(np.arange(len(good)), list(failed))
+            good, columns = good[left], columns.take(left)
         if watch is not None and outputs:
-            there = (
-                split.columns.take(np.delete(np.arange(len(split.rows)), list(failed)))
-                if failed
-                else split.columns
-            )
-            seen = watch.see(there, outputs)
-    kept = parsed.kept if len(good) == rows else parsed.kept.take(pa.array(good))
-    rejects.sort(key=lambda reject: reject.row)
-    return Scored(_scored(kept, outputs, outputs_declared), tuple(rejects), parsed.total, seen, tuple(broken))
+            seen = watch.see(columns, outputs, sampled)
+    kept = parsed.kept if len(good) == len(parsed.kept) else parsed.kept.take(pa.array(good))
+    table = _scored(kept, outputs, live.contract.outputs)
+    return Scored(table, tuple(rejects), parsed.total, seen, tuple(broken))
 
 
 def _scored(kept: pa.Table, outputs: Outputs, declared: Sequence[Output]) -> pa.Table:

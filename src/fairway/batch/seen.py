@@ -18,7 +18,6 @@ from fairway.core.conform import nulls_of
 from fairway.core.contract import Contract, DType
 from fairway.packaging.profile import FieldProfile, Profile, output_parts
 
-_SAMPLED = 512
 _MOST_FIELDS = 200
 """So many inputs and outputs are looked at: what is kept of a part stays small for models of any width."""
 _ROWS, _NULLS, _INFINITE, _SUM, _SQUARES, _LOW, _HIGH, _COUNTS = range(8)
@@ -69,9 +68,9 @@ class Watch:
         for i, field in enumerate(inputs):
             self._edges[i, : len(field.edges)] = field.edges
 
-    def see(self, columns: Columns, outputs: Outputs) -> Array:
-        """The vector of a chunk that was scored: `columns` and the answers to them."""
-        step = max(1, columns.rows // _SAMPLED)
+    def see(self, columns: Columns, outputs: Outputs, sampled: int = 512) -> Array:
+        """The vector of rows that were scored, `columns` and the answers to them, by about `sampled` of them."""
+        step = max(1, columns.rows // sampled)
         total = self.nothing()
         if columns.packed is not None:
             self._see_matrix(total, columns.packed[::step, : self._inputs])

@@ -127,3 +127,23 @@ def vars_of(value: object) -> dict[str, object]:
 def test_a_model_without_a_floor_is_told_about() -> None:
     assert "answers may differ" in plan_calls(live_version(1)).note
     assert bundle().digest == "sha256:abc"
+
+
+def test_rows_of_many_slices_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    a = np.arange(50.0)
+    b = [None if i % 7 == 0 else float(i) for i in range(50)]
+    parsed = Parsed({"a": a, "b": b}, pa.table({"id": range(50)}), 50)
+    whole = score(live_version(1), parsed)
+    monkeypatch.setattr("fairway.batch.score._MOST_VALUES", 13)
+    sliced = score(live_version(1), parsed)
+    assert sliced.table.combine_chunks().equals(whole.table)
+    assert (sliced.rejects, sliced.total) == (whole.rejects, whole.total)
+    assert [reject.row for reject in whole.rejects] == list(range(0, 50, 7))
+
+
+def test_of_very_many_problems_one_a_row_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = Parsed({"a": ["?"] * 9, "b": ["?"] * 9}, pa.table({"id": range(9)}), 9)
+    assert len(score(live_version(1), parsed).rejects) == 18
+    monkeypatch.setattr("fairway.batch.score._MOST_PROBLEMS", 10)
+    few = score(live_version(1), parsed)
+    assert [(reject.row, reject.field) for reject in few.rejects] == [(row, "a") for row in range(9)]
