@@ -447,7 +447,9 @@ class MonitoringSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     sample_rows: Annotated[int, msgspec.Meta(ge=1000)] = 200_000
     """Most rows of a window that are held in memory; all of them count in its sketches."""
     min_labels: Annotated[int, msgspec.Meta(ge=1)] = 50
-    """A window with fewer labels is not judged by them."""
+    """A window with fewer labels is not judged by them,"""
+    min_class_labels: Annotated[int, msgspec.Meta(ge=0)] = 5
+    """nor one with fewer of any class: a metric of two frauds says nothing."""
     keep_days: Annotated[float, msgspec.Meta(gt=0)] = 400.0
     """How long what was seen is kept."""
     memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 2 * 1024**3

@@ -32,7 +32,7 @@ def with_findings(report: Report, reference: Reference) -> Report:
         *(_quality(finding) for finding in report.quality),
         *_performance(report.estimates, reference),
         *(_performance(report.performance, reference) if "performance" in report.judged else ()),
-        *(_worst(worst) for worst in report.worst[:_MOST_WORST]),
+        *(_worst(worst) for worst in report.worst[:_MOST_WORST] if _is_worse(report)),
         *_fairness(report.fairness),
         *_operations(report.operations),
     )
@@ -40,10 +40,12 @@ def with_findings(report: Report, reference: Reference) -> Report:
 
 
 def incident_window(report: Report, kinds: Iterable[str] | None = None) -> Window:
-    """What alerts are told; of some kinds only, where the others were told before."""
+    """What alerts are told; of some kinds only, where the others were told before. What is only good to know (better than
+    usual, say) is no incident by itself."""
     known = set(get_args(Kind))
     told = [kind for kind in (report.judged if kinds is None else kinds) if kind in known]
     chosen: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind in told)
+    wrong = {finding.kind for finding in report.findings if finding.severity != "info"}
     return Window(
         model=report.model,
         version=report.version,
@@ -51,7 +53,7 @@ def incident_window(report: Report, kinds: Iterable[str] | None = None) -> Windo
         start=report.start,
         end=report.end,
         kinds=chosen,
-        findings=tuple(finding for finding in report.findings if finding.kind in chosen),
+        findings=tuple(f for f in report.findings if f.kind in chosen and f.kind in wrong),
     )
 
 
@@ -110,6 +112,11 @@ def _quality(finding: QualityFinding) -> Finding:
 
 def _performance(metrics: Iterable[Metric], reference: Reference) -> Iterable[Finding]:
     return performance_findings((metric.measured for metric in metrics), reference.normal)
+
+
+def _is_worse(report: Report) -> bool:
+    """Some rows are always harder than others; which ones matters once there is something to explain."""
+    return "performance" in report.judged and any(metric.alert for metric in report.performance)
 
 
 def _worst(worst: WorstSlice) -> Finding:

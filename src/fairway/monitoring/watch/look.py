@@ -28,7 +28,7 @@ from fairway.monitoring.quality import check_quality
 from fairway.monitoring.watch.frame import Frame, broken_rules, frame_kinds, latest_time
 from fairway.monitoring.watch.reference import Reference, measure
 from fairway.monitoring.watch.shapes import shape_of
-from fairway.monitoring.watch.subject import Predicted, labelled_rows
+from fairway.monitoring.watch.subject import Predicted, labelled_rows, rarest_labels
 from fairway.monitoring.watch.values import ColumnReport, Metric, Report, Summary, Traffic
 
 _HISTORY = 2000
@@ -118,6 +118,7 @@ def look_at_performance(
     if labels:
         measured = measure(predicted, reference.value)
         enough = labels >= asked.monitoring.min_labels
+        enough = enough and rarest_labels(predicted) >= asked.monitoring.min_class_labels
         performance = _judged(measured, reference.normal if enough else {})
         if enough:
             judged.append("performance")

@@ -74,6 +74,14 @@ def spellings_of(classes: tuple[str, ...]) -> dict[str, str]:
     return found | {label.lower(): label for label in classes}
 
 
+def rarest_labels(window: Predicted) -> int:
+    """Labels of the class that has the fewest; of a regression, all."""
+    if isinstance(window, Classified):
+        known = window.actual[window.actual >= 0]
+        return int(np.bincount(known, minlength=len(window.classes)).min()) if len(known) else 0
+    return labelled_rows(window)
+
+
 def labelled_rows(window: Predicted) -> int:
     if isinstance(window, Classified):
         return int((window.actual >= 0).sum())
