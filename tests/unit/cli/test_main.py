@@ -17,9 +17,10 @@ from fairway.core.errors import FairwayError, InvalidInput, Problem
 
 GROUPS = {
     "answers": ("show", "delete"),
-    "batch": ("run", "resume", "list", "show", "cancel"),
+    "batch": ("run", "resume", "list", "show", "cancel", "schedule"),
     "contract": ("show", "edit", "check"),
     "keys": ("create", "list", "revoke", "history"),
+    "schedules": ("list", "show", "pause", "resume", "remove", "run", "history", "precompute"),
 }
 
 
