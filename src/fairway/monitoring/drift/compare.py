@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fairway.core.columns import Array
+from fairway.core.errors import MalformedInput
 from fairway.core.settings import DriftSettings
 from fairway.monitoring.drift import category, levels, numeric, text
 from fairway.monitoring.drift.columns import as_floats, as_rows, as_text, is_numeric, texts_of
@@ -24,6 +25,9 @@ from fairway.monitoring.tables import Table
 
 MOST_COLUMNS = 2000
 """Columns compared; the rest are named in the notes."""
+MOST_JOINT = 100
+"""With more columns than this no rows are held for them: they are calibrated as if they were independent, which makes alarms
+rarer where they are not."""
 _NEW_SHOWN = 20
 
 
@@ -50,6 +54,7 @@ def compare_tables(
         said.append(f"{len(names) - MOST_COLUMNS} columns beyond the first {MOST_COLUMNS} were not compared.")
         names = names[:MOST_COLUMNS]
     pair = _Pair(reference, current, settings, rows)
+    pair.joint = len(names) <= MOST_JOINT
     seen = [pair.look_at(name, (kinds or {}).get(name)) for name in names]
     together = pair.look_together() if settings.multivariate else None
     return judge(seen, together, settings, pair.rows, [*said, *notes])
@@ -80,6 +85,7 @@ class _Pair:
         )
         self.tail = tail_share(min(self.rows))
         self._read: list[Any] = [None, None]
+        self.joint = True
         self.numbers: dict[str, Array] = {}
         self.categories: dict[str, Array] = {}
 
@@ -93,6 +99,13 @@ class _Pair:
         if not any(empty) and not _alike(found[0], found[1], self.tables, name):
             status = f"of another type: {found[0].value} before, {found[1].value} now"
             return Seen(name, found[0], rows=self.rows, status=status, drifted=True)
+        try:
+            return self._compared(name, kind)
+        except pa.ArrowException as error:
+            text = (str(error).splitlines() or [""])[0][:200]
+            raise MalformedInput(f"column {name!r} cannot be compared as {kind.value}: {text}.") from error
+
+    def _compared(self, name: str, kind: Kind) -> Seen:
         if kind in (Kind.number, Kind.boolean) and all(is_numeric(t.type_of(name)) for t in self.tables):
             return self._numbers(name, kind)
         if kind in (Kind.category, Kind.boolean, Kind.number):
@@ -142,8 +155,10 @@ class _Pair:
         del before, after
         table, tests = numeric.number_scores(reference, current)
         kept = np.concatenate([codes[0][self.held[0]], codes[1][self.held[1]]])
-        self.numbers[name] = table[kept, 0]
-        evidence = numeric.evidence_of(name, table, tests, reference, current, codes=kept)
+        if len(self.numbers) < MOST:
+            self.numbers[name] = table[kept, 0]
+        codes_held = kept if self.joint else None
+        evidence = numeric.evidence_of(name, table, tests, reference, current, codes=codes_held)
         sizes = numeric.number_effects(reference, current)
         if kind is Kind.boolean:
             sizes = {**category.category_effects(reference, current), **_rates(sizes)}
@@ -163,9 +178,9 @@ class _Pair:
         sides, chosen = category.sides_of(counts[0], counts[1])
         table, tests = category.category_scores(*sides)
         codes = np.concatenate([_category_codes(values, chosen) for values in held])
-        if len(chosen) > 1:
+        if len(chosen) > 1 and len(self.categories) < MOST:
             self.categories[name] = (codes == 0).astype(float)  # the commonest stands for the column
-        evidence = numeric.evidence_of(name, table, tests, *sides, codes=codes)
+        evidence = numeric.evidence_of(name, table, tests, *sides, codes=codes if self.joint else None)
         new = sorted(
             (value for value in counts[1] if value is not None and value not in counts[0]),
             key=lambda value: (-counts[1][value], value),
@@ -185,7 +200,9 @@ class _Pair:
         )
         table, tests = numeric.number_scores(reference, current)
         kept = np.concatenate([codes[0][self.held[0]], codes[1][self.held[1]]])
-        evidence = numeric.evidence_of(name, table, tests, reference, current, codes=kept)
+        evidence = numeric.evidence_of(
+            name, table, tests, reference, current, codes=kept if self.joint else None
+        )
         sizes = numeric.number_effects(reference, current)
         sizes = {
             "length_wasserstein": sizes["wasserstein"],

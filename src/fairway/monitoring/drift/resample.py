@@ -19,6 +19,8 @@ from fairway.monitoring.drift.evidence import Evidence, combined, log_p
 
 NORMAL_FROM = 2000
 """From so many rows on the smaller side, sums are drawn from a normal distribution."""
+MOST_FEATURES = 2500
+"""Beyond so many, columns are drawn independently of each other, which makes alarms rarer where they are not."""
 _FIRST = 400
 _SURE = 0.25
 
@@ -61,10 +63,13 @@ class _Chance:
         self._evidence = evidence
         self._rows = rows
         self._rng = np.random.default_rng(seed)
-        kept = [e.rows for e in evidence if e.rows is not None]
+        features = sum(len(e.z) for e in evidence if e.rows is not None)
+        self._joint = features <= MOST_FEATURES
+        kept = [e.rows for e in evidence if e.rows is not None] if self._joint else []
         self._joined = np.concatenate(kept, axis=1) if kept else np.zeros((0, 0), np.float32)
         self._joined -= self._joined.mean(axis=0) if kept else 0
-        self._normal = rows >= NORMAL_FROM or rows > len(self._joined) // 2
+        held = next((len(e.rows) for e in evidence if e.rows is not None), 0)
+        self._normal = rows >= NORMAL_FROM or rows > held // 2
         self._factor = _factor(_correlation(self._joined)) if kept and self._normal else np.zeros((0, 0))
 
     def draw(self, draws: int) -> Array:
@@ -79,9 +84,11 @@ class _Chance:
             z, skew = _dealt(self._joined, self._rows, draws, self._rng)
         at, found = 0, []
         for e in self._evidence:
-            if e.rows is not None:
+            if e.rows is not None and self._joint:
                 part = slice(at, at + len(e.z))
                 own, bent, at = z[:, part], skew[part], part.stop
+            elif e.rows is not None and not self._normal:
+                own, bent = _dealt(e.rows, self._rows, draws, self._rng)
             elif e.levels is None or self._rows >= NORMAL_FROM:
                 own = self._rng.standard_normal((draws, len(e.z))) @ _factor(e.correlation)
                 bent = np.zeros(len(e.z))

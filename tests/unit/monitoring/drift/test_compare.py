@@ -6,7 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from fairway.core.errors import MalformedInput
 from fairway.core.settings import DriftSettings
+from fairway.monitoring.drift import compare as compare_module
+from fairway.monitoring.drift import resample
 from fairway.monitoring.drift.compare import compare_tables
 from fairway.monitoring.drift.values import DriftReport, Kind
 from fairway.monitoring.tables import open_table
@@ -228,6 +231,35 @@ def test_columns_and_kinds_may_be_named() -> None:
     assert report.column("nope").status == "absent from the reference"
     report = compare(before, after, kinds={"code": Kind.category})
     assert report.column("code").kind is Kind.category or report.column("code").measure == "total variation"
+
+
+def test_hundreds_of_columns_are_compared_without_holding_their_rows() -> None:
+    after = normal(300, 1, 150)
+    after["x77"] += 0.6
+    report = compare(normal(1000, 0, 150), after)
+    assert [column.name for column in report.drifted_columns] == ["x77"]
+    assert len(report.columns) == 150
+
+
+def test_many_features_are_drawn_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resample, "MOST_FEATURES", 10)
+    after = normal(300, 1)
+    assert not compare(normal(1000, 0), after).drifted
+    after["x1"] += 0.6
+    assert [column.name for column in compare(normal(1000, 0), after).drifted_columns] == ["x1"]
+
+
+def test_more_columns_than_are_compared_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_module, "MOST_COLUMNS", 2)
+    report = compare(normal(1000, 0), normal(300, 1))
+    assert len(report.columns) == 2
+    assert "2 columns beyond the first 2 were not compared." in report.notes
+
+
+def test_a_kind_that_a_column_cannot_be_is_an_error() -> None:
+    rows = {"e": np.zeros((60, 3)), "x": np.arange(60.0)}
+    with pytest.raises(MalformedInput, match="column 'e' cannot be compared as category"):
+        compare(rows, rows, kinds={"e": Kind.category})
 
 
 def test_the_same_data_gives_the_same_report() -> None:
