@@ -13,7 +13,9 @@
     slices.py          the same by slice, and the worst slice
     fairness.py        demographic parity and equalised odds
     chunks.py          cutting a table by rows or by time
-    frames.py          columns of a table as windows
+    findings.py        metrics that are not what they were, as findings for incidents
+    features.py        inputs as the matrix that trees take
+    frames.py          columns of a table as windows; logged.py: rows of the log or of a bundle's reference
     estimate.py        one shot: reference and current in, a report out
 
 Nothing here reads a file or a clock: windows go in, values come out. scipy and scikit-learn are needed (extra `monitor`).

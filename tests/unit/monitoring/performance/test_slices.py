@@ -36,10 +36,10 @@ def test_the_slice_that_was_put_there_is_found_and_only_it() -> None:
 
 def test_of_slices_no_worse_than_others_hardly_any_is_named() -> None:
     named = 0
-    for seed in range(60):
+    for seed in range(30):
         losses = np.random.default_rng(seed + 1_000).exponential(size=1_000)
         named += bool(find_worst_slices(features(1_000, seed), losses).found)
-    assert named <= 6
+    assert named <= 4
 
 
 def test_one_feature_alone_and_nulls() -> None:
