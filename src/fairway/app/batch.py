@@ -186,16 +186,16 @@ def resume(
     with open_home(home) as place:
         ledger = Ledger(run_folder(place, run))
         try:
-            report = _report(ledger)
-            if ledger.state[0] == "finished" and report is not None and not report.failed_files:
-                _tidy(ledger, report)
-                return report
             plan = ledger.plan(Plan)
             if plan.engine == "shard":
                 raise InvalidInput(
                     f"{run} is one shard of a run, whose notes are beside its output.",
                     hint="Run the shard's own command again: fairway batch run ... --shard i/n",
                 )
+            report = _report(ledger)
+            if ledger.state[0] == "finished" and report is not None and not report.failed_files:
+                _tidy(ledger, report)
+                return report
             model = find_model(place, f"{plan.model}:{plan.version}")
             if model.digest != plan.digest:
                 raise Conflict(
