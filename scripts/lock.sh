@@ -27,6 +27,7 @@ compile clients requirements/clients.in --constraint "$work/shared.txt"
 compile programs requirements/programs.in --no-deps
 compile build requirements/build.in --constraint "$work/constraints.txt"
 compile core pyproject.toml --constraint "$work/constraints.txt"
-for extra in sklearn xgboost lightgbm catboost grpc postgres s3 redis bench otel all; do
+compile run pyproject.toml --extra sklearn --extra monitor --extra grpc --constraint "$work/constraints.txt"
+for extra in sklearn xgboost lightgbm catboost grpc postgres s3 redis bench otel monitor spark ray all; do
   compile "$extra" pyproject.toml --extra "$extra" --constraint "$work/constraints.txt"
 done

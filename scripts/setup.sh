@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up .venv from a hashed lock file, once per content of that file.
 #
-#   scripts/setup.sh run    what the examples need (requirements/sklearn.txt)
+#   scripts/setup.sh run    what the examples need (requirements/run.txt)
 #   scripts/setup.sh dev    all extras, tests and checks (requirements/dev.txt); serves "run" too. The clients that
 #                           tests drive, which pin what they like, get .venv/clients (requirements/clients.txt),
 #                           programs and stubs without what they need .venv/programs (requirements/programs.txt)
@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 
 profile=${1:?run or dev}
 case $profile in
-  run) lock=requirements/sklearn.txt ;;
+  run) lock=requirements/run.txt ;;
   dev) lock=requirements/dev.txt ;;
   *) echo "setup.sh: '$profile' is neither run nor dev" >&2; exit 2 ;;
 esac
