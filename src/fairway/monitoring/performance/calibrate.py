@@ -137,8 +137,7 @@ def fit(kind: str, scores: Scores, actual: Array) -> Calibrator:
 
 
 def one_thread() -> threadpool_limits:
-    """Trees this small gain nothing from threads, and where the cores have other work, threads that wait for each other
-    made one fit a hundred times slower."""
+    """Trees this small need no threads, and where the cores have other work, threads that wait for each other stall."""
     return threadpool_limits(limits=1)
 
 
