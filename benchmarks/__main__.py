@@ -17,7 +17,19 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import batch, batching, grpc, hybrid, library, peers, recording, reload, serving, weights
+from benchmarks import (
+    batch,
+    batch_peers,
+    batching,
+    grpc,
+    hybrid,
+    library,
+    peers,
+    recording,
+    reload,
+    serving,
+    weights,
+)
 from benchmarks.serving import LOADS
 from benchmarks.subject import Subject
 
@@ -99,7 +111,10 @@ def _batching_section(folder: Path, given: argparse.Namespace) -> list[str]:
 
 def _batch_section(folder: Path, given: argparse.Namespace) -> list[str]:
     rows, csv_rows = (100_000, 200_000) if given.quick else (1_000_000, 10_000_000)
-    return ["## Batch", "", *batch.measure(folder / "batch", rows, csv_rows, rounds=given.rounds)]
+    lines = batch.measure(folder / "batch", rows, csv_rows, rounds=given.rounds)
+    chosen = ("local", "spark_by_hand", "ray_by_hand") if given.quick else tuple(batch_peers.NAMES)
+    lines += batch_peers.compare(folder / "batch-peers", rows, Path(given.environments).absolute(), chosen=chosen)
+    return ["## Batch", "", *lines]
 
 
 def _grpc_section(folder: Path, given: argparse.Namespace) -> list[str]:
