@@ -28,7 +28,7 @@ def reader(tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch) 
     reader.close()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_every_night_all_customers_are_scored_from_one_table_into_another(
     reader: Reader, tmp_path: Path
 ) -> None:
