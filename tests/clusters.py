@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-_READY_SECONDS = 90
+_READY_SECONDS = 180
 _INSTALLER = Path(__file__).parent.parent / "scripts" / "services.sh"
 
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from fairway.app.batch import run_batch
 from tests.clusters import kill_who_writes, ray_cluster, spark_cluster
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 ROWS = 400_000
 SPARK = """
