@@ -38,7 +38,7 @@ def limit_threads(estimator: Any, threads: int) -> None:
     takes milliseconds.
     """
     # comes with scikit-learn, which is optional
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     threadpool_limits(limits=threads)
     parameters = estimator.get_params(deep=True) if hasattr(estimator, "get_params") else {}
