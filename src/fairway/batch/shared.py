@@ -74,9 +74,10 @@ class Gathered:
     ) -> str:
         folder = self._waiting
         if not folder._local:
-            self._scratch.mkdir(parents=True, exist_ok=True)
             for part in parts:
-                folder._fs.get_file(f"{folder._path}/{part.name}", str(self._scratch / part.name))
+                place = self._scratch / part.name  # below the folders of the input's partition
+                place.parent.mkdir(parents=True, exist_ok=True)
+                folder._fs.get_file(f"{folder._path}/{part.name}", str(place))
         return self._single.finish(parts, rejects, manifest, whole=whole)
 
     def discard(self) -> None:
