@@ -25,7 +25,7 @@ from fairway.core.settings import LogSettings
 from fairway.inference.repository import LogHealth
 from fairway.security.privacy import Vault, private_fields, private_text
 from fairway.stores.arrow_columns import Nested, Texts, same_text, texts_of
-from fairway.stores.log_segments import LogBatch, join
+from fairway.stores.log_segments import FIELDS, MATRIX, LogBatch, join
 
 logger = logging.getLogger("fairway.log")
 
@@ -283,13 +283,14 @@ class _Prepare:
         ids, keys, wanted, callers = zip(*asked, strict=True)
         calls = [len(prediction.counts) for prediction in predictions]
         times = np.repeat(np.array([prediction.time for prediction in predictions]), calls)
-        inputs = _inputs([prediction.columns for prediction in predictions])
+        parts = [prediction.columns for prediction in predictions]
+        matrix = None if about.private else _matrix(parts)
         outputs = {
             name: _whole([prediction.outputs[name] for prediction in predictions])
             for name in predictions[0].outputs
         }
         vault = self._key() if about.private or self._settings.key_privacy in ("hash", "token") else None
-        inputs = private_fields(inputs, about.private, vault)
+        inputs = {} if matrix is not None else private_fields(_inputs(parts), about.private, vault)
         columns = {
             "time": (times * 1e6).astype(np.int64).view("datetime64[us]"),
             "version": np.full(len(asked), about.version, dtype=np.int32),
@@ -308,6 +309,7 @@ class _Prepare:
             np.array(counts, np.int32),
             {},
             {
+                **({} if matrix is None else {MATRIX: matrix}),
                 **{f"input.{name}": values for name, values in inputs.items()},
                 **{f"output.{name}": values for name, values in outputs.items()},
             },
@@ -332,6 +334,8 @@ class _Prepare:
             "fairway.writer": self._writer,
             "fairway.sample": repr(about.sample),
         }
+        if matrix is not None:
+            metadata[FIELDS] = msgspec.json.encode(parts[0].names).decode()
         return LogBatch(
             model=about.model,
             stream=f"v{about.version}",
@@ -426,9 +430,10 @@ def _texts(values: Sequence[str | None]) -> Texts:
 
 
 def _inputs(columns: Sequence[Columns]) -> dict[str, Array]:
-    names = columns[0].names
-    packed = [c.packed for c in columns if c.packed is not None]
-    if len(packed) == len(columns):
-        matrix = np.ascontiguousarray(_whole(packed).T)
-        return {name: matrix[i] for i, name in enumerate(names)}
-    return {name: _whole([c.arrays[i] for c in columns]) for i, name in enumerate(names)}
+    return {name: _whole([part[name] for part in columns]) for name in columns[0].names}
+
+
+def _matrix(columns: Sequence[Columns]) -> Array | None:
+    """The inputs as one matrix, where that is what they are: turning it into columns is left to who reads the log."""
+    packed = [part.packed for part in columns if part.packed is not None]
+    return _whole(packed) if len(packed) == len(columns) else None

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from fairway.core.errors import Unavailable
 from fairway.stores.arrow_columns import ROWS
 from fairway.stores.log_archive import LABELS, PREDICTIONS, Archive, Part
-from fairway.stores.log_segments import ENDING
+from fairway.stores.log_segments import ENDING, FIELDS, MATRIX
 
 SEGMENTS = b"fairway.segments"
 """In the metadata of a part: the names of the segments that it has all rows of its day of, as JSON."""
@@ -284,10 +284,21 @@ def _flat(requests: pa.RecordBatch) -> pa.RecordBatch:
     rows["row"] = pa.array(places)
     if "violations" in rows:  # told once a request, so that they can be counted
         rows["violations"] = pc.if_else(pa.array(places == 0), rows["violations"], None)
-    rows |= dict(zip((field.name for field in inner.type), inner.flatten(), strict=True))
+    for field, values in zip(inner.type, inner.flatten(), strict=True):
+        if field.name == MATRIX:
+            rows |= _columns_of(values, (requests.schema.metadata or {}).get(FIELDS.encode(), b"[]"))
+        else:
+            rows[field.name] = values
     return pa.RecordBatch.from_arrays(
         [*rows.values()], schema=pa.schema([(n, c.type) for n, c in rows.items()], requests.schema.metadata)
     )
+
+
+def _columns_of(matrix: pa.FixedSizeListArray, fields: bytes) -> dict[str, pa.Array]:
+    """The inputs of a matrix, one column each."""
+    names = msgspec.json.decode(fields, type=list[str])
+    columns = np.ascontiguousarray(np.asarray(matrix.flatten()).reshape(-1, len(names)).T)
+    return {f"input.{name}": pa.array(columns[i]) for i, name in enumerate(names)}
 
 
 def _with_constants(batch: pa.RecordBatch, columns: Sequence[str] | None) -> pa.RecordBatch:

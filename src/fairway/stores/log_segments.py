@@ -34,6 +34,9 @@ from fairway.stores.disk import sync_directory
 LABELS = "labels"
 """The stream of a model's labels; the others are called `v<version>`."""
 ENDING = ".arrows"
+MATRIX = "input"
+"""The column of inputs that are a matrix of numbers; their names stand in the metadata under `FIELDS`, as JSON."""
+FIELDS = "fairway.inputs"
 _KEPT_BYTES = 4 * 1024 * 1024
 """The largest buffer that is kept for the next batch."""
 

@@ -16,7 +16,7 @@ from fairway.core.settings import LogSettings
 from fairway.inference.record import KEY_FIELD, Logged, Predictions, Recorder, in_sample
 from fairway.security.privacy import Vault
 from fairway.stores.arrow_columns import texts_of
-from fairway.stores.log_segments import LogBatch
+from fairway.stores.log_segments import FIELDS, MATRIX, LogBatch
 
 
 class MemoryLog:
@@ -58,10 +58,15 @@ def flat(batch: LogBatch) -> LogBatch:
     repeated = {name: texts_of([texts(batch, name)[i] for i in request]) for name in batch.texts}
     columns = {name: values[request] for name, values in batch.columns.items()}
     row = np.concatenate([np.arange(count) for count in nested.counts])
+    inputs = {}
+    if MATRIX in nested.columns:
+        names = json.loads(batch.metadata[FIELDS])
+        inputs = {f"input.{name}": nested.columns[MATRIX][:, i] for i, name in enumerate(names)}
     return msgspec.structs.replace(
         batch,
+        metadata={name: value for name, value in batch.metadata.items() if name != FIELDS},
         texts={**repeated, **nested.texts},
-        columns={"row": row, **columns, **nested.columns},
+        columns={"row": row, **columns, **inputs, **{n: v for n, v in nested.columns.items() if n != MATRIX}},
         nested=None,
     )
 
