@@ -37,6 +37,8 @@ from fairway.control.web.session import Sessions, session_secret
 from fairway.core.errors import FairwayError, NotFound, SettingsError
 from fairway.core.schedule import Schedule, ScheduleRun
 from fairway.core.settings import Settings
+from fairway.monitoring.alerts import Alerts
+from fairway.monitoring.channels.opening import channel_settings
 from fairway.monitoring.sender import Sender
 from fairway.registry.registry import Registry
 from fairway.security.access import Access
@@ -44,7 +46,8 @@ from fairway.security.tls import Tls, open_tls
 from fairway.serving.logs import set_up_logging
 from fairway.serving.supervisor import check_binding
 from fairway.stores.control import ControlStore
-from fairway.stores.opening import open_control
+from fairway.stores.opening import open_alerts as open_alert_store
+from fairway.stores.opening import open_control, open_windows
 
 logger = logging.getLogger("fairway.control")
 
@@ -231,6 +234,12 @@ def run_control(
     with Home(settings) as place:
         registry = place.registry
         store = open_control(place.path, settings.registry)
+        windows = open_windows(place.path, settings.registry)
+        alerts = Alerts(
+            open_alert_store(place.path, settings.registry),
+            settings.alerts,
+            channel_settings(settings.alerts),
+        )
         tls = open_tls(settings.tls)
         keys = registry.keys()
         check_binding(control.host, insecure=insecure, keys=bool(keys), tls=tls is not None)
@@ -260,6 +269,8 @@ def run_control(
             settings=settings,
             models=registry,
             desk=ScheduleDesk(store, model_check(place)),
+            alerts=alerts,
+            windows=windows,
             state=lambda: server.state,
             batch_runs=lambda: _batch().list_runs(place.path),
             batch_run=lambda run: _batch().show_run(run, place.path),
@@ -276,7 +287,8 @@ def run_control(
                 on_ready=lambda port: on_ready(f"{scheme}://{shown}:{port}"),
             )
         finally:
-            store.close()
+            for opened in (alerts, windows, store):
+                opened.close()
 
 
 def _launch(settings: Settings, schedule: Schedule, run: ScheduleRun, held_until: float) -> WorkProcess:

@@ -78,6 +78,14 @@ class Gate:
         self.access.check_reach(visitor.caller, "admin", some)
         return visitor
 
+    def may_change(self, visitor: Visitor) -> bool:
+        """Whether forms that change something are shown to them."""
+        try:
+            self.access.check_reach(visitor.caller, "admin", min(visitor.caller.models or {""}) or None)
+        except Forbidden:
+            return False
+        return True
+
     def check_model(self, visitor: Visitor, model: str | None) -> None:
         """Forbidden where the key does not reach the model; None stands for what concerns them all."""
         self.access.check_reach(visitor.caller, "admin", model)

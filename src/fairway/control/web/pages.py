@@ -1,4 +1,5 @@
-"""Pages for people. Each is a function from a `Page` to a template and what it shows; `PAGES` lists them.
+"""Pages for people: a page is a function from a `Page` to a template and what it shows, an action one from a form that was
+`Sent` to the path to go to then. dashboard/pages.py lists them.
 
 Templates extend layout.html, which has the head, the navigation and who is logged in. A form that changes something posts
 `csrf` with the token that every template is given.
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
 
-import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -19,45 +19,31 @@ from starlette.routing import Route
 from starlette.templating import Jinja2Templates
 
 from fairway import __version__
+from fairway.control.web.dashboard.pages import ACTIONS, PAGES
+from fairway.control.web.dashboard.words import FILTERS
 from fairway.control.web.gate import FORM_FIELD, Gate, Visitor
+from fairway.control.web.page import Page, Sent, Shown
 from fairway.control.web.routes import read_body
 from fairway.control.web.service import Service
 from fairway.control.web.session import COOKIE
+from fairway.core.clock import utc_now
 from fairway.core.errors import AccessDenied, FairwayError, Unauthenticated
 from fairway.serving.errors import error_text, status_of
+from fairway.serving.logs import logger
 
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
 _MOST_FORM = 16 * 1024
 
 templates = Jinja2Templates(directory=_HERE / "templates")
-
-
-class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """A page that was asked for by somebody who may see it."""
-
-    service: Service
-    visitor: Visitor
-    names: dict[str, str]
-    query: dict[str, str]
-
-
-Shown = tuple[str, dict[str, Any]]
-"""A template's name and what it shows."""
-
-
-def _index(page: Page) -> Shown:
-    models = [model for model in page.service.models.models() if page.visitor.reaches(model.name)]
-    return "index.html", {"models": models, "state": page.service.state()}
-
-
-PAGES: tuple[tuple[str, Callable[[Page], Shown]], ...] = (("/", _index),)
-"""Path and what makes the page."""
+templates.env.filters.update(FILTERS)
+templates.env.trim_blocks = templates.env.lstrip_blocks = True
 
 
 def page_routes(service: Service, gate: Gate) -> list[Route]:
     def endpoint(make: Callable[[Page], Shown]) -> Callable[[Request], Any]:
         async def show(request: Request) -> Response:
+            visitor = None
             try:
                 visitor = gate.reader(request)
                 page = Page(
@@ -65,21 +51,40 @@ def page_routes(service: Service, gate: Gate) -> list[Route]:
                     visitor=visitor,
                     names=dict(request.path_params),
                     query=dict(request.query_params),
+                    path=request.url.path,
+                    changes=gate.may_change(visitor),
                 )
-                name, values = await run_in_threadpool(make, page)
+                return await run_in_threadpool(lambda: _made(request, page, make))
             except Unauthenticated:
-                path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-                return RedirectResponse(f"/login?next={quote(path, safe='')}", 303)
+                return RedirectResponse(f"/login?next={quote(_here(request), safe='')}", 303)
             except FairwayError as error:
-                return _error(request, error, service)
-            return _page(request, name, {**values, "visitor": visitor})
+                return _error(request, error, service, visitor)
+            except Exception as error:  # noqa: BLE001 - whatever it was, people get a page
+                logger.exception("the page %s failed", request.url.path, exc_info=error)
+                return _error(request, error, service, visitor)
 
         return show
+
+    def action(do: Callable[[Sent], str]) -> Callable[[Request], Any]:
+        async def act(request: Request) -> Response:
+            visitor = None
+            try:
+                form = await _form(request)
+                visitor = gate.writer(request, form.get(FORM_FIELD, ""))
+                sent = Sent(
+                    service=service, gate=gate, visitor=visitor, names=dict(request.path_params), form=form
+                )
+                path = await run_in_threadpool(do, sent)
+            except FairwayError as error:
+                return _error(request, error, service, visitor)
+            return RedirectResponse(_own_path(path), 303)
+
+        return act
 
     async def login(request: Request) -> Response:
         if not gate.access.required:
             return RedirectResponse("/", 303)
-        return _page(request, "login.html", {"next": request.query_params.get("next", "/")})
+        return _page(request, "login.html", {"next": request.query_params.get("next", "/"), "live": False})
 
     async def enter(request: Request) -> Response:
         form = await _form(request)
@@ -87,7 +92,7 @@ def page_routes(service: Service, gate: Gate) -> list[Route]:
             gate.check_same_site(request)
             cookie = gate.log_in(form.get("key", ""))
         except AccessDenied as error:
-            values = {"next": form.get("next", "/"), "problem": error_text(error, safe=False)}
+            values = {"next": form.get("next", "/"), "problem": error_text(error, safe=False), "live": False}
             return _page(request, "login.html", values, int(status_of(error)))
         answer = RedirectResponse(_own_path(form.get("next", "/")), 303)
         secure = request.url.scheme == "https" or bool(service.settings.tls.certificate)
@@ -114,23 +119,49 @@ def page_routes(service: Service, gate: Gate) -> list[Route]:
         return answer
 
     pages = [Route(path, endpoint(make), methods=["GET"]) for path, make in PAGES]
+    actions = [Route(path, action(do), methods=["POST"]) for path, do in ACTIONS]
     return [
         *pages,
+        *actions,
         Route("/login", login, methods=["GET"]),
         Route("/login", enter, methods=["POST"]),
         Route("/logout", leave, methods=["POST"]),
     ]
 
 
+def _made(request: Request, page: Page, make: Callable[[Page], Shown]) -> Response:
+    """In a thread: what a page needs is read from the disk, and a long one takes a moment to write."""
+    name, values = make(page)
+    return _page(request, name, {"visitor": page.visitor, "changes": page.changes, **values})
+
+
 def _page(request: Request, name: str, values: dict[str, Any], status: int = 200) -> Response:
-    given: dict[str, Any] = {"visitor": None, "version": __version__, "problem": "", **values}
+    given: dict[str, Any] = {
+        "visitor": None,
+        "version": __version__,
+        "problem": "",
+        "here": _here(request),
+        "path": request.url.path,
+        "section": "",
+        "every": 5,
+        "live": request.method == "GET",
+        "changes": False,
+        "now": utc_now(),
+        **values,
+    }
     return templates.TemplateResponse(request, name, given, status_code=status)
 
 
-def _error(request: Request, error: FairwayError, service: Service) -> Response:
+def _error(request: Request, error: Exception, service: Service, visitor: Visitor | None = None) -> Response:
     safe = service.settings.serving.errors == "safe"
-    values = {"problem": error_text(error, safe=safe)}
-    return _page(request, "error.html", values, int(status_of(error)))
+    known = error if isinstance(error, FairwayError) else None
+    text = "Something went wrong here; the log says what." if known is None else error_text(known, safe=safe)
+    status = 500 if known is None else int(status_of(known))
+    return _page(request, "error.html", {"problem": text, "visitor": visitor, "live": False}, status)
+
+
+def _here(request: Request) -> str:
+    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
 
 
 async def _form(request: Request) -> dict[str, str]:

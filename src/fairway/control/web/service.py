@@ -10,8 +10,12 @@ import msgspec
 
 from fairway.control.desk import ScheduleDesk
 from fairway.control.jobs import JobState
+from fairway.core.route import Route
 from fairway.core.settings import Settings
+from fairway.core.version import Change, ModelVersion
+from fairway.monitoring.alerts import Alerts
 from fairway.registry.registry import ModelSummary
+from fairway.stores.windows import WindowStore
 
 
 class ControlState(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,14 +33,23 @@ class Models(Protocol):
 
     def models(self) -> tuple[ModelSummary, ...]: ...
 
+    def versions(self, name: str) -> tuple[ModelVersion, ...]: ...
+
+    def route(self, name: str) -> Route | None: ...
+
+    def history(self, name: str, limit: int | None = 100) -> tuple[Change, ...]: ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """`batch_runs` lists runs as `fairway batch list` does; `batch_run` gives one with its report."""
+    """`batch_runs` lists runs as `fairway batch list` does; `batch_run` gives one with its report. `windows` are what monitors
+    saw, `alerts` the incidents that came of it."""
 
     settings: Settings
     models: Models
     desk: ScheduleDesk
+    alerts: Alerts
+    windows: WindowStore
     state: Callable[[], ControlState]
     batch_runs: Callable[[], Sequence[Any]]
     batch_run: Callable[[str], Any]

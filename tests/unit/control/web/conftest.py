@@ -17,13 +17,18 @@ from fairway.control.web.app import control_app
 from fairway.control.web.gate import Gate
 from fairway.control.web.service import ControlState, Service
 from fairway.control.web.session import Sessions
+from fairway.core.alert_settings import AlertSettings
 from fairway.core.errors import ModelNotFound, RunNotFound
-from fairway.core.route import everything_to
+from fairway.core.route import Route, everything_to
 from fairway.core.settings import Settings
+from fairway.core.version import Change, ModelVersion
+from fairway.monitoring.alerts import Alerts
 from fairway.registry.registry import ModelSummary
 from fairway.security.access import Access
 from fairway.security.keys import AccessKey, new_key
+from fairway.stores.alerts_memory import MemoryAlerts
 from fairway.stores.control_memory import MemoryControlStore
+from fairway.stores.windows_memory import MemoryWindows
 
 NAMES = ("churn", "payments")
 
@@ -71,6 +76,27 @@ class Models:
             for name in NAMES
         )
 
+    def versions(self, name: str) -> tuple[ModelVersion, ...]:
+        return tuple(
+            ModelVersion(
+                model=name, version=number, digest=f"sha256:{number:064x}", engine="onnx",
+                created="2026-01-01T00:00:00.000000Z", created_by="ann",
+            )
+            for number in (1, 2)
+        )  # fmt: skip
+
+    def route(self, name: str) -> Route | None:
+        return everything_to(name, 2, revision=1)
+
+    def history(self, name: str, limit: int | None = 100) -> tuple[Change, ...]:
+        return (
+            Change(
+                sequence=1, model=name, what="route", before=None,
+                after=msgspec.json.encode(everything_to(name, 2)).decode(),
+                who="ann", why="better", when="2026-01-01T00:00:00.000000Z",
+            ),
+        )  # fmt: skip
+
 
 class Site:
     """`keys` are secrets by name; `clock` is the gate's."""
@@ -79,6 +105,8 @@ class Site:
         self.now = 1_000_000.0
         self.trouble = ""
         self.store = MemoryControlStore()
+        self.windows = MemoryWindows()
+        self.alerts = Alerts(MemoryAlerts(), AlertSettings(), {})
         self.keys: dict[str, str] = {}
         self._known: dict[str, AccessKey] = {}
         self.gate = Gate(Sessions(b"a secret", seconds=600), host="127.0.0.1", clock=lambda: self.now)
@@ -86,6 +114,8 @@ class Site:
             settings=Settings(home="/nowhere"),
             models=Models(),
             desk=ScheduleDesk(self.store, self._check_model),
+            alerts=self.alerts,
+            windows=self.windows,
             state=lambda: ControlState(
                 leads=True, leader="here", registry=self.trouble, jobs=(JobState(name="j"),)
             ),
