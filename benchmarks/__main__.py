@@ -113,7 +113,9 @@ def _batch_section(folder: Path, given: argparse.Namespace) -> list[str]:
     rows, csv_rows = (100_000, 200_000) if given.quick else (1_000_000, 10_000_000)
     lines = batch.measure(folder / "batch", rows, csv_rows, rounds=given.rounds)
     chosen = ("local", "spark_by_hand", "ray_by_hand") if given.quick else tuple(batch_peers.NAMES)
-    lines += batch_peers.compare(folder / "batch-peers", rows, Path(given.environments).absolute(), chosen=chosen)
+    lines += batch_peers.compare(
+        folder / "batch-peers", rows, Path(given.environments).absolute(), chosen=chosen
+    )
     return ["## Batch", "", *lines]
 
 
@@ -205,7 +207,8 @@ def _recording_section(folder: Path, given: argparse.Namespace) -> list[str]:
     )
     head = ["load", "off", "on", "durable", "on / off", "durable / off", "CPU a request", "p50"]
     labels = [
-        [f"{n} conn", f"{rate:,.0f}/s", f"{found.labels_p50_ms[n]:.2f} ms"] for n, rate in found.labels.items()
+        [f"{n} conn", f"{rate:,.0f}/s", f"{found.labels_p50_ms[n]:.2f} ms"]
+        for n, rate in found.labels.items()
     ]
     return [
         "## Recording",

@@ -57,7 +57,11 @@ def measure(folder: Path, *, rounds: int, seconds: int, log: Path) -> Recorded:
                         server, subject.bodies[load.form, load.rows], load.connections, seconds
                     )
                     spent = serving.cpu_seconds(process.pid) - before
-                    values = (result["rate"], result["p50_ms"], spent / max(1.0, result["rate"] * seconds) * 1e6)
+                    values = (
+                        result["rate"],
+                        result["p50_ms"],
+                        spent / max(1.0, result["rate"] * seconds) * 1e6,
+                    )
                     for name, value in zip(seen, values, strict=True):
                         seen[name].setdefault((mode, load), []).append(value)
                 if mode == "on":

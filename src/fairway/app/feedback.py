@@ -43,7 +43,13 @@ from fairway.inference.opening import open_label_log
 
 _CHUNK_ROWS = 20_000
 _TIMEOUT_SECONDS = 120
-_KINDS = {".csv": "csv", ".json": "json", ".jsonl": "jsonlines", ".ndjson": "jsonlines", ".parquet": "parquet"}
+_KINDS = {
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "jsonlines",
+    ".ndjson": "jsonlines",
+    ".parquet": "parquet",
+}
 _MEANINGS: dict[int, type[FairwayError]] = {
     401: Unauthenticated,
     403: Forbidden,

@@ -43,10 +43,13 @@ def give_back(gone: Iterable[ref[Any]] = ()) -> None:
 
 
 def step_back(nice: int) -> None:
-    """Gives this thread alone a lower priority, where the system has threads of several priorities (Linux)."""
+    """Gives this thread alone a lower priority, where the system has threads of several priorities (Linux).
+
+    A thread that is lower already stays where it is."""
     if sys.platform == "linux":
+        thread = threading.get_native_id()
         try:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+            os.setpriority(os.PRIO_PROCESS, thread, max(nice, os.getpriority(os.PRIO_PROCESS, thread)))
         except OSError:  # forbidden here: the load is only less polite
             pass
 

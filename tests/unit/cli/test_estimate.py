@@ -9,7 +9,18 @@ import pytest
 from fairway.cli.main import main
 from tests.unit.monitoring.performance.conftest import binary_window, table_of
 
-COLUMNS = ["--proba", "p", "--prediction", "said", "--target", "label", "--chunk", "1000", "--calibration", "smooth"]
+COLUMNS = [
+    "--proba",
+    "p",
+    "--prediction",
+    "said",
+    "--target",
+    "label",
+    "--chunk",
+    "1000",
+    "--calibration",
+    "smooth",
+]
 
 
 @pytest.fixture(scope="module")

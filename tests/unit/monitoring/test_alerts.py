@@ -125,6 +125,7 @@ def test_a_silence_and_its_end(alerts: Alerts, look: Any, clock: Clock) -> None:
         ("9999-01-01T00:00:00Z", {"model": "m"}),
         (after(BEGIN, 60), {}),
     ],
+    ids=["in the past", "no time", "too long", "of everything"],
 )
 def test_silences_that_are_none(alerts: Alerts, until: str, match: dict[str, str]) -> None:
     with pytest.raises(InvalidInput):
