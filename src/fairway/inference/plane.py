@@ -10,104 +10,28 @@ but may differ in rules.
 
 from __future__ import annotations
 
-import math
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary, ref
-
-import msgspec
-import numpy as np
 
 from fairway.core.columns import Columns, Outputs
 from fairway.core.errors import DeadlineExceeded, FairwayError, InvalidInput, Overloaded
 from fairway.core.request import Answer, Request
-from fairway.core.settings import ModelSettings, Settings
+from fairway.core.settings import Settings
+from fairway.inference.ahead import Ahead
 from fairway.inference.cache import ResponseCache, cache_of
-from fairway.inference.hybrid import Hybrid, ask_of, only_keys
+from fairway.inference.hybrid import Hybrid, only_keys
 from fairway.inference.live import LiveModel, LiveVersion, Table
 from fairway.inference.merging import joined, run_together
-from fairway.inference.microbatch import MergingQueue, Waiting
-from fairway.inference.precomputed import UNKEYED, Ask, Found, Source
+from fairway.inference.microbatch import Waiting
+from fairway.inference.queues import Queues
 from fairway.inference.record import Predictions, Recorder
 from fairway.inference.repository import LogHealth
-from fairway.inference.stats import Spent, count_failure, queue_depth
+from fairway.inference.stats import Spent, count_failure
+from fairway.inference.work import Outcome, Ran, Together, Work, calls_of, groups_of, now, share_out
 from fairway.stores.counters import Counters
-
-now = time.perf_counter
-_PLAIN = ModelSettings()
-
-
-class Work(msgspec.Struct, gc=False):
-    """A request on its way. Times are `perf_counter` seconds; `columns` are there once it is validated."""
-
-    request: Request
-    version: LiveVersion
-    received: float
-    parsed: float
-    columns: Columns | None = None
-    validated: float = 0.0
-    origin: Any = None
-    """What an entrance wants to find again with the answer."""
-    found: Found | None = None
-    """Who answers, once that was looked up; None for models without precomputed answers."""
-    overloaded: bool = False
-    """The model could not be run: what was computed ahead is asked for instead."""
-
-    @property
-    def rows(self) -> Columns:
-        assert self.columns is not None
-        return self.columns
-
-
-class Ran(msgspec.Struct, frozen=True, gc=False):
-    """Requests of one version that one engine call answered. `counts` are each one's rows of `columns` and
-    `outputs`, in order."""
-
-    version: LiveVersion
-    works: Sequence[Work]
-    counts: Sequence[int]
-    columns: Columns
-    outputs: Outputs
-    begun: float
-    validated: float
-    ended: float
-    waited: float = 0.0
-    """Seconds between `validated` and the engine's start."""
-
-
-class Together(msgspec.Struct, frozen=True, gc=False):
-    """Requests of one version, validated as one, whose call takes long: to `begin_together`. `columns` holds
-    `counts` rows of each, in order; the moments are when validating began and ended."""
-
-    version: LiveVersion
-    works: Sequence[Work]
-    counts: Sequence[int]
-    columns: Columns
-    begun: float
-    validated: float
-
-    def answered(self, waiting: Waiting, answered: Sequence[bool]) -> Ran:
-        """What the queue gave, for those of the requests that are to be answered."""
-        works, counts, columns, outputs = self.works, self.counts, self.columns, waiting.outputs
-        assert outputs is not None
-        if not all(answered):
-            kept = np.repeat(np.array(answered), counts).nonzero()[0]
-            columns, outputs = columns.take(kept), {name: values[kept] for name, values in outputs.items()}
-            counts = [count for count, wanted in zip(counts, answered, strict=True) if wanted]
-            works = [work for work, wanted in zip(works, answered, strict=True) if wanted]
-        waited = waiting.began - self.validated
-        return Ran(
-            self.version, works, counts, columns, outputs, self.begun, self.validated, waiting.ended, waited
-        )
-
-
-Outcome = Ran | Together | Work | tuple[Work, FairwayError]
-"""What became of requests: answered by one call, to `begin_together`, to `begin` alone, or an error."""
 
 
 class Plane:
@@ -120,17 +44,14 @@ class Plane:
         self.counters = counters
         self.settings = settings
         self._recorder = recorder
-        self._threads: ThreadPoolExecutor | None = None
-        self._queues: WeakKeyDictionary[LiveVersion, MergingQueue] = WeakKeyDictionary()
+        self._queues = Queues(settings, counters, self._call)
         self._caches: dict[str, ResponseCache | None] = {}
-        self._hybrid = Hybrid(settings, counters)
-        self._lock = threading.Lock()
+        self._ahead = Ahead(Hybrid(settings, counters), self.validate, self._answer_live)
 
     def close(self) -> None:
         """Runs what still waits, and writes what is still to be recorded."""
-        self._hybrid.close()
-        if self._threads is not None:
-            self._threads.shutdown()
+        self._ahead.stored.close()
+        self._queues.close()
         if self._recorder is not None:
             self._recorder.close()
 
@@ -139,7 +60,7 @@ class Plane:
         began = now()
         work = self.arrive(request, began)
         self.validate(work)
-        outputs = self._look_up_now(work) if work.version.key_name else None
+        outputs = self._ahead.look_up_now(work) if work.version.key_name else None
         ended = now()
         if outputs is None:
             try:
@@ -148,9 +69,9 @@ class Plane:
                 else:
                     outputs, ended = self._wait(work)
             except Overloaded:
-                if not self.fall_back(work):
+                if not self._ahead.fall_back(work):
                     raise
-                outputs, ended = self._look_up_now(work), now()
+                outputs, ended = self._ahead.look_up_now(work), now()
                 assert outputs is not None
         self.finish(work, outputs, ended, ended)
         self.commit()
@@ -202,7 +123,7 @@ class Plane:
         precomputed answers it is looked up first: then there are neither outputs nor an error when the model is to be
         run, and it is to begin again. Raises Overloaded."""
         if work.version.key_name and work.found is None:
-            return self._look_up(work, done)
+            return self._ahead.look_up(work, done)
         key, outputs = self._remembered(work)
         waiting = Waiting(work.rows, done, work.request.deadline)
         if outputs is not None:
@@ -212,26 +133,26 @@ class Plane:
             return waiting
         if key is not None:
             waiting.done = partial(self._keep_and_tell, work, key, done)
-        self._queue(work.version).put(waiting)
+        self._queues.of(work.version).put(waiting)
         return waiting
 
     def begin_together(self, group: Together, done: Callable[[Waiting], None]) -> None:
         """Queues requests that were validated as one, as `begin` does. When their call fails, each is to `begin` for
         itself, so that what is wrong with one is its own; `share_out` gives it its rows."""
         waiting = Waiting(group.columns, done, requests=len(group.works))
-        self._queue(group.version).put(waiting)
+        self._queues.of(group.version).put(waiting)
 
     def hold(self, version: LiveVersion, holding: int) -> None:
         """One more request waits outside the queue for the version's next call, where `holding` do. Raises
         Overloaded."""
-        self._queue(version).admit(holding)
+        self._queues.of(version).admit(holding)
 
     def let_go(self, version: LiveVersion, held: int) -> None:
         """So many wait outside the queue no more."""
-        self._queue(version).let_go(held)
+        self._queues.of(version).let_go(held)
 
     def calls_at_once(self, version: LiveVersion) -> int:
-        return self._queue(version).runners
+        return self._queues.of(version).runners
 
     def answer_together(self, works: Sequence[Work]) -> list[Outcome]:
         """All requests of one version that came at once: validated, merged as far as it pays, and run if that is
@@ -241,7 +162,7 @@ class Plane:
         version = works[0].version
         begun = now()
         if version.key_name:
-            return self._answer_hybrid(version, works, begun)
+            return self._ahead.answer(version, works, begun)
         slow = version.cost.inline_rows < 1
         if (len(works) > 1 or slow) and version.merges and self._cache(version.model) is None:
             hurried = any(work.request.deadline is not None for work in works)
@@ -250,7 +171,7 @@ class Plane:
                 columns, counts = together
                 validated = now()
                 if columns.rows > version.cost.inline_rows and version.merge_rows() > 1:
-                    return [*_calls(version, works, columns, counts, begun, validated)]
+                    return [*calls_of(version, works, columns, counts, begun, validated)]
                 if columns.rows <= min(version.merge_rows(), version.cost.inline_rows):
                     try:
                         outputs = self._call(version, len(works), columns)
@@ -260,61 +181,6 @@ class Plane:
                         return [Ran(version, works, counts, columns, outputs, begun, validated, now())]
                 share_out(works, columns, counts, validated)
         return self._answer_each(version, works, begun)
-
-    def _answer_hybrid(self, version: LiveVersion, works: Sequence[Work], begun: float) -> list[Outcome]:
-        """What was computed ahead where it may be given; the model runs for the others. What would have to be waited for
-        is to `begin`."""
-        answers: list[Outcome] = []
-        live: list[Work] = []
-        asked: list[Work] = []
-        asks: list[Ask] = []
-        model, hybrid = version.model, self._hybrid
-        sent = [work for work in works if work.columns is None and work.request.inputs]
-        if len(sent) > 1 and not any(work.request.deadline is not None for work in sent):
-            together = version.validate_together([work.request.inputs for work in sent])
-            if together is not None:
-                share_out(sent, *together, now())
-        for work in works:
-            try:
-                if work.columns is None:
-                    self.validate(work)
-                if work.found is not None:
-                    live.append(work)
-                    continue
-                ask = ask_of(work.request, work.rows, overloaded=False)
-            except FairwayError as error:
-                answers.append((work, error))
-                continue
-            if ask is None:
-                work.found = UNKEYED
-                live.append(work)
-            elif hybrid.waits(model, ask):
-                answers.append(work)
-            else:
-                asked.append(work)
-                asks.append(ask)
-        if asked:
-            looked = hybrid.find_all(model, asks, version)
-            ended = now()
-            for work, result in zip(asked, looked.results, strict=True):
-                if isinstance(result, FairwayError):
-                    answers.append((work, result))
-                    continue
-                work.found = result
-                if result.source is Source.live:
-                    live.append(work)
-                elif result.outputs is not None:
-                    rows = work.rows
-                    answers.append(
-                        Ran(version, [work], [rows.rows], rows, result.outputs, begun, ended, ended)
-                    )
-            if looked.together:
-                fresh = [asked[place] for place in looked.together]
-                rows = Columns((), len(fresh), arrays=())
-                answers.append(
-                    Ran(version, fresh, [1] * len(fresh), rows, looked.outputs, begun, ended, ended)
-                )
-        return [*answers, *self._answer_live(version, live, begun)] if live else answers
 
     def _answer_live(self, version: LiveVersion, live: list[Work], begun: float) -> list[Outcome]:
         """By the model, validated requests of a version with precomputed answers: in one call where that is quick."""
@@ -332,45 +198,8 @@ class Plane:
         return self._answer_each(version, live, begun)
 
     def fall_back(self, work: Work) -> bool:
-        """Has what was computed ahead stand in for a model that is overloaded. True where that may be: the request is to
-        `begin` again, once, which finds an answer or that there is none."""
-        if not work.version.key_name or work.overloaded or work.found is UNKEYED or work.columns is None:
-            return False
-        work.overloaded, work.found = True, None
-        return True
-
-    def _look_up(self, work: Work, done: Callable[[Waiting], None]) -> Waiting:
-        """Finds out who answers, in a thread where that has to be waited for."""
-        version = work.version
-        waiting = Waiting(work.rows, done, work.request.deadline)
-
-        def found(result: Found | Exception) -> None:
-            if isinstance(result, Exception):
-                waiting.error = result
-            else:
-                work.found, waiting.outputs = result, result.outputs
-            waiting.began = waiting.ended = now()
-            if not waiting.cancelled:
-                done(waiting)
-
-        ask = ask_of(work.request, work.rows, overloaded=work.overloaded)
-        if ask is None:
-            found(UNKEYED)
-        elif self._hybrid.waits(version.model, ask):
-            self._hybrid.begin(version.model, ask, version, found, lambda: waiting.cancelled)
-        else:
-            try:
-                found(self._hybrid.find(version.model, ask, version))
-            except FairwayError as error:
-                found(error)
-        return waiting
-
-    def _look_up_now(self, work: Work) -> Outputs | None:
-        """For a caller whose thread can wait; None when the model answers."""
-        ask = ask_of(work.request, work.rows, overloaded=work.overloaded)
-        version = work.version
-        work.found = UNKEYED if ask is None else self._hybrid.find(version.model, ask, version)
-        return work.found.outputs
+        """See `Ahead.fall_back`."""
+        return self._ahead.fall_back(work)
 
     def _answer_each(self, version: LiveVersion, works: Sequence[Work], begun: float) -> list[Outcome]:
         """Each validated for itself, if it is not yet, then merged as far as it pays."""
@@ -394,7 +223,7 @@ class Plane:
                 ready.append(work)
         if sum([work.rows.rows for work in ready]) > version.cost.inline_rows:
             return [*answers, *ready]
-        for group in _groups(ready, version.merge_rows()):
+        for group in groups_of(ready, version.merge_rows()):
             validated = now()
             outcomes = run_together(partial(self._call, version, len(group)), [work.rows for work in group])
             ended = now()
@@ -422,7 +251,7 @@ class Plane:
         )
         work.version.stats.answered(work.request.protocol, rows.rows, spent, (encoded - work.received,))
         if work.found is not None:
-            self._hybrid.answered(work.version.model, (work.found,))
+            self._ahead.stored.answered(work.version.model, (work.found,))
         self._record(work.version, [work], [rows.rows], rows, outputs, [encoded - work.received])
 
     def finish_together(self, ran: Ran, encoded: float) -> None:
@@ -440,7 +269,9 @@ class Plane:
         )
         version.stats.answered(works[0].request.protocol, ran.columns.rows, spent, seconds)
         if version.key_name:
-            self._hybrid.answered(version.model, [work.found for work in works if work.found is not None])
+            self._ahead.stored.answered(
+                version.model, [work.found for work in works if work.found is not None]
+            )
         self._record(version, works, ran.counts, ran.columns, ran.outputs, seconds)
 
     def answer(self, work: Work, outputs: Outputs) -> Answer:
@@ -482,27 +313,6 @@ class Plane:
         outputs = version.run(columns)
         version.stats.called(columns.rows, requests)
         return outputs
-
-    def _queue(self, version: LiveVersion) -> MergingQueue:
-        with self._lock:
-            queue = self._queues.get(version)
-            if queue is None:
-                own = self.settings.models.get(version.model, _PLAIN)
-                if self._threads is None:
-                    self._threads = ThreadPoolExecutor(
-                        self.settings.serving.threads, thread_name_prefix="fairway-run"
-                    )
-                queued = _Queued(version, self._call)
-                queue = self._queues[version] = MergingQueue(
-                    f"{version.model}:{version.version}",
-                    queued.run,
-                    queued,
-                    limit=own.queue or self.settings.serving.queue,
-                    runners=min(own.threads or _runners(self.settings), version.calls_at_once),
-                    submit=self._threads.submit,
-                    count=queue_depth(self.counters, version.model, version.version),
-                )
-            return queue
 
     def _cache(self, model: str) -> ResponseCache | None:
         try:
@@ -570,74 +380,3 @@ class Plane:
     def log_health(self) -> LogHealth | None:
         """None when nothing is recorded."""
         return None if self._recorder is None else self._recorder.health
-
-
-def share_out(works: Sequence[Work], columns: Columns, counts: Sequence[int], validated: float) -> None:
-    """Gives each request its rows of what was validated together."""
-    begin = 0
-    for work, count in zip(works, counts, strict=True):
-        work.columns = columns.take(slice(begin, begin + count))
-        work.validated = validated
-        begin += count
-
-
-def _calls(
-    version: LiveVersion,
-    works: Sequence[Work],
-    columns: Columns,
-    counts: Sequence[int],
-    begun: float,
-    validated: float,
-) -> Iterator[Together]:
-    """The calls to make for requests that were validated as one: in order, as many together as it pays."""
-    most = version.merge_rows()
-    first = begin = end = 0
-    for place, count in enumerate([*counts, most + 1]):
-        if place > first and end - begin + count > most:
-            rows = columns if end - begin == columns.rows else columns.take(slice(begin, end))
-            yield Together(version, works[first:place], counts[first:place], rows, begun, validated)
-            first, begin = place, end
-        end += count
-
-
-class _Queued:
-    """A version as its queue sees it. Who waits holds the version, the queue does not: when nobody waits and nothing
-    routes to it any more, it goes."""
-
-    def __init__(self, version: LiveVersion, call: Callable[[LiveVersion, int, Columns], Outputs]) -> None:
-        self._version = ref(version)
-        self._call = call
-
-    def run(self, columns: Columns) -> Outputs:
-        version = self._version()
-        if version is None:
-            raise Overloaded("this version is not loaded any more.", hint="Try again.")
-        return self._call(version, 1, columns)
-
-    def merged(self, requests: int) -> None:
-        version = self._version()
-        if version is not None:
-            version.stats.merged(requests)
-
-    def merge_rows(self) -> int:
-        version = self._version()
-        return 1 if version is None else version.merge_rows()
-
-
-def _groups(works: Sequence[Work], most_rows: int) -> list[list[Work]]:
-    """Works in order, as many together as have at most `most_rows` rows."""
-    groups: list[list[Work]] = []
-    rows = math.inf
-    for work in works:
-        rows += work.rows.rows
-        if rows > most_rows:
-            groups.append([])
-            rows = work.rows.rows
-        groups[-1].append(work)
-    return groups
-
-
-def _runners(settings: Settings) -> int:
-    """Engine calls at once: one for each core that a worker has to itself."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // (settings.serving.workers * settings.serving.engine_threads))

@@ -30,10 +30,11 @@ from fairway.core.settings import Settings
 from fairway.inference.live import LiveModel, LiveVersion
 from fairway.inference.microbatch import Waiting
 from fairway.inference.opening import open_label_log
-from fairway.inference.plane import Plane, Work, now
+from fairway.inference.plane import Plane
 from fairway.inference.precomputed import Found, Source
 from fairway.inference.repository import Health, Repository
 from fairway.inference.stats import STAGES
+from fairway.inference.work import Work, now
 from fairway.security.access import Access, presented
 from fairway.serving.answers import heading_from, request_id_from
 from fairway.serving.compression import SMALLEST, compressed, decompressed

@@ -7,7 +7,7 @@ import math
 
 from fairway.core.errors import DeadlineExceeded, Overloaded
 from fairway.inference.live import LiveModel
-from fairway.inference.plane import now
+from fairway.inference.work import now
 
 
 async def loaded(

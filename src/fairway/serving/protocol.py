@@ -19,7 +19,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from fairway.core.errors import FairwayError, InvalidInput
-from fairway.inference.plane import now
+from fairway.inference.work import now
 from fairway.security.access import presented
 from fairway.serving.answers import heading_from, request_id_from
 from fairway.serving.app import CLIENT, DataApp

@@ -15,8 +15,8 @@ from fairway.core.columns import Outputs
 from fairway.core.errors import FairwayError
 from fairway.inference.live import LiveVersion
 from fairway.inference.microbatch import Waiting
-from fairway.inference.plane import Work, now
 from fairway.inference.precomputed import Source
+from fairway.inference.work import Work, now
 from fairway.security.access import Caller
 from fairway.serving.app import DataApp, served, server_timing, version_headers
 from fairway.serving.compression import SMALLEST, compressed_for

@@ -21,8 +21,9 @@ from fairway.core.errors import DeadlineExceeded, FairwayError, Overloaded
 from fairway.inference.live import LiveVersion
 from fairway.inference.merging import shares
 from fairway.inference.microbatch import Waiting
-from fairway.inference.plane import Outcome, Plane, Ran, Together, Work, now, share_out
+from fairway.inference.plane import Plane
 from fairway.inference.stats import STAGES
+from fairway.inference.work import Outcome, Ran, Together, Work, now, share_out
 
 logger = logging.getLogger("fairway.serving")
 

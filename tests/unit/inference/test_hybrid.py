@@ -22,8 +22,9 @@ from fairway.inference.hybrid import MOST_AT_ONCE, ask_of, only_keys
 from fairway.inference.live import LiveModel
 from fairway.inference.lookups import LookUps, Question
 from fairway.inference.microbatch import Waiting
-from fairway.inference.plane import Plane, Ran, Work
+from fairway.inference.plane import Plane
 from fairway.inference.precomputed import Ask, Found, Looked, Reason, Source, contract_signature
+from fairway.inference.work import Ran, Work
 from fairway.stores.answers import open_answers
 from fairway.stores.counters import Counters
 from tests.generations import generation
@@ -337,7 +338,7 @@ class Away:
 
 
 def test_a_store_that_fails_is_told_to_everybody(serving: Serving) -> None:
-    held = serving.plane._hybrid._held["m"]
+    held = serving.plane._ahead.stored._held["m"]
     held._store = Away()  # type: ignore[assignment]
     works = [serving.ask("k1"), serving.ask("k2", a=[2.0]), serving.ask("k3")]
     outcomes = serving.plane.answer_together(works)

@@ -15,7 +15,8 @@ from fairway.core.request import Request
 from fairway.core.route import everything_to
 from fairway.core.settings import ModelSettings, Settings
 from fairway.inference.live import LiveModel
-from fairway.inference.plane import Plane, Ran, Together, Work
+from fairway.inference.plane import Plane
+from fairway.inference.work import Ran, Together, Work
 from fairway.stores.counters import Counters
 from tests.planes import TWO_NUMBERS, Adding, Kept, live_version, plane
 

@@ -20,7 +20,8 @@ from fairway.core.route import everything_to
 from fairway.core.settings import ModelSettings, Settings
 from fairway.inference.live import LiveModel
 from fairway.inference.microbatch import Waiting
-from fairway.inference.plane import Plane, Work
+from fairway.inference.plane import Plane
+from fairway.inference.work import Work
 from fairway.serving.turn import Turn
 from fairway.stores.counters import Counters
 from tests.planes import Adding, Kept, live_version, plane, split

@@ -12,7 +12,7 @@ from fairway.core.columns import Outputs
 from fairway.core.errors import FairwayError
 from fairway.inference.live import LiveVersion
 from fairway.inference.microbatch import Waiting
-from fairway.inference.plane import Work
+from fairway.inference.work import Work
 from fairway.security.access import Caller
 from fairway.serving.app import served
 from fairway.serving.entrance import Reading

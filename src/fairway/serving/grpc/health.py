@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from fairway.core.errors import DeadlineExceeded, NotFound
-from fairway.inference.plane import now
+from fairway.inference.work import now
 from fairway.serving.grpc.calls import fail
 from fairway.serving.grpc.method import Asking, Host, Method
 from fairway.serving.grpc.status import OPENING

@@ -21,7 +21,7 @@ from fairway.core.errors import MalformedInput, NotSupported, Problem
 from fairway.core.request import Inputs, Request
 from fairway.inference.entries import keys_of
 from fairway.inference.live import LiveVersion, Table
-from fairway.inference.plane import now
+from fairway.inference.work import now
 from fairway.serving.entrance import Reading
 from fairway.serving.formats.text import iso_texts
 from fairway.serving.grpc import wire

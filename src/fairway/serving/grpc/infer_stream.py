@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fairway.core.errors import DeadlineExceeded
 from fairway.inference.live import LiveVersion
-from fairway.inference.plane import now
+from fairway.inference.work import now
 from fairway.serving.grpc import wire
 from fairway.serving.grpc.calls import Ticket, fail
 from fairway.serving.grpc.infer import INFER, SERVICE

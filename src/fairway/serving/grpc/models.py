@@ -12,7 +12,7 @@ from fairway import __version__
 from fairway.core.contract import Field, Output
 from fairway.core.errors import NotFound
 from fairway.inference.live import LiveModel, LiveVersion
-from fairway.inference.plane import now
+from fairway.inference.work import now
 from fairway.serving.grpc.infer import SERVICE
 from fairway.serving.grpc.method import Asking, Method
 from fairway.serving.grpc.texts import TRUE, texts

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from fairway.inference.plane import now
+from fairway.inference.work import now
 from fairway.serving.grpc.calls import fail
 from fairway.serving.grpc.method import Method
 from fairway.serving.grpc.status import OPENING, Status, success

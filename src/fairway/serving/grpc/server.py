@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from fairway.inference.plane import now
+from fairway.inference.work import now
 from fairway.security.tls import Tls
 from fairway.serving.grpc import (
     health,

@@ -16,7 +16,7 @@ from fairway.core.errors import (
     FairwayError,
 )
 from fairway.core.request import Request
-from fairway.inference.plane import now
+from fairway.inference.work import now
 from fairway.security.access import Caller, presented
 from fairway.security.keys import Scope
 from fairway.serving.answers import request_id_from

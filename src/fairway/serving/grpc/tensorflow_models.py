@@ -11,8 +11,8 @@ from typing import Any
 from fairway.core.contract import Contract, Field, Output
 from fairway.core.errors import MalformedInput, NotSupported, VersionNotFound
 from fairway.inference.live import LiveModel
-from fairway.inference.plane import now
 from fairway.inference.repository import State
+from fairway.inference.work import now
 from fairway.serving.grpc.method import Asking, Method
 from fairway.serving.grpc.repository import repository_of
 from fairway.serving.grpc.tensorflow import PROTOCOL, SERVICE, version_of
