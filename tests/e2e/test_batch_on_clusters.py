@@ -3,6 +3,7 @@
 One test for each engine, so that each cluster is started once, whichever process of the test run gets it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from fairway.app.batch import run_batch
-from tests.clusters import kill_who_writes, ray_cluster, spark_cluster
+from tests.clusters import SPARK_ENVIRONMENT, kill_who_writes, ray_cluster, spark_cluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ class Driver:
         with log.open("wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.e2e.spreading", engine, address, str(home)],
-                cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+                cwd=ROOT, env={**os.environ, **SPARK_ENVIRONMENT}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
             )  # fmt: skip
 
     def ask(self, **arguments: Any) -> None:

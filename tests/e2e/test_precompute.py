@@ -22,7 +22,8 @@ import fairway
 from fairway.batch.precompute import Mark
 from fairway.core.settings import ModelSettings, Settings
 from fairway.inference.entries import decode_entry
-from fairway.inference.precomputed import Source, open_precomputed
+from fairway.inference.freshness import Source
+from fairway.inference.precomputed import open_precomputed
 from fairway.stores.answers import AnswerStore, open_answers
 from fairway.stores.counters import Counters
 from tests.services import Redis

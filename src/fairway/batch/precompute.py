@@ -24,8 +24,8 @@ from fairway.core.columns import Array, Columns, Outputs
 from fairway.core.errors import Conflict, InvalidInput, ModelFailed, StorageFull
 from fairway.core.settings import HybridSettings
 from fairway.inference.entries import encode_rows, features_of, key_bytes, layout_of
+from fairway.inference.freshness import contract_signature
 from fairway.inference.live import LiveVersion
-from fairway.inference.precomputed import contract_signature
 from fairway.stores.answers import AnswerStore, AnswerWriter, Generation, new_id
 from fairway.stores.disk import disk_errors
 

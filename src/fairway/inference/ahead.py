@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 from fairway.core.columns import Columns, Outputs
 from fairway.core.errors import FairwayError
+from fairway.inference.freshness import Source
 from fairway.inference.hybrid import Hybrid, ask_of
 from fairway.inference.live import LiveVersion
 from fairway.inference.microbatch import Waiting
-from fairway.inference.precomputed import UNKEYED, Ask, Found, Source
+from fairway.inference.precomputed import UNKEYED, Ask, Found
 from fairway.inference.work import Outcome, Ran, Work, now, share_out
 
 

@@ -9,17 +9,9 @@ from fairway.core.errors import Overloaded
 from fairway.core.request import Request
 from fairway.core.settings import Settings
 from fairway.inference.entries import key_bytes
+from fairway.inference.freshness import Reason, Source
 from fairway.inference.lookups import LookUps, Question
-from fairway.inference.precomputed import (
-    Ask,
-    Found,
-    Looked,
-    Precomputed,
-    Reason,
-    Source,
-    Version,
-    open_precomputed,
-)
+from fairway.inference.precomputed import Ask, Found, Looked, Precomputed, Version, open_precomputed
 from fairway.stores.counters import Counters
 
 MOST_AT_ONCE = 64

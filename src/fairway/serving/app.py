@@ -27,11 +27,12 @@ from fairway.core.errors import (
     Unauthenticated,
 )
 from fairway.core.settings import Settings
+from fairway.inference.freshness import Source
 from fairway.inference.live import LiveModel, LiveVersion
 from fairway.inference.microbatch import Waiting
 from fairway.inference.opening import open_label_log
 from fairway.inference.plane import Plane
-from fairway.inference.precomputed import Found, Source
+from fairway.inference.precomputed import Found
 from fairway.inference.repository import Health, Repository
 from fairway.inference.stats import STAGES
 from fairway.inference.work import Work, now

@@ -13,9 +13,9 @@ from weakref import WeakKeyDictionary
 
 from fairway.core.columns import Outputs
 from fairway.core.errors import FairwayError
+from fairway.inference.freshness import Source
 from fairway.inference.live import LiveVersion
 from fairway.inference.microbatch import Waiting
-from fairway.inference.precomputed import Source
 from fairway.inference.work import Work, now
 from fairway.security.access import Caller
 from fairway.serving.app import DataApp, served, server_timing, version_headers

@@ -20,8 +20,9 @@ from fairway.core.columns import Columns, Outputs
 from fairway.core.errors import AnswersUnavailable, Conflict, InvalidInput, ModelFailed, StorageFull
 from fairway.core.settings import HybridSettings
 from fairway.inference.entries import decode_entry
+from fairway.inference.freshness import Policy
 from fairway.inference.live import LiveVersion
-from fairway.inference.precomputed import Policy, Precomputed
+from fairway.inference.precomputed import Precomputed
 from fairway.inference.precomputed import Source as Who
 from fairway.stores.answers import AnswerStore, AnswerWriter, Generation, open_answers
 from fairway.stores.counters import Counters

@@ -18,12 +18,13 @@ from fairway.core.request import Request
 from fairway.core.route import everything_to
 from fairway.core.settings import HybridSettings, ModelSettings, ServingSettings, Settings
 from fairway.inference.entries import decode_entry, decode_rows, encode_rows, features_of, layout_of
+from fairway.inference.freshness import Reason, Source, contract_signature
 from fairway.inference.hybrid import MOST_AT_ONCE, ask_of, only_keys
 from fairway.inference.live import LiveModel
 from fairway.inference.lookups import LookUps, Question
 from fairway.inference.microbatch import Waiting
 from fairway.inference.plane import Plane
-from fairway.inference.precomputed import Ask, Found, Looked, Reason, Source, contract_signature
+from fairway.inference.precomputed import Ask, Found, Looked
 from fairway.inference.work import Ran, Work
 from fairway.stores.answers import open_answers
 from fairway.stores.counters import Counters

@@ -17,22 +17,18 @@ from fairway.core.contract import Contract, DType, Field, Output
 from fairway.core.errors import AnswerNotFound, AnswersUnavailable, InvalidInput, Overloaded, SettingsError
 from fairway.core.settings import HybridSettings, ModelSettings, Settings
 from fairway.inference.entries import encode_rows, features_of, layout_of
-from fairway.inference.precomputed import (
-    AGES,
+from fairway.inference.freshness import (
     Known,
     Policy,
-    Precomputed,
     Reason,
     Source,
     Verdict,
-    check_default,
     contract_signature,
     decide,
     default_row,
-    open_precomputed,
-    policy_of,
     together,
 )
+from fairway.inference.precomputed import AGES, Precomputed, check_default, open_precomputed, policy_of
 from fairway.stores.answers import AnswerStore, Generation, Stored, open_answers
 from fairway.stores.counters import Counters
 from tests.generations import generation

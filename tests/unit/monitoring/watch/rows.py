@@ -107,7 +107,11 @@ class MemoryRows:
         return found, timedelta(hours=1), max([since, *(sequence for _, sequence in self.changes)])
 
     def labelled(self, version: Version, start: datetime, end: datetime) -> Iterator[pa.RecordBatch]:
-        yield from _between(self.known, start, end).to_batches()
+        """Those of hours that a change has told of."""
+        for hour in sorted({hour for hour, _ in self.changes}):
+            begin, finish = max(start, hour), min(end, hour + timedelta(hours=1))
+            if begin < finish:
+                yield from _between(self.known, begin, finish).to_batches()
 
 
 def _between(table: pa.Table, start: datetime, end: datetime) -> pa.Table:
