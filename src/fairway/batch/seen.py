@@ -177,7 +177,9 @@ class Watch:
         numeric = field.dtype is not DType.string and known > 0
         counts = mine[_COUNTS:]
         by_category = _by_category(field)
-        psi, drifted = _stability(_reference_counts(field), counts)
+        # A time moves on by itself: it is counted, and no drift.
+        moves = field.dtype is DType.timestamp
+        psi, drifted = (None, False) if moves else _stability(_reference_counts(field), counts)
         return Column(
             name=field.name,
             is_output=i >= self._inputs,

@@ -95,6 +95,18 @@ def test_a_drift_of_the_answers_is_seen() -> None:
     assert [c.name for c in columns if c.drifted] == ["probabilities[no]", "probabilities[yes]"]
 
 
+def test_that_time_has_passed_is_no_drift() -> None:
+    contract = Contract(inputs=(Field(name="at", dtype=DType.timestamp),), outputs=NUMBERS.outputs)
+
+    def hours(begin: str) -> Columns:
+        at = np.datetime64(begin, "us") + np.arange(500) * np.timedelta64(1, "h")
+        return Columns(("at",), 500, arrays=[at])
+
+    eye = Watch(contract, make_profile(contract, hours("2026-01-01"), labels(500)))
+    later = eye.summarise(eye.see(hours("2026-06-01"), labels(500)))[0]
+    assert (later.name, later.rows, later.psi, later.drifted) == ("at", 500, None, False)
+
+
 def test_few_rows_are_no_drift() -> None:
     eye = watch()
     columns = eye.summarise(eye.see(mixed(20, 7, shift=3), answers(20, 7)))
