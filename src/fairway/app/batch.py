@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Callable, Generator
+import sqlite3
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,8 @@ from fairway.core.errors import (
 )
 from fairway.core.version import parse_reference
 from fairway.inference.live import LiveVersion
+
+logger = logging.getLogger("fairway.batch")
 
 
 class RunLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,14 +217,32 @@ def resume(
 def list_runs(home: str | os.PathLike[str] | None = None) -> list[RunLine]:
     """Every run of the home, the last begun first."""
     with open_home(home) as place:
-        lines = []
-        for path in (place.path / "batch").glob("*/ledger.db"):
+        return sorted(_lines(place), key=lambda line: line.created, reverse=True)
+
+
+def _lines(place: Home) -> Iterator[RunLine]:
+    """Runs in no order. One whose ledger is damaged is said, and does not hide the others."""
+    for path in (place.path / "batch").glob("*/ledger.db"):
+        try:
             ledger = Ledger(path.parent)
             try:
-                lines.append(_line(ledger))
+                yield _line(ledger)
             finally:
                 ledger.close()
-        return sorted(lines, key=lambda line: line.created, reverse=True)
+        except (FairwayError, sqlite3.DatabaseError, msgspec.MsgspecError) as error:
+            logger.warning("the run in %s cannot be read: %s", path.parent, error)
+
+
+def _forget_old(place: Home) -> None:
+    """Room for one more run: the oldest that have ended go. What they wrote stays."""
+    batch = place.path / "batch"
+    most = place.settings.batch.keep_runs
+    if not batch.is_dir() or sum(1 for _ in batch.iterdir()) < most:
+        return
+    ended = [line for line in _lines(place) if line.state in ("finished", "cancelled", "stopped")]
+    oldest = sorted(ended, key=lambda line: line.created)
+    for line in oldest[: max(0, len(ended) - most + 1)]:
+        shutil.rmtree(run_folder(place, line.run), ignore_errors=True)
 
 
 def show_run(run: str, home: str | os.PathLike[str] | None = None) -> tuple[RunLine, Report | None]:
@@ -278,6 +300,7 @@ def _begin(
     tell: Tell,
     started: Callable[[Run], None],
 ) -> Report:
+    _forget_old(place)
     live = load_for_batch(model, place.settings, options.workers or len(os.sched_getaffinity(0)))
     slots = 0 if cluster is None else cluster.slots
     if cluster is not None:

@@ -309,6 +309,8 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     storage: dict[str, dict[str, Any]] = {}
     """Options of the fsspec filesystems that inputs and outputs are on, by protocol: `[batch.storage.s3]`,
     `endpoint_url = "..."`."""
+    keep_runs: Annotated[int, msgspec.Meta(ge=1)] = 500
+    """Runs that are remembered; the oldest that have ended go when another begins."""
     spark_master: str = ""
     """Where `--engine spark` runs: `spark://host:7077`, `yarn`, `k8s://...`, `local[4]`, or `sc://host` for Spark Connect.
     Empty: what `spark-submit`, `SPARK_REMOTE` or `spark-defaults.conf` say, else all cores of this machine."""
