@@ -11,16 +11,22 @@ Fenced blocks that count:
 
 `fairway serve` is started in the background on free ports and stopped with the page; the ports 8080, 8081, 8090 and 4318
 in other commands are replaced by them. `fairway control` is started so too.
+
+Most pages begin by training an example and deploying it, word for word alike. With a folder for them, these beginnings
+are run once and copied from there on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +35,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 READY_SECONDS = 60
+BEGINNING = re.compile(r"python -m examples\.\w+\.train |fairway deploy ")
 
 
 @dataclass(frozen=True)
@@ -81,10 +88,12 @@ def commands(text: str) -> Iterator[tuple[int, str]]:
 
 
 class Reader:
-    """Runs a page's steps in `folder`; `close` stops what is still serving."""
+    """Runs a page's steps in `folder`; `close` stops what is still serving. `beginnings` is a folder that readers share."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, beginnings: Path | None = None) -> None:
         self._folder = folder
+        self._beginnings = beginnings
+        self._begun = hashlib.sha256()
         self._log = folder / "serve.log"
         self._servers: list[subprocess.Popen[bytes]] = []
         self._ports = {port: str(_free_port()) for port in ("8080", "8081", "8090", "4318")}
@@ -104,6 +113,31 @@ class Reader:
     def take(self, step: Step) -> str:
         """What the step printed, with the ports of the page. Raises AssertionError, with what was printed, when
         the step ends otherwise than the page says."""
+        if self._beginnings is None or step.kind != "sh" or step.exit_code or not BEGINNING.match(step.text):
+            self._beginnings = None  # what has been done since is not of the beginning
+            return self._take(step)
+        self._begun.update(step.text.encode() + b"\n")
+        kept = self._beginnings / self._begun.hexdigest()
+        if not kept.exists():
+            printed = self._take(step)
+            self._keep(kept, printed)
+            return printed
+        shutil.copytree(kept / "folder", self._folder, symlinks=True, dirs_exist_ok=True)
+        return (kept / "printed.txt").read_text(encoding="utf-8")
+
+    def _keep(self, kept: Path, printed: str) -> None:
+        """Keeps the folder as it is now. Of readers that are here at once, the first one counts."""
+        kept.parent.mkdir(exist_ok=True)
+        making = Path(tempfile.mkdtemp(dir=kept.parent))
+        leave_out = shutil.ignore_patterns("examples")
+        shutil.copytree(self._folder, making / "folder", symlinks=True, ignore=leave_out)
+        (making / "printed.txt").write_text(printed, encoding="utf-8")
+        try:
+            making.rename(kept)
+        except OSError:
+            shutil.rmtree(making)
+
+    def _take(self, step: Step) -> str:
         text = re.sub(r"\b(8080|8081|8090|4318)\b", lambda match: self._ports[match[1]], step.text)
         if step.kind == "file":
             (self._folder / step.name).write_text(text, encoding="utf-8")

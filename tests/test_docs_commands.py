@@ -1,5 +1,6 @@
 """Every command and every script in the README and the guides works, in the order a reader meets them."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,9 +48,16 @@ rm -rf /
 """
 
 
+@pytest.fixture(scope="session")
+def beginnings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared by the workers of pytest-xdist: its folders of one run lie side by side."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "beginnings"
+
+
 @pytest.fixture
-def reader(tmp_path: Path) -> Iterator[Reader]:
-    reader = Reader(tmp_path)
+def reader(tmp_path: Path, beginnings: Path) -> Iterator[Reader]:
+    reader = Reader(tmp_path, beginnings)
     yield reader
     reader.close()
 
@@ -79,3 +87,20 @@ def test_a_command_that_fails_fails_the_test(reader: Reader) -> None:
     with pytest.raises(AssertionError, match=r"line 7 ended with 1, not 0"):
         reader.take(Step("sh", "echo said; false", 7))
     reader.take(Step("sh", "false", 7, exit_code=1))
+
+
+def test_a_beginning_that_pages_share_is_run_once(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("a", "b", "c")]
+    for folder in folders:
+        folder.mkdir()
+    first, second, other = (Reader(folder, tmp_path / "beginnings") for folder in folders)
+    train = "python -m examples.diagnosis.train --out ."
+    told = first.take(Step("sh", train, 1))
+    first.take(Step("sh", "rm rows.csv", 2))
+    made = (folders[0] / "model.joblib").stat().st_mtime_ns
+    assert second.take(Step("sh", train, 1)) == told
+    assert (folders[1] / "model.joblib").stat().st_mtime_ns == made
+    assert (folders[1] / "rows.csv").exists()
+    other.take(Step("sh", "touch here-before", 1))
+    other.take(Step("sh", train, 2))
+    assert (folders[2] / "model.joblib").stat().st_mtime_ns != made
