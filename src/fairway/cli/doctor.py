@@ -65,6 +65,7 @@ def examine(home: str | None) -> tuple[Finding, ...]:
             open_registry=lambda: place.registry.models(),  # noqa: PLW0108 - the registry is opened inside
             settings_error=settings_error,
             environments=lambda: _environments(place),
+            certificates=[path for path in (settings.tls.certificate, settings.tls.client_ca) if path],
         )
     return diagnose(facts)
 

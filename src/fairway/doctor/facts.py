@@ -10,9 +10,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from cryptography import x509
 from packaging.utils import canonicalize_name
 
 from fairway.core.errors import FairwayError
@@ -32,6 +34,7 @@ def look(
     settings_error: str | None = None,
     environments: Callable[[], Mapping[str, str]] = dict,
     libraries: Sequence[str] = WITH_SYSTEM_LIBRARIES,
+    certificates: Sequence[str] = (),
 ) -> Facts:
     """Gathers the facts. `open_registry` raises a FairwayError when the registry named `registry` is away.
     `environments` says what is wrong with each environment of a model, as `Facts.environments`."""
@@ -52,7 +55,18 @@ def look(
         settings_error=settings_error,
         environments=environments() if registry_error is None else {},
         broken_imports=_import_errors([name for name in libraries if name in installed]),
+        certificates={path: _days_left(path) for path in certificates},
     )
+
+
+def _days_left(path: str) -> float | str:
+    """Days until the first certificate of a PEM file ends, or why that cannot be told."""
+    try:
+        found = x509.load_pem_x509_certificates(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        return str(error)
+    now = datetime.now(UTC)
+    return min((one.not_valid_after_utc - now).total_seconds() for one in found) / 86_400
 
 
 def _write_error(home: Path) -> str | None:

@@ -15,6 +15,7 @@ from packaging.version import InvalidVersion, Version
 PYTHONS = SpecifierSet(">=3.11,<3.14")
 LEAST_FREE_BYTES = 1024**3
 LITTLE_FREE_BYTES = 5 * 1024**3
+SOON_DAYS = 30
 PACKAGE = "fairway"
 
 
@@ -56,6 +57,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     settings_error: str | None = None
     broken_imports: Mapping[str, str] = {}
     environments: Mapping[str, str] = {}
+    certificates: Mapping[str, float | str] = {}
+    """File of certificates -> days until the first of them ends, below 0 when it has ended; or why it cannot be read."""
 
 
 class BadCombination(msgspec.Struct, frozen=True):
@@ -97,6 +100,7 @@ def diagnose(facts: Facts) -> tuple[Finding, ...]:
             _home(facts),
             _settings(facts),
             _ports(facts.ports),
+            _certificates(facts.certificates),
             [_registry(facts)],
             _environments(facts.environments, facts.home),
         )
@@ -233,6 +237,22 @@ def _ports(ports: Mapping[int, str | None]) -> Iterator[Finding]:
                 f"port {port} cannot be used: {error}. A Fairway that is already serving is the usual reason.",
                 f"fairway serve --port {port + 1000}",
             )
+
+
+def _certificates(certificates: Mapping[str, float | str]) -> Iterator[Finding]:
+    renew = "renew it; a running server takes the new file within seconds"
+    for path, days in certificates.items():
+        check = f"certificate {path}"
+        if isinstance(days, str):
+            yield Finding(check, Status.problem, f"the certificate {path} cannot be read: {days}")
+        elif days < 0:
+            yield Finding(
+                check, Status.problem, f"the certificate {path} ended {-days:.0f} days ago: {renew}"
+            )
+        elif days < SOON_DAYS:
+            yield Finding(check, Status.warning, f"the certificate {path} ends in {days:.0f} days: {renew}")
+        else:
+            yield Finding(check, Status.ok, f"the certificate {path} is good for {days:.0f} days")
 
 
 def _registry(facts: Facts) -> Finding:

@@ -9,10 +9,15 @@ import pytest
 from fairway.core.errors import RegistryUnavailable
 from fairway.doctor import facts
 from fairway.doctor.findings import diagnose, healthy
+from tests.certificates import new_authority
 
 
 def look(
-    home: Path, ports: tuple[int, ...] = (), open_registry=lambda: None, libraries: tuple[str, ...] = ()
+    home: Path,
+    ports: tuple[int, ...] = (),
+    open_registry=lambda: None,
+    libraries: tuple[str, ...] = (),
+    certificates: tuple[str, ...] = (),
 ) -> facts.Facts:
     return facts.look(
         home,
@@ -21,6 +26,7 @@ def look(
         registry="sqlite",
         open_registry=open_registry,
         libraries=libraries,
+        certificates=certificates,
     )
 
 
@@ -57,3 +63,15 @@ def test_a_package_whose_import_fails_is_found(tmp_path: Path, monkeypatch: pyte
     assert look(tmp_path, libraries=("lightgbm",)).broken_imports == {
         "lightgbm": "OSError: libgomp.so.1: cannot open shared object file"
     }
+
+
+def test_the_days_that_certificates_have_left(tmp_path: Path) -> None:
+    certificate, _ = new_authority(tmp_path).issue(tmp_path, "server")
+    (tmp_path / "none.pem").write_text("nothing")
+    files = (str(certificate), str(tmp_path / "none.pem"), str(tmp_path / "gone.pem"))
+    found = look(tmp_path, certificates=files).certificates
+    good, damaged, gone = (found[path] for path in files)
+    assert isinstance(good, float)
+    assert good > 0
+    assert isinstance(damaged, str)
+    assert "No such file" in str(gone)

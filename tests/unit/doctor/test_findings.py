@@ -149,3 +149,17 @@ def test_a_broken_environment_of_a_model_comes_with_the_command_that_mends_it() 
         "the environment 0123 of legacy:1 cannot be used: it is not there.",
         "the environment 4567 of b:2 works",
     ]
+
+
+def test_certificates_that_end_soon_have_ended_or_cannot_be_read() -> None:
+    told = {
+        finding.check: finding
+        for finding in diagnose(ailing(certificates={"a": 200.4, "b": 12.0, "c": -3.0, "d": "no such file"}))
+        if finding.check.startswith("certificate ")
+    }
+    assert [finding.status for finding in told.values()] == [
+        Status.ok, Status.warning, Status.problem, Status.problem,
+    ]  # fmt: skip
+    assert "ended 3 days ago" in told["certificate c"].message
+    assert not healthy(diagnose(ailing(certificates={"c": -3.0})))
+    assert healthy(diagnose(ailing(certificates={"b": 12.0})))
