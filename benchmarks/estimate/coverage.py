@@ -10,7 +10,8 @@ from fairway.core.columns import Array
 from fairway.monitoring.performance.classification import METRICS, measure_classification
 from fairway.monitoring.performance.ranking import measure_ranking
 from fairway.monitoring.performance.regression import measure_regression
-from fairway.monitoring.performance.values import Classified, Measured, Ranked, Regressed
+from fairway.monitoring.performance.values import Classified, Ranked, Regressed
+from fairway.monitoring.told import Measured
 
 Draw = Callable[[np.random.Generator, int], object]
 SIZES = (50, 200, 1_000, 5_000)

@@ -16,7 +16,8 @@ from fairway.core.contract import Contract
 from fairway.core.errors import InvalidInput, ModelNotFound
 from fairway.core.version import ModelVersion, check_model_name, parse_reference
 from fairway.inference.entries import decode_entry, key_bytes
-from fairway.inference.precomputed import Known, Policy, contract_signature, decide, store_url
+from fairway.inference.freshness import Known, Policy, contract_signature, decide
+from fairway.inference.precomputed import store_url
 from fairway.packaging.bundle import read_bundle
 from fairway.stores.answers import AnswerStore, Generation, Stored, open_answers
 

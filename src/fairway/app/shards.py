@@ -28,7 +28,7 @@ from fairway.batch.plan import Options, Plan, read_limit, run_name
 from fairway.batch.report import Report
 from fairway.batch.run import Run, Tell, shown
 from fairway.batch.shards import Agreed, Shard, ShardRun, note_name
-from fairway.batch.sink import Folder, SingleFile, Sink, _protocols
+from fairway.batch.sink import Folder, SingleFile, Sink, is_local
 from fairway.batch.source import SourceFile
 from fairway.batch.spread import Here
 from fairway.batch.sql import SqlSink, is_sql, read_place
@@ -149,12 +149,8 @@ def _open_notes(sink: Sink, options: Options, run: str) -> Notes:
     if isinstance(sink, SqlSink):
         return SqlNotes(read_place(options.output), run)
     assert isinstance(sink, Folder | SingleFile), "sinks are tables, folders and files"
-    folder = f"{sink._path}/_fairway" if isinstance(sink, Folder) else f"{sink._path}.fairway"
-    return (
-        LocalNotes(Path(folder) / run)
-        if "file" in _protocols(sink._fs)
-        else StoreNotes(sink._fs, f"{folder}/{run}")
-    )
+    folder = f"{sink.path}/_fairway" if isinstance(sink, Folder) else f"{sink.path}.fairway"
+    return LocalNotes(Path(folder) / run) if is_local(sink.fs) else StoreNotes(sink.fs, f"{folder}/{run}")
 
 
 def _agreed(notes: Notes) -> Agreed | None:

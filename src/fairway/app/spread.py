@@ -48,26 +48,27 @@ def open_cluster(
 ) -> Iterator[Cluster | None]:
     """The cluster of an engine, with the model's bundle on its way to it; None for the local engine. What was begun
     here is ended here; a session or connection that the process has already is used and left."""
-    with TemporaryDirectory(prefix="fairway-bundle-") as scratch:
-        if engine == "spark":
-            # Spark's own default is "python3" of whatever machine, which is rarely where Fairway is installed.
-            python = settings.batch.spark.get("spark.pyspark.python", sys.executable)
-            os.environ.setdefault("PYSPARK_PYTHON", python)
-            session, ours = open_session(address or settings.batch.spark_master, settings.batch.spark)
-            try:
-                yield SparkCluster(session, model, Path(scratch))
-            finally:
-                if ours:
-                    session.stop()
-        elif engine == "ray":
-            ray, ours = open_ray(address or settings.batch.ray_address)
-            try:
-                yield RayCluster(ray, model, Path(scratch))
-            finally:
-                if ours:
-                    ray.shutdown()
-        else:
-            yield None
+    if engine == "spark":
+        # Spark's own default is "python3" of whatever machine, which is rarely where Fairway is installed.
+        python = settings.batch.spark.get("spark.pyspark.python", sys.executable)
+        os.environ.setdefault("PYSPARK_PYTHON", python)
+        session, ours = open_session(address or settings.batch.spark_master, settings.batch.spark)
+        try:
+            yield SparkCluster(session, model)
+        finally:
+            if ours:
+                session.stop()
+    elif engine == "ray":
+        ray, ours = open_ray(address or settings.batch.ray_address)
+        try:
+            with TemporaryDirectory(prefix="fairway-bundle-") as scratch:
+                cluster = RayCluster(ray, model, Path(scratch))
+            yield cluster
+        finally:
+            if ours:
+                ray.shutdown()
+    else:
+        yield None
 
 
 def cut(

@@ -23,12 +23,12 @@ from fairway.app.alerts import HomeAlerts
 from fairway.app.home import Home
 from fairway.app.log import known_models, open_join, open_log
 from fairway.core.clock import moment_of
-from fairway.core.errors import FairwayError, InvalidInput, NotFound, SettingsError
+from fairway.core.errors import FairwayError, InvalidInput, ModelNotFound, NotFound, SettingsError
 from fairway.core.settings import ModelSettings, Settings
-from fairway.monitoring.watch.frame import alike, frame_of
 from fairway.monitoring.watch.look import Asked
 from fairway.monitoring.watch.monitor import Monitor, Subjected, Version
 from fairway.monitoring.watch.reference import Reference, bundle_reference, make_reference
+from fairway.monitoring.watch.sample import Sample
 from fairway.monitoring.watch.values import Report
 from fairway.packaging.amend import read_profile
 from fairway.packaging.bundle import Bundle, read_bundle
@@ -39,22 +39,30 @@ from fairway.stores.opening import open_windows
 
 logger = logging.getLogger("fairway.monitoring")
 
-_REFERENCE_ROWS = 20_000
+_REFERENCE_ROWS = 100_000
+"""Most rows of a past time that windows are compared with: enough for some hundreds of each hour of a week."""
 
 
 class LogRows:
     """`monitoring.watch.monitor.Rows` of a prediction log."""
 
     def __init__(
-        self, log: PredictionLog, settings: Settings, digests: Callable[[str, int], str | None]
+        self,
+        log: PredictionLog,
+        settings: Settings,
+        digests: Callable[[str, int], str | None],
+        only: str = "",
     ) -> None:
+        """`digests` gives a version's digest, None where the registry has no such version; `only` names the one model
+        that is looked at."""
         self._log = log
         self._settings = settings
         self._digests = digests
+        self._only = only
 
     def versions(self) -> Sequence[Version]:
         found = []
-        for model in known_models(self._log):
+        for model in [name for name in known_models(self._log) if self._only in ("", name)]:
             for present in self._log.present(model):
                 digest = self._digests(model, present.version)
                 if digest is not None and digest.removeprefix("sha256:").startswith(present.digest):
@@ -88,9 +96,12 @@ class LogRows:
 
 
 @contextmanager
-def open_monitor(settings: Settings) -> Iterator[Monitor]:
-    """The monitor of a home: reads its log, keeps what it sees in the registry's database, tells of it to its alerts."""
+def open_monitor(settings: Settings, model: str = "") -> Iterator[Monitor]:
+    """The monitor of a home: reads its log, keeps what it sees in the registry's database, tells of it to its alerts. Of
+    one model only where it is named. Raises ModelNotFound."""
     with Home(settings) as home:
+        if model and not any(known.name == model for known in home.registry.models()):
+            raise ModelNotFound(f"There is no model {model[:100]!r}.", hint="See them with: fairway models")
         store = open_windows(home.path, settings.registry)
         alerts = HomeAlerts(settings, os.environ)
         try:
@@ -108,16 +119,16 @@ def open_monitor(settings: Settings) -> Iterator[Monitor]:
                 )
                 return _subjected(bundle, version, log, settings)
 
-            rows = LogRows(log, settings, digest)
+            rows = LogRows(log, settings, digest, model)
             yield Monitor(rows, store, subjected, alerts.alerts.observe, settings.monitoring)
         finally:
             alerts.close()
             store.close()
 
 
-def look_now(settings: Settings) -> list[Report]:
-    """Every window that is due, looked at now."""
-    with open_monitor(settings) as monitor:
+def look_now(settings: Settings, *, model: str = "") -> list[Report]:
+    """Every window that is due, of one model or all, looked at now. Raises ModelNotFound."""
+    with open_monitor(settings, model) as monitor:
         return monitor.turn()
 
 
@@ -152,20 +163,16 @@ def _of_the_past(
         ) from error
     join = open_join(log, version.model, settings.log)
     join.step()
-    labelled = [
-        batch.filter(pa.array(np.asarray(batch.column("version")) == version.version))
-        for batch in join.joined(start, end)
-    ]
-    batches = [batch for batch in labelled if batch.num_rows]
-    if sum(batch.num_rows for batch in batches) < settings.monitoring.min_rows:
-        batches = [*log.windows(version.model, start=start, end=end, versions=[version.version])]
-    if not batches:
+    sample = Sample(_REFERENCE_ROWS)
+    for batch in join.joined(start, end):
+        sample.take(batch.filter(pa.array(np.asarray(batch.column("version")) == version.version)))
+    if sample.rows < settings.monitoring.min_rows:  # too few labels: drift needs none
+        sample = Sample(_REFERENCE_ROWS)
+        for batch in log.windows(version.model, start=start, end=end, versions=[version.version]):
+            sample.take(batch)
+    if not sample.rows:
         raise InvalidInput(f"{where}: the log has no predictions of version {version.version} in {period}.")
-    table = pa.Table.from_batches(alike(batches))
-    if table.num_rows > _REFERENCE_ROWS:
-        some = np.sort(np.random.default_rng(0).permutation(table.num_rows)[:_REFERENCE_ROWS])
-        table = table.take(pa.array(some))
-    frame = frame_of(table, bundle.contract)
+    frame = sample.frame(bundle.contract)
     text = f"its own predictions of {period}"
     return make_reference(bundle.contract, read_profile(bundle), frame, text=text, value=value)
 

@@ -9,18 +9,15 @@ far by itself sets a wider limit. Pure: numbers in, a judgement out.
 
 from __future__ import annotations
 
-import enum
 import math
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 
 from fairway.core.columns import Array
 from fairway.core.errors import InvalidInput
+from fairway.monitoring.told import LIMIT, Anomaly, Measure
 
-LIMIT = 4.0
-"""Robust deviations at which a value is an anomaly at the least."""
 SMALLEST = 24
 """Fewest earlier values that anything is said from."""
 MOST = 100_000
@@ -30,32 +27,6 @@ _GAIN = 0.8
 _PERIODS = 3
 _NORMAL = 1.4826  # a normal's standard deviation over its median absolute deviation
 _STRAY = 1.1
-
-
-class Measure(enum.StrEnum):
-    """What a series is of, and which way is bad."""
-
-    traffic = "traffic"  # requests in a step; too few and too many
-    latency = "latency"  # seconds, such as p99; too long
-    errors = "errors"  # failed requests in a step, with the number of all requests; too many
-    saturation = "saturation"  # share in use, 0..1; too much
-
-
-class Anomaly(msgspec.Struct, frozen=True, kw_only=True):
-    """The last value of a series, judged. `expected`, `lower` and `upper` are in the value's own unit (errors: a share);
-    `score` is the distance in robust deviations, `limit` where it becomes an anomaly. `rhythm` is none, day or week.
-    Without `anomalous` there may be a `note` why nothing could be said."""
-
-    measure: Measure
-    value: float
-    anomalous: bool = False
-    expected: float | None = None
-    lower: float | None = None
-    upper: float | None = None
-    score: float | None = None
-    limit: float = LIMIT
-    rhythm: str = "none"
-    note: str = ""
 
 
 @dataclass(frozen=True)

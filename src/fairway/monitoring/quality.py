@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -21,36 +20,8 @@ from fairway.core.settings import QualitySettings
 from fairway.monitoring.drift.profile import Profile
 from fairway.monitoring.drift.sketches import ColumnSketch
 from fairway.monitoring.drift.values import Kind
+from fairway.monitoring.told import Check, QualityFinding, QualityReport
 from fairway.packaging.profile import Profile as PackagedProfile
-
-Check = Literal[
-    "violations", "missing", "new categories", "range", "infinite", "freshness", "volume", "absent"
-]
-
-
-class QualityFinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing that is wrong. `value` is what was seen and `expected` what should have been, shares of rows (0 to 1) but for
-    `freshness` (seconds) and `volume` (rows). `field` is empty for the window as a whole. `p_value` is None for limits."""
-
-    check: Check
-    field: str
-    value: float
-    expected: float
-    text: str
-    p_value: float | None = None
-    examples: tuple[str, ...] = ()
-
-
-class QualityReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`findings` in the order of the columns, those of the whole window last. `checked` counts the checks made."""
-
-    rows: int
-    findings: tuple[QualityFinding, ...]
-    checked: int
-
-    @property
-    def failed(self) -> bool:
-        return bool(self.findings)
 
 
 def check_quality(

@@ -5,7 +5,8 @@ import pytest
 
 from fairway.core.columns import Array
 from fairway.core.errors import InvalidInput
-from fairway.monitoring.operations import DAY, Anomaly, Measure, judge_operations
+from fairway.monitoring.operations import DAY, judge_operations
+from fairway.monitoring.told import Anomaly, Measure
 
 HOUR = 3_600.0
 

@@ -10,7 +10,8 @@ from fairway.core.contract import Category, Contract, DType, Field
 from fairway.core.settings import QualitySettings
 from fairway.monitoring.drift.profile import Profile
 from fairway.monitoring.drift.values import Kind
-from fairway.monitoring.quality import QualityReport, check_quality
+from fairway.monitoring.quality import check_quality
+from fairway.monitoring.told import QualityReport
 from fairway.packaging.profile import make_profile
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)

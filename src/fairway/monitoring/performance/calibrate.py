@@ -17,14 +17,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
+from typing import cast
 
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from fairway.core.columns import Array
 
@@ -136,9 +139,15 @@ def fit(kind: str, scores: Scores, actual: Array) -> Calibrator:
     return _FITS[kind](scores, actual)
 
 
-def one_thread() -> threadpool_limits:
+def one_thread() -> AbstractContextManager[object]:
     """Trees this small need no threads, and where the cores have other work, threads that wait for each other stall."""
-    return threadpool_limits(limits=1)
+    return cast("AbstractContextManager[object]", _pools().limit(limits=1))
+
+
+@cache
+def _pools() -> ThreadpoolController:
+    """Looking for the libraries with threads takes longer than small trees do; scikit-learn has loaded them by now."""
+    return ThreadpoolController()
 
 
 def _none(scores: Scores) -> Array:

@@ -20,7 +20,8 @@ from fairway.monitoring.performance.calibrate import Calibration, Scores, calibr
 from fairway.monitoring.performance.classification import FUNCTIONALS, answers_of, check_metrics
 from fairway.monitoring.performance.features import Encoding, make_encoding
 from fairway.monitoring.performance.influence import Answers
-from fairway.monitoring.performance.values import Classified, Measured
+from fairway.monitoring.performance.values import Classified
+from fairway.monitoring.told import Measured
 
 METRICS = tuple(FUNCTIONALS)
 DEFAULT = tuple(name for name in METRICS if name != "business_value")

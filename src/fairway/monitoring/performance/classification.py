@@ -11,7 +11,8 @@ from fairway.core.errors import InvalidInput
 from fairway.monitoring.performance import influence, intervals
 from fairway.monitoring.performance.calibration_error import calibration_error
 from fairway.monitoring.performance.influence import Answers, Functional, Statistic
-from fairway.monitoring.performance.values import Classified, Measured
+from fairway.monitoring.performance.values import Classified
+from fairway.monitoring.told import Measured
 
 FUNCTIONALS: dict[str, Functional] = {
     "accuracy": influence.accuracy,

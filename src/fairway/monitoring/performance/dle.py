@@ -22,7 +22,8 @@ from fairway.monitoring.performance.cbpe import SMALLEST, jackknife_error
 from fairway.monitoring.performance.classification import check_metrics
 from fairway.monitoring.performance.features import Encoding, make_encoding
 from fairway.monitoring.performance.regression import DEFAULT, LOSSES, METRICS
-from fairway.monitoring.performance.values import Measured, Regressed
+from fairway.monitoring.performance.values import Regressed
+from fairway.monitoring.told import Measured
 
 _SEED = 17
 

@@ -18,7 +18,8 @@ from fairway.monitoring.performance.classification import check_metrics, measure
 from fairway.monitoring.performance.frames import Reading
 from fairway.monitoring.performance.regression import measure_regression
 from fairway.monitoring.performance.thresholds import Usual, outside, usual
-from fairway.monitoring.performance.values import Classified, Measured, Regressed
+from fairway.monitoring.performance.values import Classified, Regressed
+from fairway.monitoring.told import Measured
 
 Progress = Callable[[str, float], None]
 

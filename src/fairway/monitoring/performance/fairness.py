@@ -12,38 +12,19 @@ import itertools
 import math
 from collections.abc import Callable
 
-import msgspec
 import numpy as np
 
 from fairway.core.columns import Array
 from fairway.core.errors import InvalidInput
 from fairway.monitoring.performance import intervals
 from fairway.monitoring.performance.intervals import Interval
-from fairway.monitoring.performance.values import Classified, Measured
+from fairway.monitoring.performance.values import Classified
+from fairway.monitoring.told import Fairness, Group, Measured
 
 SMALLEST = 30
 GROUPS = 50
 """Most groups compared: the largest."""
 _Counts = tuple[float, float]
-
-
-class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """Shares of a group's rows that were predicted positive: of all, of the positive, of the negative (each with its interval)."""
-
-    name: str
-    rows: int
-    selection_rate: Measured
-    true_positive_rate: Measured
-    false_positive_rate: Measured
-
-
-class Fairness(msgspec.Struct, frozen=True, kw_only=True):
-    """`measures` by name: demographic_parity_difference and _ratio, equalized_odds_difference and _ratio,
-    equal_opportunity_difference. Those of odds need labels."""
-
-    groups: tuple[Group, ...]
-    measures: dict[str, Measured]
-    notes: tuple[str, ...] = ()
 
 
 def measure_fairness(

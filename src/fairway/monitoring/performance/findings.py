@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from fairway.core.incident import Finding
 from fairway.monitoring.performance import classification, ranking, regression
 from fairway.monitoring.performance.thresholds import Usual, outside
-from fairway.monitoring.performance.values import Measured
+from fairway.monitoring.told import Measured
 
 _LOWER_IS_BETTER = classification.LOWER_IS_BETTER | regression.LOWER_IS_BETTER
 _HIGHER_IS_BETTER = (set(classification.METRICS) | set(ranking.METRICS)) - _LOWER_IS_BETTER

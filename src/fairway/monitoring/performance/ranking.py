@@ -10,7 +10,8 @@ from fairway.core.columns import Array
 from fairway.core.errors import InvalidInput
 from fairway.monitoring.performance.classification import check_metrics
 from fairway.monitoring.performance.regression import measure_losses
-from fairway.monitoring.performance.values import Measured, Ranked
+from fairway.monitoring.performance.values import Ranked
+from fairway.monitoring.told import Measured
 
 METRICS = ("ndcg", "map")
 GAINS = ("linear", "exponential")

@@ -10,7 +10,8 @@ import numpy as np
 from fairway.core.columns import Array
 from fairway.monitoring.performance import intervals
 from fairway.monitoring.performance.classification import check_metrics
-from fairway.monitoring.performance.values import Measured, Regressed
+from fairway.monitoring.performance.values import Regressed
+from fairway.monitoring.told import Measured
 
 Loss = Callable[[Array, Array], Array]
 

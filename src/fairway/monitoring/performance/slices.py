@@ -14,7 +14,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 from scipy import stats
 
@@ -23,7 +22,8 @@ from fairway.core.conform import nulls_of
 from fairway.core.errors import InvalidInput
 from fairway.monitoring.performance import influence, regression
 from fairway.monitoring.performance.classification import DEFAULT, measure_classification
-from fairway.monitoring.performance.values import Classified, Measured, Regressed
+from fairway.monitoring.performance.values import Classified, Regressed
+from fairway.monitoring.told import Condition, Measured, SliceMetrics, WorstSlice, WorstSlices
 
 VALUES = 20
 """Most values of a feature that are slices of their own; rarer ones are together one."""
@@ -34,52 +34,6 @@ FEATURES = 20
 """Most features whose pairs are searched: those whose own slices differ most."""
 SMALLEST = 50
 _SEED = 19
-
-
-class Condition(msgspec.Struct, frozen=True):
-    """Such as region = north, 18 <= age < 30, income is null."""
-
-    feature: str
-    text: str
-
-
-class SliceMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """The metrics of one slice; `share` of the window's rows."""
-
-    conditions: tuple[Condition, ...]
-    rows: int
-    share: float
-    metrics: tuple[Measured, ...]
-
-
-class WorstSlice(msgspec.Struct, frozen=True, kw_only=True):
-    """A slice with a mean loss above that of the rows outside it.
-
-    `excess` is the difference, `lower` its least value with the confidence of the search, `p_value` corrected for all
-    slices that were tested.
-    """
-
-    conditions: tuple[Condition, ...]
-    rows: int
-    share: float
-    loss: float
-    elsewhere: float
-    excess: float
-    lower: float
-    p_value: float
-
-    @property
-    def name(self) -> str:
-        return " and ".join(condition.text for condition in self.conditions)
-
-
-class WorstSlices(msgspec.Struct, frozen=True, kw_only=True):
-    """The worst first; empty when none is worse beyond chance. `tested` slices were looked at."""
-
-    found: tuple[WorstSlice, ...]
-    tested: int
-    rows: int
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

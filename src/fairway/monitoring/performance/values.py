@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 
 from fairway.core.columns import Array
@@ -101,24 +100,6 @@ class Ranked:
     @property
     def rows(self) -> int:
         return len(self.query)
-
-
-class Measured(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One metric of one window.
-
-    `lower` and `upper` hold the true value with the confidence asked for (95% by default); for an estimate they
-    hold what the metric of these very rows will turn out to be once their labels come. None where it cannot be
-    said, and `note` says why. `rows` are those it was worked out from. `error` is the standard error.
-    """
-
-    name: str
-    value: float | None
-    lower: float | None = None
-    upper: float | None = None
-    rows: int = 0
-    error: float | None = None
-    estimated: bool = False
-    note: str = ""
 
 
 def same_rows(rows: int, **columns: Array) -> None:

@@ -10,17 +10,16 @@ import msgspec
 from fairway.core.incident import Finding, Kind, Window
 from fairway.monitoring.causes import weighed
 from fairway.monitoring.drift.values import ColumnDrift
-from fairway.monitoring.operations import Anomaly, Measure
-from fairway.monitoring.performance.fairness import Fairness
 from fairway.monitoring.performance.findings import performance_findings, performance_loss
-from fairway.monitoring.performance.slices import WorstSlice
-from fairway.monitoring.quality import QualityFinding
+from fairway.monitoring.told import Anomaly, Fairness, Measure, QualityFinding, WorstSlice
 from fairway.monitoring.watch.reference import Reference
 from fairway.monitoring.watch.values import TOGETHER, Metric, Report
 
 _DISPARITY = 0.2
 """A difference between groups from which on it is a finding: the four-fifths rule, as a difference of shares."""
 _MOST_WORST = 3
+_NAME, _TEXT = 300, 2000
+"""Most characters in `Finding`."""
 
 
 def with_findings(report: Report, reference: Reference) -> Report:
@@ -36,7 +35,8 @@ def with_findings(report: Report, reference: Reference) -> Report:
         *_fairness(report.fairness),
         *_operations(report.operations),
     )
-    return msgspec.structs.replace(report, findings=weighed(findings, reference.importance, loss))
+    weighted = weighed(findings, reference.importance, loss)
+    return msgspec.structs.replace(report, findings=tuple(_fitting(finding) for finding in weighted))
 
 
 def incident_window(report: Report, kinds: Iterable[str] | None = None) -> Window:
@@ -55,6 +55,15 @@ def incident_window(report: Report, kinds: Iterable[str] | None = None) -> Windo
         kinds=chosen,
         findings=tuple(f for f in report.findings if f.kind in chosen and f.kind in wrong),
     )
+
+
+def _fitting(finding: Finding) -> Finding:
+    """No longer than what an incident can keep: names of columns and categories may be of any length."""
+    names = {name: getattr(finding, name) for name in ("field", "slice", "arm", "statistic")}
+    cut = {name: f"{text[: _NAME - 1]}…" for name, text in names.items() if len(text) > _NAME}
+    if len(finding.text) > _TEXT:
+        cut["text"] = f"{finding.text[: _TEXT - 1]}…"
+    return msgspec.structs.replace(finding, **cut) if cut else finding
 
 
 def _drift(report: Report) -> Iterable[Finding]:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fairway.core.columns import Array
 from fairway.core.contract import Contract, Task
 from fairway.monitoring.drift.profile import kinds_of
 from fairway.monitoring.drift.values import Kind
@@ -43,6 +44,19 @@ class Frame:
     def held(self) -> HeldTable:
         return HeldTable(self.table)
 
+    def take(self, rows: Array) -> Frame:
+        """The rows at these positions, in their order."""
+        at = pa.array(rows)
+        actual = None if self.actual is None else self.actual.take(at)
+        return Frame(self.table.take(at), self.inputs, self.outputs, self.about.take(at), actual)
+
+    @property
+    def times(self) -> Array | None:
+        """When each row was predicted, datetime64[us]; None where that is not known."""
+        if "time" not in self.about.column_names:
+            return None
+        return np.asarray(self.about["time"].cast(pa.int64())).astype("datetime64[us]")
+
     def with_actual(self) -> pa.Table:
         """Inputs, outputs and labels in one table."""
         return self.table if self.actual is None else self.table.append_column(ACTUAL, self.actual)
@@ -50,11 +64,12 @@ class Frame:
 
 def frame_of(rows: pa.Table, contract: Contract) -> Frame:
     """`rows` have columns `input.<field>` and `output.<output>`, as the log and references do; a column `label` is the
-    label. Tensors of more than a few hundred elements a row are left out."""
+    label. Tensors of more than a few hundred elements a row are left out, and so are private fields: what the log has of
+    them, if anything, is not their values."""
     columns: dict[str, pa.ChunkedArray] = {}
     inputs = []
     for field in contract:
-        column = _column(rows, f"input.{field.name}")
+        column = None if field.private is not None else _column(rows, f"input.{field.name}")
         if column is not None:
             columns[field.name] = column
             inputs.append(field.name)

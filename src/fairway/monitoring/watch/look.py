@@ -18,13 +18,14 @@ from fairway.monitoring.drift.compare import compare_tables
 from fairway.monitoring.drift.compare_profiles import compare_profiles
 from fairway.monitoring.drift.profile import Profile
 from fairway.monitoring.drift.values import ColumnDrift, DriftReport
-from fairway.monitoring.operations import Anomaly, Measure, judge_operations
+from fairway.monitoring.operations import judge_operations
 from fairway.monitoring.performance.cbpe import DEFAULT, Cbpe
-from fairway.monitoring.performance.fairness import Fairness, measure_fairness
+from fairway.monitoring.performance.fairness import measure_fairness
 from fairway.monitoring.performance.slices import find_worst_slices, losses_of, measure_slices
 from fairway.monitoring.performance.thresholds import Usual, outside
-from fairway.monitoring.performance.values import Classified, Measured
+from fairway.monitoring.performance.values import Classified
 from fairway.monitoring.quality import check_quality
+from fairway.monitoring.told import Anomaly, Fairness, Measure, Measured
 from fairway.monitoring.watch.frame import Frame, broken_rules, frame_kinds, latest_time
 from fairway.monitoring.watch.reference import Reference, measure
 from fairway.monitoring.watch.shapes import shape_of
@@ -69,7 +70,8 @@ def look(
     version before it, the oldest first."""
     notes = [*reference.notes]
     judged: list[str] = []
-    drift = _drift(window, profile, reference, asked.drift, notes)
+    like = reference.frame_for(window, notes)
+    drift = _drift(window, profile, reference, like, asked.drift, notes)
     if drift is not None:
         judged.append("drift")
     violations = broken_rules(window.about)
@@ -88,7 +90,7 @@ def look(
         rows=profile.rows,
         reference=reference.text,
         drifted=drift is not None and drift.drifted,
-        columns=_columns(window, reference, drift),
+        columns=_columns(window, reference, like, drift),
         multivariate=drift.multivariate if drift is not None else None,
         quality=quality,
         violations=violations,
@@ -98,6 +100,19 @@ def look(
     report = look_at_performance(report, window, reference, asked, notes)
     kinds = (*judged, *report.judged)
     return msgspec.structs.replace(report, judged=kinds, notes=tuple(dict.fromkeys(notes)))
+
+
+def unseen(about: About, rows: int, error: Exception) -> Report:
+    """The report of a window that could not be looked at. Nothing was judged, so incidents stay as they are."""
+    return Report(
+        model=about.model,
+        version=about.version,
+        digest=about.digest,
+        start=about.start,
+        end=about.end,
+        rows=rows,
+        notes=(f"this window could not be looked at: {type(error).__name__}: {error}"[:500],),
+    )
 
 
 def look_at_performance(
@@ -139,31 +154,38 @@ def look_at_performance(
 
 
 def _drift(
-    window: Frame, profile: Profile, reference: Reference, settings: DriftSettings, notes: list[str]
+    window: Frame,
+    profile: Profile,
+    reference: Reference,
+    like: Frame | None,
+    settings: DriftSettings,
+    notes: list[str],
 ) -> DriftReport | None:
+    """Against `like`, rows of the reference, or else against its profile."""
     if profile.rows < settings.min_rows:
         notes.append(f"drift: {profile.rows} rows, and {settings.min_rows} are needed")
         return None
-    if reference.frame is None:
+    if like is None:
         report = compare_profiles(reference.profile, profile, settings)
     else:
-        before = reference.frame
-        names = tuple(name for name in before.table.column_names if name in window.table.column_names)
-        kinds = frame_kinds(before, reference.contract)
-        report = compare_tables(before.held, window.held, settings, columns=names, kinds=kinds)
+        names = tuple(name for name in like.table.column_names if name in window.table.column_names)
+        kinds = frame_kinds(like, reference.contract)
+        report = compare_tables(like.held, window.held, settings, columns=names, kinds=kinds)
     notes += report.notes
     return report
 
 
-def _columns(window: Frame, reference: Reference, drift: DriftReport | None) -> tuple[ColumnReport, ...]:
+def _columns(
+    window: Frame, reference: Reference, like: Frame | None, drift: DriftReport | None
+) -> tuple[ColumnReport, ...]:
     compared: Mapping[str, ColumnDrift] = {} if drift is None else {c.name: c for c in drift.columns}
-    kinds = {} if reference.frame is None else frame_kinds(reference.frame, reference.contract)
+    kinds = {} if like is None else frame_kinds(like, reference.contract)
     found = []
     for role, names in (("input", window.inputs), ("output", window.outputs)):
         for name in names:
             shape = None
-            if reference.frame is not None and name in reference.frame.table.column_names:
-                shape = shape_of(reference.frame.table[name], window.table[name], kinds.get(name))
+            if like is not None and name in like.table.column_names:
+                shape = shape_of(like.table[name], window.table[name], kinds.get(name))
             found.append(
                 ColumnReport(
                     name=name,

@@ -4,20 +4,23 @@ Windows begin at multiples of `window_seconds` (UTC). One that has too few rows 
 most so long; one without any rows is looked at when it is that long. Labels that come later change the report of their
 windows; an incident hears of a window's performance when there are labels enough, once.
 
-Everything can be done again: a monitor that was killed looks at the same window and comes to the same report.
+Everything can be done again: a monitor that was killed looks at the same window and comes to the same report. So incidents
+hear of a window before it is kept: killed between the two, it is looked at and told again, which changes nothing there.
+
+A clock that goes back finds windows that end in its future: they count as not looked at, and are replaced when their time
+comes. One that jumps ahead forgets nothing at once.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
 from fairway.core.clock import moment_of, utc_text
@@ -25,12 +28,13 @@ from fairway.core.contract import Contract
 from fairway.core.errors import FairwayError
 from fairway.core.incident import Window
 from fairway.core.settings import MonitoringSettings
-from fairway.monitoring.drift.profile import Profile
 from fairway.monitoring.watch.findings import incident_window, with_findings
-from fairway.monitoring.watch.frame import Frame, alike, frame_kinds, frame_of
-from fairway.monitoring.watch.look import About, Asked, look, look_at_performance
+from fairway.monitoring.watch.kept import encoded, report_in, summary_in
+from fairway.monitoring.watch.look import About, Asked, look, look_at_performance, unseen
 from fairway.monitoring.watch.reference import Reference
+from fairway.monitoring.watch.sample import Gathered, Sample
 from fairway.monitoring.watch.values import Report, Summary, summary_of
+from fairway.stores.log_compaction import Clock, trusted
 from fairway.stores.windows import WatchedWindow, WindowKey, WindowStore
 
 logger = logging.getLogger("fairway.monitoring")
@@ -38,7 +42,9 @@ logger = logging.getLogger("fairway.monitoring")
 _HISTORY = 2000
 _MOST_WINDOWS = 500
 """Windows of one version looked at in one turn."""
-_SEED = 7
+_MOST_KNOWN = 32
+"""Versions whose references are held in memory."""
+_CLOCK = "clock"
 _JUDGED_LATER = ("performance", "fairness")
 
 
@@ -107,30 +113,59 @@ class Monitor:
         seen: list[Report] = []
         now = self._clock()
         over = _floor(now - timedelta(seconds=self._settings.grace_seconds), self._settings.window_seconds)
-        if over != self._over:  # else nothing new is over, and the log need not be looked through
+        is_new = over != self._over  # else nothing new is over, and the log need not be looked through
+        if is_new:
             self._versions = self._rows.versions()
-            for version in self._versions:
-                subjected = self._subject(version)
-                if subjected is not None:
-                    seen += self._due(version, subjected, now, over, is_over)
-                if is_over():
-                    return seen
+        models = dict.fromkeys(version.model for version in self._versions)
+        away: dict[
+            str, FairwayError
+        ] = {}  # one model's log or labels that cannot be read leave the others alone
+        fresh: set[tuple[str, int, str, str]] = set()
+        for model in models:
+            try:
+                # Before windows are looked at, so that they are with the labels that are there already.
+                changed = self._rows.changed_labels(model, self._since(model))
+                for version in self._versions if is_new else ():
+                    subjected = self._subject(version) if version.model == model else None
+                    if subjected is not None:
+                        seen += self._due(version, subjected, now, over, is_over)
+                    if is_over():
+                        return seen
+                fresh |= {(r.model, r.version, r.digest, r.start) for r in seen if r.model == model}
+                seen += self._labels(model, changed, fresh)
+            except FairwayError as error:
+                away[model] = error
+        if away:
+            raise next(iter(away.values()))
+        if is_new:
             self._over = over
-            self._store.prune(utc_text(now - timedelta(days=self._settings.keep_days)))
-        for model in dict.fromkeys(version.model for version in self._versions):
-            seen += self._labels(model, [v for v in self._versions if v.model == model])
+            self._prune(now)
         return seen
+
+    def _prune(self, now: datetime) -> None:
+        """Forgets what is too old, while the clock can be trusted: what is forgotten does not come back."""
+        try:
+            before = msgspec.json.decode(self._store.mark(_CLOCK), type=Clock)
+        except msgspec.MsgspecError:
+            before = Clock()
+        seen, sure = trusted(before, now.timestamp())
+        self._store.put_mark(_CLOCK, msgspec.json.encode(seen).decode())
+        if sure:
+            self._store.prune(utc_text(now - timedelta(days=self._settings.keep_days)))
 
     def _subject(self, version: Version) -> Subjected | None:
         key = (version.model, version.version, version.digest)
         if key not in self._known:
             try:
-                self._known[key] = self._subjected(version)
+                known = self._subjected(version)
             except FairwayError as error:
                 if self._refused.get(key) != str(error):
                     self._refused[key] = str(error)
                     logger.warning("%s:%s is not watched: %s", version.model, version.version, error)
                 return None
+            while len(self._known) >= _MOST_KNOWN:
+                del self._known[next(iter(self._known))]
+            self._known[key] = known
         return self._known[key]
 
     def _due(
@@ -144,10 +179,10 @@ class Monitor:
         """Looks at the version's windows one after the other, as far as they are over."""
         step = timedelta(seconds=self._settings.window_seconds)
         longest = max(step, timedelta(seconds=self._settings.longest_seconds))
-        history = self._history(version)
+        history = self._history(version, now)
         start = self._begin(version, now, history)
         for _ in range(_MOST_WINDOWS):
-            gathered = _Gathered(subjected, self._settings.sample_rows)
+            gathered = Gathered(subjected.contract, self._settings.sample_rows)
             if version.last < start:
                 end = start + longest
                 if end > over or start - version.last > longest:
@@ -166,14 +201,14 @@ class Monitor:
                 end=utc_text(end),
                 latest=end + step > over,
             )
-            report = self._look(about, gathered, subjected, history, now)
+            report = self._look(version, about, gathered, subjected, history, now)
             yield report
             history = [*history, summary_of(report)][-_HISTORY:]
             start = end
 
     def _gather(
         self,
-        gathered: _Gathered,
+        gathered: Gathered,
         version: Version,
         start: datetime,
         step: timedelta,
@@ -196,27 +231,38 @@ class Monitor:
         first = max(version.first, now - timedelta(days=self._settings.look_back_days))
         return _floor(first, self._settings.window_seconds)
 
-    def _history(self, version: Version) -> list[Summary]:
+    def _history(self, version: Version, now: datetime) -> list[Summary]:
+        """Windows that were looked at. Those that end in the future were seen by a clock that was ahead."""
         found = self._store.summaries(version.model, version=version.version, limit=_HISTORY)
         return [
-            msgspec.json.decode(window.summary, type=Summary)
+            summary
             for window in found
             if window.key.digest == version.digest
+            and moment_of(window.end) <= now
+            and (summary := summary_in(window)) is not None
         ]
 
     def _look(
         self,
+        version: Version,
         about: About,
-        gathered: _Gathered,
+        gathered: Gathered,
         subjected: Subjected,
         history: Sequence[Summary],
         now: datetime,
     ) -> Report:
         frame = gathered.frame()
-        report = look(about, frame, gathered.profile, subjected.reference, history, subjected.asked, now)
-        report = with_findings(report, subjected.reference)
-        self._keep(report, gathered.profile.to_bytes())
+        try:
+            report = look(about, frame, gathered.profile, subjected.reference, history, subjected.asked, now)
+            report = self._with_labels(version, subjected, report) or report
+            report = with_findings(report, subjected.reference)
+        except FairwayError:
+            raise
+        except Exception as error:  # one window's rows must not end the watch over all the others
+            logger.exception("%s:%s: the window of %s", about.model, about.version, about.start)
+            report = unseen(about, gathered.rows, error)
         self._observe([incident_window(report)])
+        self._keep(report, gathered.profile.to_bytes())
         return report
 
     def _keep(self, report: Report, profile: bytes) -> None:
@@ -227,29 +273,39 @@ class Monitor:
                     key=key,
                     end=report.end,
                     rows=report.rows,
-                    summary=msgspec.json.encode(summary_of(report)),
-                    report=msgspec.json.encode(report),
+                    summary=encoded(summary_of(report)),
+                    report=encoded(report),
                     profile=profile,
                 )
             ]
         )
 
-    def _labels(self, model: str, versions: Sequence[Version]) -> list[Report]:
-        """Looks again at the performance of windows whose labels have changed."""
-        mark = f"labels of {model}"
-        since = int(self._store.mark(mark) or 0)
-        starts, length, watermark = self._rows.changed_labels(model, since)
+    def _since(self, model: str) -> int:
+        return int(self._store.mark(_mark(model)) or 0)
+
+    def _labels(
+        self,
+        model: str,
+        changed: tuple[list[datetime], timedelta, int],
+        fresh: set[tuple[str, int, str, str]],
+    ) -> list[Report]:
+        """Looks again at the performance of windows whose labels have changed, but for those just looked at."""
+        starts, length, watermark = changed
         seen: list[Report] = []
-        for version in versions:
+        for version in self._versions:
+            if version.model != model or not starts:
+                continue
             subjected = self._subject(version)
             if subjected is None or subjected.reference.subject is None:
                 continue
             for window in self._windows_within(version, starts, length):
+                if (model, version.version, version.digest, window.key.start) in fresh:
+                    continue
                 report = self._look_at_labels(version, subjected, window)
                 if report is not None:
                     seen.append(report)
-        if watermark != since:
-            self._store.put_mark(mark, str(watermark))
+        if watermark != self._since(model):
+            self._store.put_mark(_mark(model), str(watermark))
         return seen
 
     def _windows_within(
@@ -271,80 +327,40 @@ class Monitor:
                     yield whole
 
     def _look_at_labels(self, version: Version, subjected: Subjected, window: WatchedWindow) -> Report | None:
-        start, end = moment_of(window.key.start), moment_of(window.end)
-        batches = [*self._rows.labelled(version, start, end)]
-        if not batches:
+        before = report_in(window)
+        report = None if before is None else self._with_labels(version, subjected, before)
+        if before is None or report is None:
             return None
-        before = msgspec.json.decode(window.report, type=Report)
-        table = pa.Table.from_batches(alike(batches))
-        if table.num_rows > self._settings.sample_rows:
-            table = table.take(_some(table.num_rows, self._settings.sample_rows))
-        frame = frame_of(table, subjected.contract)
+        report = with_findings(report, subjected.reference)
+        new = [kind for kind in report.judged if kind not in before.judged]
+        if new:
+            self._observe([incident_window(report, new)])
+        self._keep(report, window.profile)
+        return report
+
+    def _with_labels(self, version: Version, subjected: Subjected, before: Report) -> Report | None:
+        """The report with what the labels say that have come for its window; None where none has."""
+        if subjected.reference.subject is None or before.rows == 0:
+            return None
+        sample = Sample(self._settings.sample_rows)
+        for batch in self._rows.labelled(version, moment_of(before.start), moment_of(before.end)):
+            sample.take(batch)
+        if not sample.rows:
+            return None
         notes: list[str] = []
+        frame = sample.frame(subjected.contract)
         told = look_at_performance(before, frame, subjected.reference, subjected.asked, notes)
         judged = [kind for kind in told.judged if kind in _JUDGED_LATER]
-        new = [kind for kind in judged if kind not in before.judged]
-        report = msgspec.structs.replace(
+        return msgspec.structs.replace(
             told,
             estimates=before.estimates,  # those are of all rows, not of the labelled ones
             judged=tuple(dict.fromkeys((*before.judged, *judged))),
             notes=tuple(dict.fromkeys((*before.notes, *notes))),
         )
-        report = with_findings(report, subjected.reference)
-        self._keep(report, window.profile)
-        if new:
-            self._observe([incident_window(report, new)])
-        return report
 
 
-class _Gathered:
-    """A window's rows: all of them as sketches, and at most so many as they are."""
-
-    def __init__(self, subjected: Subjected, most: int) -> None:
-        self._subjected = subjected
-        self._most = most
-        self._random = np.random.default_rng(_SEED)
-        self._batches: list[pa.RecordBatch] = []
-        self._held = 0
-        self._share = 1.0
-        self._profile: Profile | None = None
-        self.rows = 0
-
-    @property
-    def profile(self) -> Profile:
-        return Profile() if self._profile is None else self._profile
-
-    def take(self, batches: Iterable[pa.RecordBatch]) -> None:
-        contract = self._subjected.contract
-        for batch in batches:
-            if batch.num_rows == 0:
-                continue
-            frame = frame_of(pa.Table.from_batches([batch]), contract)
-            if self._profile is None:
-                self._profile = Profile(frame_kinds(frame, contract))
-            self._profile.update(frame.table)
-            self.rows += batch.num_rows
-            self._hold(batch)
-
-    def frame(self) -> Frame:
-        if not self._batches:
-            return Frame(pa.table({}), (), (), pa.table({}))
-        return frame_of(pa.Table.from_batches(alike(self._batches)), self._subjected.contract)
-
-    def _hold(self, batch: pa.RecordBatch) -> None:
-        """Each row with the same chance, whatever batch it came in."""
-        if self._share < 1.0:
-            batch = batch.filter(pa.array(self._random.random(batch.num_rows) < self._share))
-        self._batches.append(batch)
-        self._held += batch.num_rows
-        while self._held > self._most:
-            self._share /= 2
-            self._batches = [b.filter(pa.array(self._random.random(b.num_rows) < 0.5)) for b in self._batches]
-            self._held = sum(b.num_rows for b in self._batches)
-
-
-def _some(rows: int, most: int) -> pa.Array:
-    return pa.array(np.sort(np.random.default_rng(_SEED).permutation(rows)[:most]))
+def _mark(model: str) -> str:
+    return f"labels of {model}"
 
 
 def _floor(moment: datetime, seconds: float) -> datetime:

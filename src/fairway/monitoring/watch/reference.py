@@ -14,19 +14,23 @@ import pyarrow.parquet as pq
 
 from fairway.core.contract import Contract
 from fairway.core.errors import CorruptBundle, InvalidInput
-from fairway.monitoring.drift.columns import as_floats
+from fairway.monitoring.drift.columns import as_floats, is_numeric
+from fairway.monitoring.drift.season import Season, detect_season, matching_rows
 from fairway.monitoring.performance import regression
 from fairway.monitoring.performance.cbpe import DEFAULT, Cbpe, fit_cbpe
 from fairway.monitoring.performance.classification import measure_classification
 from fairway.monitoring.performance.dle import Dle, fit_dle
 from fairway.monitoring.performance.thresholds import Usual, usual
-from fairway.monitoring.performance.values import Classified, Measured
+from fairway.monitoring.performance.values import Classified
+from fairway.monitoring.told import Measured
 from fairway.monitoring.watch.frame import Frame, frame_of
 from fairway.monitoring.watch.subject import Predicted, Subject, labelled_rows, subject_of
 from fairway.packaging.bundle import Bundle
 from fairway.packaging.profile import Profile as PackagedProfile
 from fairway.packaging.reference import FILE
 
+_LEARNED = 20_000
+"""Most rows that estimates are learned from."""
 _CHUNKS = 20
 _CHUNK_ROWS = 50
 """Rows of a chunk of the reference at the least, for what is usual."""
@@ -49,6 +53,24 @@ class Reference:
     """Rows of `frame` that break a rule, by `field rule`: what training data did, traffic may."""
     value: Any = None
     notes: tuple[str, ...] = ()
+    season: Season = Season.none
+    """Whether rows of `frame` differ by hour or weekday: a window is then compared with those of its own hours."""
+
+    def frame_for(self, window: Frame, notes: list[str]) -> Frame | None:
+        """The rows that a window is compared with."""
+        if self.frame is None or self.season is Season.none:
+            return self.frame
+        before, now = self.frame.times, window.times
+        if before is None or now is None:
+            return self.frame
+        rows = matching_rows(before, now, self.season)
+        if len(rows) == self.frame.rows:
+            return self.frame
+        same = "hours" if self.season is Season.day else "weekdays and hours"
+        notes.append(
+            f"compared with the reference's rows of the same {same}: {len(rows):,} of {self.frame.rows:,}"
+        )
+        return self.frame.take(rows)
 
 
 def bundle_reference(bundle: Bundle, profile: PackagedProfile, *, value: Any = None) -> Reference:
@@ -75,7 +97,7 @@ def make_reference(
         notes.append("the reference has no labels, so performance is not estimated: package with --target")
     elif subject is not None:
         try:
-            window = subject.window(frame, "the reference")
+            window = subject.window(_at_most(frame, _LEARNED), "the reference")
             normal = _normal(window, value)
             estimator = fit_cbpe(window, value=value) if isinstance(window, Classified) else fit_dle(window)
         except InvalidInput as error:
@@ -93,7 +115,27 @@ def make_reference(
         violations,
         value,
         tuple(notes),
+        _season(frame),
     )
+
+
+def _season(frame: Frame | None) -> Season:
+    times = None if frame is None else frame.times
+    if frame is None or times is None:
+        return Season.none
+    numbers = {
+        name: as_floats(frame.table[name])
+        for name in frame.table.column_names
+        if is_numeric(frame.table.schema.field(name).type)
+    }
+    return detect_season(times, numbers)
+
+
+def _at_most(frame: Frame, rows: int) -> Frame:
+    """The whole, or a part of it by chance."""
+    if frame.rows <= rows:
+        return frame
+    return frame.take(np.sort(np.random.default_rng(0).permutation(frame.rows)[:rows]))
 
 
 def _broken(frame: Frame, contract: Contract) -> dict[str, int]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
 
 from fairway.core.incident import Finding
 from fairway.monitoring.drift.values import ColumnDrift
-from fairway.monitoring.operations import Anomaly
-from fairway.monitoring.performance.fairness import Fairness
-from fairway.monitoring.performance.slices import SliceMetrics, WorstSlice
-from fairway.monitoring.performance.values import Measured
-from fairway.monitoring.quality import QualityFinding
+from fairway.monitoring.told import Anomaly, Fairness, Measured, QualityFinding, SliceMetrics, WorstSlice
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -132,7 +129,7 @@ def summary_of(report: Report) -> Summary:
         effects={
             c.name: round(c.drift.effect, 4)
             for c in report.columns
-            if c.drift is not None and c.drift.status == "compared"
+            if c.drift is not None and c.drift.status == "compared" and math.isfinite(c.drift.effect)
         },
         quality=len(report.quality),
         violations=sum(report.violations.values()),

@@ -14,13 +14,13 @@ def bare(probabilities: np.ndarray) -> Scores:
 
 
 def test_a_calibrated_model_is_left_alone() -> None:
-    window = binary_window(4_000)
+    window = binary_window(2_000)
     assert calibrate(bare(window.probabilities), window.actual).kind == "none"
 
 
 @pytest.mark.parametrize("kind", ["smooth", "isotonic"])
 def test_a_model_too_sure_of_itself_is_put_right(kind: str) -> None:
-    window = binary_window(20_000, sure=2.0)
+    window = binary_window(10_000, sure=2.0)
     found = calibrate(bare(window.probabilities), window.actual, kind=kind)
     truth = sigmoid(1.5 * window.features["x"] - 0.5)
     assert np.abs(window.probabilities[:, 1] - truth).mean() > 0.07
@@ -44,14 +44,14 @@ def test_steps_are_taken_where_it_is_not() -> None:
 
 def test_inputs_are_taken_where_the_score_alone_misleads() -> None:
     rng = np.random.default_rng(0)
-    x, missed = rng.normal(size=6_000), rng.normal(size=6_000)
-    actual = (rng.random(6_000) < sigmoid(x + 1.5 * missed)).astype(np.int64)
+    x, missed = rng.normal(size=3_000), rng.normal(size=3_000)
+    actual = (rng.random(3_000) < sigmoid(x + 1.5 * missed)).astype(np.int64)
     p = sigmoid(0.7 * x)
     scores = Scores(np.column_stack([1 - p, p]), np.column_stack([x, missed]), (False, False))
     found = calibrate(scores, actual)
     assert found.kind == "features"
     said = found.whole(scores)
-    assert said.sum(axis=1) == pytest.approx(np.ones(6_000))
+    assert said.sum(axis=1) == pytest.approx(np.ones(3_000))
     assert said[missed > 1.5, 1].mean() > 0.8
 
 

@@ -17,7 +17,7 @@ def test_the_plain_error_is_the_textbooks() -> None:
 
 def test_chance_is_taken_off() -> None:
     plain, value = [], []
-    for seed in range(15):
+    for seed in range(40):
         window = binary_window(500, seed)
         found = calibration_error(window.probabilities[:, 1], window.actual.astype(np.float64))
         assert found is not None
@@ -25,7 +25,9 @@ def test_chance_is_taken_off() -> None:
         plain.append(found.plain)
         value.append(found.value)
     assert np.mean(plain) > 0.03  # the model is calibrated: all of this is chance
-    assert np.mean(value) < 0.015
+    assert (
+        np.median(value) < np.mean(plain) / 3
+    )  # the value is that truth for which what was seen is the median
 
 
 def test_intervals_cover_the_truth() -> None:

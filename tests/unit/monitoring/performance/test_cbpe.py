@@ -20,7 +20,7 @@ def fitted(reference: Classified) -> Cbpe:
 
 def test_estimates_are_where_the_labels_will_put_them(fitted: Cbpe) -> None:
     held = dict.fromkeys(METRICS, 0)
-    for seed in range(100, 130):
+    for seed in range(100, 120):
         window = binary_window(1_000, seed, sure=1.6, shift=0.4 * (seed % 2))
         estimates = fitted.estimate(window, METRICS)
         for estimate, label in zip(
@@ -33,7 +33,7 @@ def test_estimates_are_where_the_labels_will_put_them(fitted: Cbpe) -> None:
             assert estimate.lower < estimate.value < estimate.upper
             assert label.value is not None
             held[estimate.name] += estimate.lower <= label.value <= estimate.upper
-    assert {name: hits for name, hits in held.items() if hits < 25} == {}
+    assert {name: hits for name, hits in held.items() if hits < 17} == {}
 
 
 def test_labels_are_not_looked_at(fitted: Cbpe) -> None:
@@ -55,7 +55,7 @@ def test_an_input_the_model_missed_drifts() -> None:
         said = (p > 0.5).astype(np.int64)
         return Classified(("0", "1"), np.column_stack([1 - p, p]), said, actual, {"x": x, "missed": missed})
 
-    reference, current = window(8_000, 0, 0.0), window(8_000, 1, 1.2)
+    reference, current = window(5_000, 0, 0.0), window(5_000, 1, 1.2)
     truth = measure_classification(current, ["recall", "precision", "accuracy"])
     blind = fit_cbpe(reference, calibration="isotonic").estimate(current, ["recall", "precision", "accuracy"])
     knowing = fit_cbpe(reference)
@@ -72,7 +72,7 @@ def test_an_input_the_model_missed_drifts() -> None:
 
 
 def test_more_classes() -> None:
-    fitted = fit_cbpe(many_window(5_000, 1))
+    fitted = fit_cbpe(many_window(3_000, 1))
     current = many_window(3_000, 2)
     for estimate, label in zip(
         fitted.estimate(current, NAMES), measure_classification(current, NAMES), strict=True
@@ -93,7 +93,7 @@ def test_what_cannot_be_learned_from_is_refused(reference: Classified, fitted: C
 
 def test_windows_without_rows_or_columns(fitted: Cbpe, reference: Classified) -> None:
     assert {m.value for m in fitted.estimate(reference.take(slice(0, 0)))} == {None}
-    with_features = fit_cbpe(reference, calibration="features")
+    with_features = fit_cbpe(reference.take(slice(0, 500)), calibration="features")
     bare = Classified(reference.classes, reference.probabilities, reference.predicted, reference.actual)
     with pytest.raises(MalformedInput, match="no column 'x'"):
         with_features.estimate(bare)

@@ -12,7 +12,7 @@ from tests.unit.monitoring.performance.conftest import regressed_window
 
 @pytest.fixture(scope="module")
 def fitted() -> Dle:
-    return fit_dle(regressed_window(8_000, 1))
+    return fit_dle(regressed_window(4_000, 1))
 
 
 def test_estimates_follow_inputs_that_drift(fitted: Dle) -> None:
@@ -22,7 +22,7 @@ def test_estimates_follow_inputs_that_drift(fitted: Dle) -> None:
     assert calm["mae"] is not None
     assert wild["mae"] is not None
     assert wild["mae"] > 1.2 * calm["mae"]
-    for seed in range(100, 120):
+    for seed in range(100, 112):
         window = regressed_window(1_000, seed, spread=0.4 * (seed % 2))
         for estimate, label in zip(
             fitted.estimate(window), measure_regression(window, fitted.metrics), strict=True
@@ -32,7 +32,7 @@ def test_estimates_follow_inputs_that_drift(fitted: Dle) -> None:
             assert estimate.upper is not None
             assert label.value is not None
             held[estimate.name] += estimate.lower <= label.value <= estimate.upper
-    assert {name: hits for name, hits in held.items() if hits < 16} == {}
+    assert {name: hits for name, hits in held.items() if hits < 10} == {}
 
 
 def test_only_what_was_asked(fitted: Dle) -> None:

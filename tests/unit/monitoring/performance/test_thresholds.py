@@ -4,7 +4,7 @@ import pytest
 
 from fairway.monitoring.performance.findings import performance_findings, performance_loss
 from fairway.monitoring.performance.thresholds import outside, usual
-from fairway.monitoring.performance.values import Measured
+from fairway.monitoring.told import Measured
 
 
 def test_chunks_that_differ_by_chance_only() -> None:
