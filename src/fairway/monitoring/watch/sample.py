@@ -1,0 +1,74 @@
+"""Rows of a window: all of them as sketches, and at most so many as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+
+from fairway.core.contract import Contract
+from fairway.monitoring.drift.profile import Profile
+from fairway.monitoring.watch.frame import Frame, alike, frame_kinds, frame_of
+
+_SEED = 7
+
+
+class Sample:
+    """At most `most` of the rows that it is given, each with the same chance, whatever batch it came in; the same ones of
+    the same rows. Memory is bounded by `most` and one batch."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._random = np.random.default_rng(_SEED)
+        self._share = 1.0
+        self.batches: list[pa.RecordBatch] = []
+        self.rows = 0
+
+    def take(self, batch: pa.RecordBatch) -> None:
+        if self._share < 1.0:
+            batch = self._thinned(batch, self._share)
+        if batch.num_rows == 0:
+            return
+        self.batches.append(batch)
+        self.rows += batch.num_rows
+        while self.rows > self._most:
+            self._share /= 2
+            self.batches = [kept for b in self.batches if (kept := self._thinned(b, 0.5)).num_rows]
+            self.rows = sum(b.num_rows for b in self.batches)
+
+    def frame(self, contract: Contract) -> Frame:
+        if not self.batches:
+            return Frame(pa.table({}), (), (), pa.table({}))
+        return frame_of(pa.Table.from_batches(alike(self.batches)), contract)
+
+    def _thinned(self, batch: pa.RecordBatch, share: float) -> pa.RecordBatch:
+        return batch.filter(pa.array(self._random.random(batch.num_rows) < share))
+
+
+class Gathered:
+    """A window's rows as they are read."""
+
+    def __init__(self, contract: Contract, most: int) -> None:
+        self._contract = contract
+        self._sample = Sample(most)
+        self._profile: Profile | None = None
+        self.rows = 0
+
+    @property
+    def profile(self) -> Profile:
+        return Profile() if self._profile is None else self._profile
+
+    def take(self, batches: Iterable[pa.RecordBatch]) -> None:
+        for batch in batches:
+            if batch.num_rows == 0:
+                continue
+            frame = frame_of(pa.Table.from_batches([batch]), self._contract)
+            if self._profile is None:
+                self._profile = Profile(frame_kinds(frame, self._contract))
+            self._profile.update(frame.table)
+            self.rows += batch.num_rows
+            self._sample.take(batch)
+
+    def frame(self) -> Frame:
+        return self._sample.frame(self._contract)
