@@ -192,7 +192,7 @@ def log_of(home: Path, model: str) -> pd.DataFrame:
     )
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Waits for something that another process does."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -62,7 +62,7 @@ def test_the_first_run_trains_deploys_serves_and_says_what_to_open(root: Path) -
     ready = [line for line in lines if line.startswith("ready")]
     assert len(ready) == 1
     assert "/v2/models/payments" in ready[0]
-    assert "/metrics" in ready[0]
+    assert "dashboard http://127.0.0.1:" in ready[0]
     assert any(line.startswith("training") for line in lines)
     assert any(line.startswith("sent") and "failed   0" in line for line in lines)
 
