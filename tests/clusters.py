@@ -8,12 +8,19 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import glob
 from pathlib import Path
 
 import pytest
 
 _READY_SECONDS = 180
+_LIGHT_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
+"""Six JVMs start for a test of Spark, and hardly work: that costs half the processor time so."""
+_DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+"""Also when pytest is killed. Executors end when their worker is gone."""
 _INSTALLER = Path(__file__).parent.parent / "scripts" / "services.sh"
+
+SPARK_ENVIRONMENT = {"SPARK_LOCAL_IP": "127.0.0.1", "JAVA_TOOL_OPTIONS": _LIGHT_JVM}
 
 
 @contextmanager
@@ -23,13 +30,13 @@ def spark_cluster(folder: Path) -> Iterator[str]:
 
     _require_java()
     program = Path(pyspark.__file__).parent / "bin" / "spark-class"
-    environment = {**os.environ, "SPARK_DAEMON_MEMORY": "256m", "SPARK_LOCAL_IP": "127.0.0.1"}
+    environment = {**os.environ, **SPARK_ENVIRONMENT, "SPARK_DAEMON_MEMORY": "256m"}
     started: list[subprocess.Popen[bytes]] = []
 
     def start(name: str, *arguments: str) -> Path:
         log = folder / f"{name}.log"
         with log.open("wb") as output:
-            command = [str(program), *arguments]
+            command = [*_DIES_WITH_US, str(program), *arguments]
             process = subprocess.Popen(
                 command, stdout=output, stderr=output, env=environment, start_new_session=True
             )
@@ -65,6 +72,7 @@ def ray_cluster(folder: Path) -> Iterator[str]:
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
+            env={**os.environ, "RAY_worker_niceness": "0"},  # 15 by default: nothing moves on a busy machine
             start_new_session=True,
         )
     try:
@@ -92,23 +100,24 @@ cluster.shutdown()
 
 
 def kill_who_writes(folder: Path, process: subprocess.Popen[bytes], *, parent: bool) -> bool:
-    """SIGKILL for the first process that has a hidden part in `folder` open, or for the parent's parent of it, which
-    is the executor whose Python workers a daemon makes. False when `process` ended before."""
+    """SIGKILL for the first process that has a hidden part in `folder` open, or for the executor above it, whose
+    Python workers a daemon makes. False when `process` ended before."""
+    hidden = f"{folder}/.part-"
     while process.poll() is None:
-        for held in _writers(folder):
+        # Looking through all open files is slow: only when there is a part to be found.
+        for held in _writers(hidden) if glob(f"{hidden}*.tmp") else ():
             with _gone():
                 os.kill(_executor(held) if parent else held, signal.SIGKILL)
                 return True
-        time.sleep(0.002)
+        time.sleep(0.005)
     return False
 
 
-def _writers(folder: Path) -> Iterator[int]:
-    wanted = f"{folder}/.part-"
+def _writers(hidden: str) -> Iterator[int]:
     for place in Path("/proc").glob("[0-9]*/fd"):
         try:
             for handle in place.iterdir():
-                if os.readlink(handle).startswith(wanted):
+                if os.readlink(handle).startswith(hidden):
                     yield int(place.parent.name)
                     break
         except OSError:

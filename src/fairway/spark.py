@@ -14,7 +14,6 @@ the server's, to the last bit. For files and tables, with rejects by row number 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,9 +23,10 @@ import pyarrow as pa
 
 from fairway.app.batch import find_model
 from fairway.app.home import open_home
-from fairway.batch.bundles import at_home, for_workers, load_once, pack, unpack
+from fairway.batch.bundles import at_home, for_workers, load_once, unpack
 from fairway.batch.frames import Frame, OnReject, frame_schema, score_frame
 from fairway.batch.local import Model
+from fairway.batch.on_spark import ship
 from fairway.core.errors import MissingExtra
 from fairway.core.settings import Settings
 from fairway.packaging.bundle import read_bundle
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 __all__ = ["score"]
-
-_shipped = tempfile.TemporaryDirectory(prefix="fairway-spark-", ignore_cleanup_errors=True)
-"""Archives of sessions of this process, until it ends: a DataFrame is computed when somebody asks for its rows."""
 
 
 def score(
@@ -69,9 +66,8 @@ def score(
     contract = read_bundle(Path(found.directory)).contract
     given = to_arrow_schema(df.schema)
     target = _for_spark(frame_schema(given, contract, frame))
-    archive = pack(found, Path(_shipped.name))
-    df.sparkSession.addArtifacts(str(archive), file=True)
-    mapped = _Mapped(msgspec.structs.replace(found, directory=""), settings, frame, archive.name, target)
+    file = ship(df.sparkSession, found)
+    mapped = _Mapped(msgspec.structs.replace(found, directory=""), settings, frame, file, target)
     return df.mapInArrow(mapped, from_arrow_schema(target))
 
 

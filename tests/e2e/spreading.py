@@ -1,13 +1,15 @@
 """A driver of a cluster in a process of its own: python -m tests.e2e.spreading spark|ray ADDRESS HOME.
 
 For each line of its input, a JSON object of arguments of `run_batch`, it does the run and prints the report; for
-{"frame": FILE} it scores a DataFrame or Dataset of the Parquet file and prints the rows.
+{"frame": FILE} it scores a DataFrame or Dataset of the Parquet file and prints the rows. What Spark and Ray print goes
+to standard error, as in the command line.
 """
 
 import json
 import os
 import sys
-from typing import Any
+from contextlib import redirect_stdout
+from typing import Any, TextIO
 
 import msgspec
 import pyarrow as pa
@@ -20,7 +22,7 @@ from fairway.batch.on_spark import open_session
 from fairway.core.errors import FairwayError
 
 
-def main(engine: str, address: str, home: str) -> None:
+def main(engine: str, address: str, home: str, answers: TextIO) -> None:
     settings = read_settings(home)
     if engine == "spark":
         os.environ["PYSPARK_PYTHON"] = sys.executable  # as whoever opens a session of their own must say
@@ -41,8 +43,7 @@ def main(engine: str, address: str, home: str) -> None:
                 answer = run_batch(**asked, home=home, engine=engine)
         except FairwayError as error:
             answer = {"error": type(error).__name__, "text": str(error)}
-        sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
-        sys.stdout.flush()
+        print(msgspec.json.encode(answer).decode(), file=answers, flush=True)
 
 
 def frame_on_spark(session: Any, path: str, options: dict[str, Any]) -> list[dict[str, Any]]:
@@ -64,4 +65,5 @@ def frame_on_ray(path: str, options: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    with redirect_stdout(sys.stderr):
+        main(*sys.argv[1:4], sys.__stdout__ or sys.stdout)

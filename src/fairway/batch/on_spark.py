@@ -10,9 +10,11 @@ process of an executor loads it once, and is used again for the next task and th
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,18 +68,32 @@ def open_session(master: str, options: Mapping[str, str]) -> tuple[SparkSession,
     return session, True
 
 
+def ship(session: SparkSession, model: Model) -> str:
+    """Makes the model's archive a file of the session; gives the name by which executors ask for it.
+
+    A session takes a name from one path only, and a process may ship a version many times: for runs, and for
+    DataFrames, which are computed when somebody asks for their rows."""
+    path = pack(model, Path(_archives().name))
+    session.addArtifacts(str(path), file=True)
+    return path.name
+
+
+@cache
+def _archives() -> tempfile.TemporaryDirectory[str]:
+    """For the sessions of this process, until it ends."""
+    return tempfile.TemporaryDirectory(prefix="fairway-spark-", ignore_cleanup_errors=True)
+
+
 class SparkCluster:
     """A session that scores stretches of one run."""
 
-    def __init__(self, session: SparkSession, model: Model, scratch: Path) -> None:
-        """Ships the bundle. `scratch` is a folder of the driver's."""
+    def __init__(self, session: SparkSession, model: Model) -> None:
+        """Ships the bundle."""
         self._session = session
         self._digest = model.digest
         self._tag = f"fairway-{uuid.uuid4().hex[:12]}"
-        path = pack(model, scratch)
-        self._file = path.name
         try:
-            session.addArtifacts(str(path), file=True)
+            self._file = ship(session, model)
             self.slots = _slots(session)
         except FairwayError:
             raise

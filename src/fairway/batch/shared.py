@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from fairway.batch.sink import FilePart, Folder, PartWriter, SingleFile, Sink, Written, _protocols, ending
+from fairway.batch.sink import FilePart, Folder, PartWriter, SingleFile, Sink, Written, ending, is_local
 from fairway.batch.source import file_system
 from fairway.batch.sql import SqlSink, read_place
 from fairway.core.errors import InvalidInput
@@ -40,12 +40,12 @@ class SharedFolder(Folder):
     """A `Folder` that many write into."""
 
     def begin(self, folder: str, name: str, schema: pa.Schema) -> PartWriter:
-        place = f"{folder}{name}.{ending(self._format, self._packed)}"
+        place = f"{folder}{name}.{ending(self.format, self.packed)}"
         attempt = uuid.uuid4().hex[:12]
-        if not self._local:
+        if not self.is_local:
             scratch = self._scratch / f"{name}.{attempt}.tmp"
-            return FilePart(scratch, self._format, self._packed, schema, lambda p: self._upload(p, place))
-        final = Path(self._path) / place
+            return FilePart(scratch, self.format, self.packed, schema, lambda p: self._upload(p, place))
+        final = Path(self.path) / place
 
         def rename(scratch: Path) -> str:
             os.replace(scratch, final)
@@ -53,7 +53,7 @@ class SharedFolder(Folder):
             return place
 
         hidden = final.parent / f".{final.name}.{attempt}.tmp"
-        return FilePart(hidden, self._format, self._packed, schema, rename)
+        return FilePart(hidden, self.format, self.packed, schema, rename)
 
 
 class Gathered:
@@ -73,18 +73,18 @@ class Gathered:
         self, parts: Sequence[Written], rejects: Sequence[Path], manifest: bytes, *, whole: bool
     ) -> str:
         folder = self._waiting
-        if not folder._local:
+        if not folder.is_local:
             for part in parts:
                 place = self._scratch / part.name  # below the folders of the input's partition
                 place.parent.mkdir(parents=True, exist_ok=True)
-                folder._fs.get_file(f"{folder._path}/{part.name}", str(place))
+                folder.fs.get_file(f"{folder.path}/{part.name}", str(place))
         return self._single.finish(parts, rejects, manifest, whole=whole)
 
     def discard(self) -> None:
         """Removes the waiting parts. Only when the ledger says that the run is finished: until then it may go on."""
         folder = self._waiting
-        if folder._fs.exists(folder._path):
-            folder._fs.rm(folder._path, recursive=True)
+        if folder.fs.exists(folder.path):
+            folder.fs.rm(folder.path, recursive=True)
 
     def close(self) -> None:
         return None
@@ -94,17 +94,17 @@ def share(sink: Sink, url: str, scratch: Path) -> tuple[Sink, Target]:
     """What the driver finishes a run with in place of the local engine's `sink` of `url`, and where workers put parts."""
     if isinstance(sink, SqlSink):
         return sink, Target(url=url, is_table=True)
-    local = isinstance(sink, Folder | SingleFile) and "file" in _protocols(sink._fs)
+    local = isinstance(sink, Folder | SingleFile) and is_local(sink.fs)
     if isinstance(sink, SingleFile):
-        folder = f"{sink._path}.parts"
-        shared = SharedFolder(sink._fs, folder, sink._format, sink._packed, scratch, ())
-        own = scratch if not shared._local else Path(folder)
-        single = SingleFile(sink._fs, sink._path, own, (), sink._format, sink._packed)
-        target = Target(url=folder if local else f"{url}.parts", format=sink._format, packed=sink._packed)
+        folder = f"{sink.path}.parts"
+        shared = SharedFolder(sink.fs, folder, sink.format, sink.packed, scratch, ())
+        own = scratch if not shared.is_local else Path(folder)
+        single = SingleFile(sink.fs, sink.path, own, (), sink.format, sink.packed)
+        target = Target(url=folder if local else f"{url}.parts", format=sink.format, packed=sink.packed)
         return Gathered(single, shared, scratch), target
     assert isinstance(sink, Folder), "sinks are tables, folders and files"
-    place = sink._path if local else url.rstrip("/")
-    return sink, Target(url=place, format=sink._format, packed=sink._packed)
+    place = sink.path if local else url.rstrip("/")
+    return sink, Target(url=place, format=sink.format, packed=sink.packed)
 
 
 def with_probe(target: Target, run: str, storage: Mapping[str, Mapping[str, Any]]) -> Target:
@@ -112,7 +112,7 @@ def with_probe(target: Target, run: str, storage: Mapping[str, Mapping[str, Any]
     if target.is_table:
         return target
     fs, path = file_system(target.url, storage)
-    if "file" not in _protocols(fs):
+    if not is_local(fs):
         return target
     probe = Path(path) / f".fairway-{run}"
     probe.parent.mkdir(parents=True, exist_ok=True)

@@ -132,49 +132,49 @@ class Folder:
     def __init__(
         self, fs: Any, path: str, format: str, packed: str, scratch: Path, inputs: Sequence[str]
     ) -> None:
-        self._fs, self._path = fs, path.rstrip("/")
-        self._format, self._packed = format, packed
-        self._local = "file" in _protocols(fs)
+        self.fs, self.path = fs, path.rstrip("/")
+        self.format, self.packed = format, packed
+        self.is_local = is_local(fs)
         self._scratch = scratch
-        if any(name == self._path or name.startswith(self._path + "/") for name in inputs):
+        if any(name == self.path or name.startswith(self.path + "/") for name in inputs):
             raise InvalidInput(
                 f"the output {path} holds input files.",
                 hint="Write to a folder of its own, beside the input.",
             )
 
     def check(self, *, overwrite: bool) -> None:
-        with store_errors(self._fs, self._path):
+        with store_errors(self.fs, self.path):
             self._check(overwrite)
 
     def _check(self, overwrite: bool) -> None:
-        found = list(self._fs.find(self._path)) if self._fs.exists(self._path) else []
+        found = list(self.fs.find(self.path)) if self.fs.exists(self.path) else []
         if found and not overwrite:
             raise AlreadyExists(
-                f"{self._path} already holds {len(found)} file{'s' if len(found) != 1 else ''}, {found[0]} among them.",
+                f"{self.path} already holds {len(found)} file{'s' if len(found) != 1 else ''}, {found[0]} among them.",
                 hint="Choose another output, or say --overwrite: that removes the data files there first.",
             )
         for name in found:
             if format_of(name)[0] or name.rpartition("/")[2] == MANIFEST:
-                self._fs.rm_file(name)
+                self.fs.rm_file(name)
 
     def begin(self, folder: str, name: str, schema: pa.Schema) -> PartWriter:
-        place = f"{folder}{name}.{ending(self._format, self._packed)}"
-        if not self._local:
+        place = f"{folder}{name}.{ending(self.format, self.packed)}"
+        if not self.is_local:
             return FilePart(
                 self._scratch / f"{name}.tmp",
-                self._format,
-                self._packed,
+                self.format,
+                self.packed,
                 schema,
                 lambda p: self._upload(p, place),
             )
-        final = Path(self._path) / place
+        final = Path(self.path) / place
 
         def rename(scratch: Path) -> str:
             os.replace(scratch, final)
             sync_directory(final.parent)
             return place
 
-        return FilePart(final.parent / f".{final.name}.tmp", self._format, self._packed, schema, rename)
+        return FilePart(final.parent / f".{final.name}.tmp", self.format, self.packed, schema, rename)
 
     def finish(
         self, parts: Sequence[Written], rejects: Sequence[Path], manifest: bytes, *, whole: bool
@@ -184,7 +184,7 @@ class Folder:
             joined = self._scratch / "rejects.tmp"
             _join_bytes(rejects, joined)
             self._upload(joined, REJECTS)
-            where = f"{self._path}/{REJECTS}"
+            where = f"{self.path}/{REJECTS}"
         if whole:
             self._scratch.mkdir(parents=True, exist_ok=True)
             note = self._scratch / "manifest.tmp"
@@ -194,15 +194,15 @@ class Folder:
 
     def _upload(self, scratch: Path, place: str) -> str:
         """An object store shows an object when all of it is there; a local file is renamed."""
-        with disk_errors("write the output", self._path):
-            if self._local:
-                hidden = Path(self._path) / f".{place}.tmp"
+        with disk_errors("write the output", self.path):
+            if self.is_local:
+                hidden = Path(self.path) / f".{place}.tmp"
                 hidden.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(scratch, hidden)
-                os.replace(hidden, Path(self._path) / place)
+                os.replace(hidden, Path(self.path) / place)
             else:
-                with store_errors(self._fs, self._path):
-                    self._fs.put_file(str(scratch), f"{self._path}/{place}")
+                with store_errors(self.fs, self.path):
+                    self.fs.put_file(str(scratch), f"{self.path}/{place}")
             scratch.unlink()
         return place
 
@@ -222,20 +222,20 @@ class SingleFile:
         format: str = "",
         packed: str = "",
     ) -> None:
-        self._fs, self._path = fs, path
+        self.fs, self.path = fs, path
         kind, by_name = format_of(path)
-        self._packed = packed or by_name
-        self._format = format or kind
+        self.packed = packed or by_name
+        self.format = format or kind
         self._scratch = scratch
         if path in inputs:
             raise InvalidInput(f"{path} is input and output at once.")
 
     def check(self, *, overwrite: bool) -> None:
-        with store_errors(self._fs, self._path):
-            there = self._fs.exists(self._path)
+        with store_errors(self.fs, self.path):
+            there = self.fs.exists(self.path)
         if there and not overwrite:
             raise AlreadyExists(
-                f"{self._path} is already there.", hint="Choose another output, or say --overwrite."
+                f"{self.path} is already there.", hint="Choose another output, or say --overwrite."
             )
 
     def begin(self, folder: str, name: str, schema: pa.Schema) -> PartWriter:
@@ -245,7 +245,7 @@ class SingleFile:
             os.replace(scratch, final)
             return final.name
 
-        return FilePart(self._scratch / f"{name}.tmp", self._format, self._packed, schema, rename)
+        return FilePart(self._scratch / f"{name}.tmp", self.format, self.packed, schema, rename)
 
     def finish(
         self, parts: Sequence[Written], rejects: Sequence[Path], manifest: bytes, *, whole: bool
@@ -253,8 +253,8 @@ class SingleFile:
         if not parts:
             return ""
         files = [self._scratch / part.name for part in parts]
-        local = "file" in _protocols(self._fs)
-        final = Path(self._path)
+        local = is_local(self.fs)
+        final = Path(self.path)
         joined = final.with_name(f".{final.name}.tmp") if local else self._scratch / "joined.tmp"
         with disk_errors("write the output", joined.parent):
             joined.parent.mkdir(parents=True, exist_ok=True)
@@ -262,13 +262,13 @@ class SingleFile:
                 if len(files) == 1:
                     shutil.copyfile(files[0], joined)
                 else:
-                    _JOIN[self._format](files, joined, self._packed)
+                    _JOIN[self.format](files, joined, self.packed)
                 with joined.open("rb") as handle:
                     os.fsync(handle.fileno())
-            self._place(joined, self._path, local)
+            self._place(joined, self.path, local)
             where = ""
             if rejects:
-                where = f"{self._path}.rejects.jsonl"
+                where = f"{self.path}.rejects.jsonl"
                 noted = joined.with_name(joined.name + ".rejects")
                 _join_bytes(rejects, noted)
                 self._place(noted, where, local)
@@ -279,8 +279,8 @@ class SingleFile:
             os.replace(joined, path)
             sync_directory(Path(path).parent)
         else:
-            with store_errors(self._fs, path):
-                self._fs.put_file(str(joined), path)
+            with store_errors(self.fs, path):
+                self.fs.put_file(str(joined), path)
             joined.unlink()
 
     def close(self) -> None:
@@ -339,8 +339,9 @@ def _linked(path: Path, name: Path) -> bool:
     return True
 
 
-def _protocols(fs: Any) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+def is_local(fs: Any) -> bool:
+    """Whether the fsspec file system is this machine's own."""
+    return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol))
 
 
 def _packing(raw: BinaryIO, packed: str) -> Any:

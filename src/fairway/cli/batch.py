@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, TextIO
 
 import msgspec
 import typer
@@ -309,8 +310,10 @@ def _run_shard(
 
 @contextmanager
 def _told(json: bool) -> Iterator[tuple[Tell, Callable[[Run], None]]]:
-    """How progress is shown; and the first Ctrl-C stops the run where it can go on."""
+    """How progress is shown; and the first Ctrl-C stops the run where it can go on. Standard output is ours alone: what
+    others print there (Ray tells of its processes that died) goes to standard error."""
     before = signal.getsignal(signal.SIGINT)
+    console, output = Console(stderr=True), sys.stdout
 
     def started(run: Run) -> None:
         def stop(number: int, frame: Any) -> None:
@@ -320,35 +323,38 @@ def _told(json: bool) -> Iterator[tuple[Tell, Callable[[Run], None]]]:
         signal.signal(signal.SIGINT, stop)
 
     try:
-        if json:
-            yield _print_event, started
-            return
-        console = Console(stderr=True)
-        if not console.is_terminal:
-            yield _say_failures, started
-            return
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
-        with Bar(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("starting", total=None, left="")
-
-            def tell(progress: Progress) -> None:
-                _say_failures(progress)
-                rate = progress.rows_now / progress.seconds if progress.seconds else 0.0
-                text = f"{progress.rows:,} rows, {rate:,.0f} rows/s, {progress.rejects:,} rejects"
-                done = progress.fraction
-                left = f"{progress.seconds * (1 - done) / done:,.0f} s left" if done else ""
-                bar.update(
-                    task, description=text, total=1.0 if done else None, completed=done or 0.0, left=left
-                )
-
-            yield tell, started
+        with redirect_stdout(sys.stderr):
+            if json:
+                yield partial(_print_event, output), started
+            elif console.is_terminal:
+                with _bar(console) as tell:
+                    yield tell, started
+            else:
+                yield _say_failures, started
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def _print_event(progress: Progress) -> None:
-    sys.stdout.write(msgspec.json.encode(progress).decode() + "\n")
-    sys.stdout.flush()
+@contextmanager
+def _bar(console: Console) -> Iterator[Tell]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=None, left="")
+
+        def tell(progress: Progress) -> None:
+            _say_failures(progress)
+            rate = progress.rows_now / progress.seconds if progress.seconds else 0.0
+            text = f"{progress.rows:,} rows, {rate:,.0f} rows/s, {progress.rejects:,} rejects"
+            done = progress.fraction
+            left = f"{progress.seconds * (1 - done) / done:,.0f} s left" if done else ""
+            bar.update(task, description=text, total=1.0 if done else None, completed=done or 0.0, left=left)
+
+        yield tell
+
+
+def _print_event(output: TextIO, progress: Progress) -> None:
+    output.write(msgspec.json.encode(progress).decode() + "\n")
+    output.flush()
 
 
 def _say_failures(progress: Progress) -> None:
