@@ -20,7 +20,7 @@ def test_a_calibrated_model_is_left_alone() -> None:
 
 @pytest.mark.parametrize("kind", ["smooth", "isotonic"])
 def test_a_model_too_sure_of_itself_is_put_right(kind: str) -> None:
-    window = binary_window(10_000, sure=2.0)
+    window = binary_window(20_000, sure=2.0)
     found = calibrate(bare(window.probabilities), window.actual, kind=kind)
     truth = sigmoid(1.5 * window.features["x"] - 0.5)
     assert np.abs(window.probabilities[:, 1] - truth).mean() > 0.07

@@ -55,7 +55,7 @@ def test_an_input_the_model_missed_drifts() -> None:
         said = (p > 0.5).astype(np.int64)
         return Classified(("0", "1"), np.column_stack([1 - p, p]), said, actual, {"x": x, "missed": missed})
 
-    reference, current = window(5_000, 0, 0.0), window(5_000, 1, 1.2)
+    reference, current = window(3_000, 0, 0.0), window(5_000, 1, 1.2)
     truth = measure_classification(current, ["recall", "precision", "accuracy"])
     blind = fit_cbpe(reference, calibration="isotonic").estimate(current, ["recall", "precision", "accuracy"])
     knowing = fit_cbpe(reference)
