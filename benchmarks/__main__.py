@@ -1,6 +1,7 @@
 """Runs the benchmarks and prints tables of ratios.
 
 python -m benchmarks                       everything, all peers; writes benchmarks/RESULTS.md
+python -m benchmarks --only batch --write  one section of it anew
 python -m benchmarks --only serving --peers bare --rounds 1 --seconds 2    a quick look
 """
 
@@ -21,6 +22,7 @@ from benchmarks import (
     batch,
     batch_peers,
     batching,
+    dashboard,
     grpc,
     hybrid,
     library,
@@ -30,6 +32,7 @@ from benchmarks import (
     serving,
     weights,
 )
+from benchmarks.results import merge, sections_of
 from benchmarks.serving import LOADS
 from benchmarks.subject import Subject
 
@@ -47,7 +50,11 @@ def main() -> int:
     parser.add_argument(
         "--quick", action="store_true", help="small models and few requests where it takes long"
     )
-    parser.add_argument("--write", action="store_true", help="write RESULTS.md even when not everything ran")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="write what was made into RESULTS.md; of everything, that is done anyway",
+    )
     given = parser.parse_args()
     if shutil.which("wrk") is None:
         subprocess.run(
@@ -68,8 +75,22 @@ def main() -> int:
     print(text)
     everything = not given.quick and given.only == ",".join(SECTIONS) and given.peers == ",".join(peers.PEERS)
     if given.write or everything:
-        (HERE / "RESULTS.md").write_text(_heading() + text)
+        by = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `python -m benchmarks {' '.join(_told(given))}`"
+        results = HERE / "RESULTS.md"
+        results.write_text(merge(results, _heading(), sections_of(text), by=by))
     return 0
+
+
+def _told(given: argparse.Namespace) -> list[str]:
+    """The options that change what was measured."""
+    told = [f"--only {given.only}"] if given.only != ",".join(SECTIONS) else []
+    told += [f"--peers {given.peers}"] if given.peers != ",".join(peers.PEERS) else []
+    return [
+        *told,
+        f"--rounds {given.rounds}",
+        f"--seconds {given.seconds}",
+        *(["--quick"] if given.quick else []),
+    ]
 
 
 def _serving_section(folder: Path, given: argparse.Namespace) -> list[str]:
@@ -222,6 +243,27 @@ def _recording_section(folder: Path, given: argparse.Namespace) -> list[str]:
     ]
 
 
+def _dashboard_section(folder: Path, given: argparse.Namespace) -> list[str]:
+    hours = 24 * 14 if given.quick else dashboard.HOURS
+    timed = dashboard.measure(folder, hours, rounds=max(given.rounds, 2))
+    return [
+        f"## Pages of the dashboard, {hours:,} windows of {dashboard.COLUMNS} columns",
+        "",
+        *_table(
+            ["page", "median ms", "worst ms", "KiB"],
+            [
+                [
+                    page.page,
+                    f"{page.median * 1000:,.0f}",
+                    f"{page.worst * 1000:,.0f}",
+                    f"{page.size / 1024:,.0f}",
+                ]
+                for page in timed
+            ],
+        ),
+    ]
+
+
 SECTIONS: dict[str, Callable[[Path, argparse.Namespace], list[str]]] = {
     "serving": _serving_section,
     "grpc": _grpc_section,
@@ -232,6 +274,7 @@ SECTIONS: dict[str, Callable[[Path, argparse.Namespace], list[str]]] = {
     "hybrid": _hybrid_section,
     "recording": _recording_section,
     "library": _library_section,
+    "dashboard": _dashboard_section,
 }
 
 
@@ -239,7 +282,6 @@ def _heading() -> str:
     parts = [
         f"{name} {version(name)}" for name in ("fairway", "onnxruntime", "uvicorn", "numpy", "scikit-learn")
     ]
-    moment = datetime.now(UTC).strftime("%Y-%m-%d")
     processor = next(
         (
             line.split(":", 1)[1].strip()
@@ -250,9 +292,9 @@ def _heading() -> str:
     )
     return (
         "# Measured\n\n"
-        f"{moment}, Python {platform.python_version()}, {', '.join(parts)}; {processor}, shared. One core for each "
+        f"Python {platform.python_version()}, {', '.join(parts)}; {processor}, shared. One core for each "
         "server, one for the load generator (wrk). Absolute figures move with the machine; the ratios are what counts.\n"
-        "Made by: `make bench`\n\n"
+        "Made by `make bench`, or a section at a time; each says when and how.\n\n"
     )
 
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 from fairway.core.clock import utc_text
 from fairway.core.incident import Incident, Likely
-from fairway.monitoring.told import Condition, Measured, QualityFinding, SliceMetrics, WorstSlice
 from fairway.monitoring.drift.values import ColumnDrift, Kind
+from fairway.monitoring.told import Condition, Measured, QualityFinding, SliceMetrics, WorstSlice
 from fairway.monitoring.watch.kept import encoded
 from fairway.monitoring.watch.values import ColumnReport, Metric, Report, Shape, Traffic, summary_of
 from fairway.stores.windows import WatchedWindow, WindowKey, WindowStore

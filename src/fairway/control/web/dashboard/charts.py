@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from fairway.control.web.dashboard.seen import Point, Shape, Summary
 from fairway.control.web.dashboard.series import Bucket
+from fairway.control.web.dashboard.words import number
 
 Unit = Literal["number", "share", "seconds", "rate", "count"]
 Role = Literal["main", "estimate", "quiet"]
@@ -76,7 +77,7 @@ def simple(
             Line(label=label, role=role, values=tuple(_rounded(of(point)) for point in points))
             for label, role, of in lines
         ),
-        marks=_within(marks, points),
+        marks=within(marks, points),
         zero=True,
     )
 
@@ -92,28 +93,49 @@ def metric_chart(name: str, title: str, points: Sequence[Bucket], marks: tuple[M
 
     told = [point.point(real) for point in points]
     estimated = [point.point(guess) for point in points]
-    usual = [
+    limits = [
         (t.usual if t and t.usual else e.usual if e else None) for t, e in zip(told, estimated, strict=True)
     ]
-    lines = [
-        _line(label, role, values)
-        for label, role, values in (("Estimated", "estimate", estimated), ("Measured", "main", told))
-        if any(value is not None for value in values)
-    ]
+    usual = [bounded(name, pair) for pair in limits]
+    lines = [_line("Estimated", "estimate", estimated), _line("Measured", "main", told)]
     return Chart(
         name=title,
         times=tuple(point.end for point in points),
-        lines=tuple(lines),
+        lines=tuple(line for line in lines if any(value is not None for value in line.values)),
         usual_lower=tuple(None if pair is None else _rounded(pair[0]) for pair in usual),
         usual_upper=tuple(None if pair is None else _rounded(pair[1]) for pair in usual),
-        marks=_within(marks, points),
+        marks=within(marks, points),
     )
 
 
-def _line(label: str, role: str, points: Sequence[Point | None]) -> Line:
+_SHARES = frozenset(
+    (
+        "roc_auc",
+        "pr_auc",
+        "accuracy",
+        "balanced_accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "brier",
+        "ndcg",
+        "map",
+        "calibration_error",
+    )
+)
+"""Metrics from 0 to 1: what is usual for them does not go beyond, whatever their spread."""
+
+
+def bounded(name: str, usual: tuple[float, float] | None) -> tuple[float, float] | None:
+    if usual is None or name not in _SHARES:
+        return usual
+    return max(0.0, usual[0]), min(1.0, usual[1])
+
+
+def _line(label: str, role: Role, points: Sequence[Point | None]) -> Line:
     return Line(
         label=label,
-        role=role,  # type: ignore[arg-type]
+        role=role,
         values=tuple(None if point is None else _rounded(point.value) for point in points),
         lower=tuple(None if point is None else _rounded(point.lower) for point in points),
         upper=tuple(None if point is None else _rounded(point.upper) for point in points),
@@ -121,7 +143,8 @@ def _line(label: str, role: str, points: Sequence[Point | None]) -> Line:
     )
 
 
-def _within(marks: tuple[Mark, ...], points: Sequence[Bucket]) -> tuple[Mark, ...]:
+def within(marks: tuple[Mark, ...], points: Sequence[Bucket]) -> tuple[Mark, ...]:
+    """Those in the time of the points, the latest 30."""
     if not points:
         return ()
     return tuple(mark for mark in marks if points[0].start <= mark.at <= points[-1].end)[-30:]
@@ -131,7 +154,31 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
-# Small drawings. Lengths are in the units of their viewBox.
+# Small drawings. Lengths are in the units of their viewBox; what is put into the marks is escaped.
+
+_SPARK = Markup(
+    '<svg class="spark" viewBox="0 0 {width} {height}" width="{width}" height="{height}" aria-hidden="true">'
+    '{lines}<circle cx="{x}" cy="{y}" r="2.5"/></svg>'
+)
+_LINE = Markup('<polyline points="{}"/>')
+_WAKE = Markup(
+    '<svg class="wake" viewBox="0 0 {width} 28" width="{width}" height="28" role="img" aria-label="{told}">{strokes}</svg>'
+)
+_STROKE = Markup('<rect class="{}" x="{}" y="{}" width="3.4" height="{}" rx="1"/>')
+_HISTOGRAM = Markup(
+    '<svg class="histogram" viewBox="0 0 {width} {height}" role="img" aria-label="Shares of the values from {low} to {high}">'
+    '<polygon class="reference" points="0,{base} {reference} {width},{base}"/>'
+    '<polyline class="current" points="0,{base} {current} {width},{base}"/>'
+    '<line class="axis" x1="0" x2="{width}" y1="{base}" y2="{base}"/>'
+    '<text x="0" y="{below}">{low}</text><text x="{width}" y="{below}" text-anchor="end">{high}</text></svg>'
+)
+_BAR = Markup(
+    '<svg class="bar {}" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true"><rect width="{}" height="8"/></svg>'
+)
+_INTERVAL = Markup(
+    '<svg class="interval" viewBox="0 0 200 12" aria-hidden="true"><line x1="{left}" x2="{right}" y1="6" y2="6"/>'
+    '<circle cx="{at}" cy="6" r="4"/></svg>'
+)
 
 
 def spark(values: Sequence[float | None], *, width: int = 160, height: int = 36, zero: bool = True) -> Markup:
@@ -143,37 +190,35 @@ def spark(values: Sequence[float | None], *, width: int = 160, height: int = 36,
     span = (high - low) or 1.0
     step = (width - 8) / max(len(values) - 1, 1)
     pieces: list[list[str]] = [[]]
-    last = (0.0, 0.0)
+    x = y = 0.0
     for index, value in enumerate(values):
         if value is None:
             pieces.append([])
             continue
-        last = (4 + index * step, height - 4 - (value - low) / span * (height - 8))
-        pieces[-1].append(f"{last[0]:.1f},{last[1]:.1f}")
-    lines = "".join(f'<polyline points="{" ".join(piece)}"/>' for piece in pieces if len(piece) > 1)
-    return Markup(  # numbers alone
-        f'<svg class="spark" viewBox="0 0 {width} {height}" width="{width}" height="{height}" aria-hidden="true">'
-        f'{lines}<circle cx="{last[0]:.1f}" cy="{last[1]:.1f}" r="2.5"/></svg>'
-    )
+        x, y = 4 + index * step, height - 4 - (value - low) / span * (height - 8)
+        pieces[-1].append(f"{x:.1f},{y:.1f}")
+    lines = Markup("").join(_LINE.format(" ".join(piece)) for piece in pieces if len(piece) > 1)
+    return _SPARK.format(width=width, height=height, lines=lines, x=f"{x:.1f}", y=f"{y:.1f}")
 
 
 def wake(points: Sequence[Bucket], slots: int = 48) -> Markup:
     """The last windows as a row of strokes: low for as it should be, taller and in colour for what was found, hollow where
     nothing came in."""
     shown = points[-slots:]
-    strokes = []
-    for index, point in enumerate(shown):
-        state = state_of_bucket(point)
-        tall = {"quiet": 6, "fine": 10, "drift": 18, "poor": 24}[state]
-        strokes.append(
-            f'<rect class="{state}" x="{index * 5}" y="{26 - tall}" width="3.4" height="{tall}" rx="1"/>'
-        )
-    told = ", ".join(f"{sum(state_of_bucket(p) == s for p in shown)} {text}" for s, text in STATES.items())
-    return Markup(
-        f'<svg class="wake" viewBox="0 0 {slots * 5} 28" width="{slots * 5}" height="28" role="img" '
-        f'aria-label="The last {len(shown)} windows: {told}">{"".join(strokes)}</svg>'
+    states = [state_of_bucket(point) for point in shown]
+    strokes = Markup("").join(
+        _STROKE.format(state, index * 5, 26 - _TALL[state], _TALL[state])
+        for index, state in enumerate(states)
+    )
+    told = ", ".join(f"{states.count(state)} {text}" for state, text in STATES.items() if state in states)
+    return _WAKE.format(
+        width=len(shown) * 5,
+        told=f"The last {sum(len(p.windows) for p in shown)} windows: {told}",
+        strokes=strokes,
     )
 
+
+_TALL = {"quiet": 6, "fine": 10, "drift": 18, "poor": 24}
 
 STATES = {
     "fine": "as they should be",
@@ -208,24 +253,16 @@ def histogram(shape: Shape, *, width: int = 320, height: int = 110) -> Markup:
             corners += [f"{left:.1f},{y:.1f}", f"{right:.1f},{y:.1f}"]
         return " ".join(corners)
 
-    return Markup(
-        f'<svg class="histogram" viewBox="0 0 {width} {height}" role="img" aria-label="Shares of the values from '
-        f'{escape(_short(low))} to {escape(_short(shape.edges[-1]))}; the table below has them">'
-        f'<polygon class="reference" points="0,{base} {steps(shape.reference)} {width},{base}"/>'
-        f'<polyline class="current" points="0,{base} {steps(shape.current)} {width},{base}"/>'
-        f'<line class="axis" x1="0" x2="{width}" y1="{base}" y2="{base}"/>'
-        f'<text x="0" y="{height - 3}">{escape(_short(low))}</text>'
-        f'<text x="{width}" y="{height - 3}" text-anchor="end">{escape(_short(shape.edges[-1]))}</text></svg>'
-    )
+    return _HISTOGRAM.format(
+        width=width, height=height, base=base, below=height - 3, low=number(low), high=number(shape.edges[-1]),
+        reference=steps(shape.reference), current=steps(shape.current),
+    )  # fmt: skip
 
 
 def bar(part: float | None, most: float, kind: str) -> Markup:
     """A share of `most` as a bar; `kind` is a class."""
     length = 0.0 if part is None or most <= 0 else min(1.0, max(0.0, part / most)) * 100
-    return Markup(
-        f'<svg class="bar {escape(kind)}" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
-        f'<rect width="{length:.1f}" height="8"/></svg>'
-    )
+    return _BAR.format(kind, f"{length:.1f}")
 
 
 def interval(
@@ -236,15 +273,9 @@ def interval(
         return Markup("")
     span = (ends[1] - ends[0]) or 1.0
 
-    def at(where: float) -> float:
-        return min(198.0, max(2.0, (where - ends[0]) / span * 200))
+    def at(where: float) -> str:
+        return f"{min(195.0, max(5.0, (where - ends[0]) / span * 200)):.1f}"
 
-    left, right = at(value if lower is None else lower), at(value if upper is None else upper)
-    return Markup(
-        f'<svg class="interval" viewBox="0 0 200 12" aria-hidden="true"><line x1="{left:.1f}" x2="{right:.1f}" y1="6" y2="6"/>'
-        f'<circle cx="{at(value):.1f}" cy="6" r="4"/></svg>'
+    return _INTERVAL.format(
+        left=at(value if lower is None else lower), right=at(value if upper is None else upper), at=at(value)
     )
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}"

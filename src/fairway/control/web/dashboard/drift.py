@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from fairway.control.web.dashboard.charts import Chart, Line, bar, histogram, spark
+from fairway.control.web.dashboard.charts import Chart, Line, bar, histogram, spark, within
 from fairway.control.web.dashboard.frame import frame_of
 from fairway.control.web.dashboard.seen import Column
 from fairway.control.web.dashboard.series import Bucket, buckets
@@ -64,7 +64,7 @@ def column(page: Page) -> Shown:
                 alert=tuple(_drifted(point, name) for point in points),
             ),
         ),
-        marks=frame.marks,
+        marks=within(frame.marks, points),
         zero=True,
     )
     return "column.html", {**values, "column": found, "chart": chart, "histogram": histogram, "bar": bar}

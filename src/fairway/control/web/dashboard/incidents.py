@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fairway.control.web.page import Page, Sent, Shown
 from fairway.core.clock import utc_now
 from fairway.core.errors import Forbidden, InvalidInput
-from fairway.core.incident import Incident, Silence, rank
+from fairway.core.incident import Entry, Incident, Silence, rank
 from fairway.monitoring.alerts import until_text
 from fairway.monitoring.wording import sentence
 from fairway.stores.alerts import IncidentState
 
 PAGE = 50
 _FINDINGS = 100
+_ENTRIES = 100
 _STATES: dict[str, tuple[IncidentState, ...]] = {
     "open": ("open",),
     "pending": ("pending",),
@@ -71,7 +74,19 @@ def shown(page: Page) -> Shown:
         "more_signals": max(0, len(signals) - _FINDINGS),
         "silences": silences,
         "hours": HOURS,
+        "history": folded(incident.history)[:_ENTRIES],
     }
+
+
+def folded(history: Sequence[Entry]) -> list[tuple[Entry, int]]:
+    """The newest first; of updates that follow each other the newest, with how many they are."""
+    found: list[tuple[Entry, int]] = []
+    for entry in reversed(history):
+        if found and entry.what == found[-1][0].what == "updated":
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((entry, 1))
+    return found
 
 
 def acknowledge(sent: Sent) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fairway.control.web.dashboard.charts import bar, interval, metric_chart, simple
+from fairway.control.web.dashboard.charts import bar, bounded, interval, metric_chart, simple
 from fairway.control.web.dashboard.frame import frame_of
 from fairway.control.web.dashboard.seen import Measured, Report, report_in
 from fairway.control.web.dashboard.series import Seen, buckets
@@ -48,6 +48,7 @@ def performance(page: Page) -> Shown:
             for name in names
         ],
         "labelled": latest,
+        "bounded": bounded,
         "labels": sum(window.summary.labels for window in frame.windows),
     }
 

@@ -42,9 +42,10 @@ def share(value: float | None) -> str:
 
 
 def probability(value: float | None) -> str:
+    """A p-value."""
     if value is None or math.isnan(value):
         return _DASH
-    return "< 0.0001" if value < 0.0001 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+    return "p < 0.0001" if value < 0.0001 else f"p = {value:.2g}" if value < 0.1 else f"p = {value:.2f}"
 
 
 def seconds(value: float | None) -> str:

@@ -131,7 +131,7 @@ const fairwayCharts = (() => {
         },
       },
       axes: [
-        { ...axis, space: 70, values: (u, splits, i, space, step) => splits.map((s) => time(s, step)) },
+        { ...axis, space: 70, size: 30, values: (u, splits, i, space, step) => splits.map((s) => time(s, step)) },
         { ...axis, size: 54, values: (u, splits) => splits.map((s) => figure(s, chart.unit)) },
       ],
       plugins: [marks(chart.marks), reader(chart, out)],
