@@ -150,7 +150,7 @@ class Reader:
             printed = self._run(["bash", "-euo", "pipefail", "-c", text], step)
         for port, ours in self._ports.items():
             printed = printed.replace(ours, port)
-        return printed.replace(str(self._folder / "home"), "~/.fairway")
+        return printed.replace(str(self._folder / "home"), "~/.fairway").replace(str(self._folder), ".")
 
     def close(self) -> None:
         for server in self._servers:

@@ -27,3 +27,12 @@ def test_the_pages_name_no_machine() -> None:
         text = page.read_text(encoding="utf-8")
         assert "/home/" not in text, page
         assert "/root/" not in text, page
+
+
+def test_the_readme_lists_every_guide_and_every_example() -> None:
+    readme = (docs.ROOT / "README.md").read_text(encoding="utf-8")
+    listed = readme[readme.index("## Guides") :]
+    pages = [*docs.ROOT.glob("docs/guides/*.md"), *docs.ROOT.glob("examples/*/README.md")]
+    assert pages
+    missing = [name for page in pages if f"({(name := str(page.relative_to(docs.ROOT)))})" not in listed]
+    assert missing == []
