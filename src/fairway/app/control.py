@@ -22,6 +22,7 @@ import msgspec
 from fairway.app.alerts import HomeAlerts
 from fairway.app.home import Home
 from fairway.app.schedules import model_check
+from fairway.app.servers import ServerWatch
 from fairway.app.settings import read_settings
 from fairway.control.definitions import synchronise
 from fairway.control.desk import ScheduleDesk
@@ -43,6 +44,7 @@ from fairway.monitoring.sender import Sender
 from fairway.registry.registry import Registry
 from fairway.security.access import Access
 from fairway.security.tls import Tls, open_tls
+from fairway.serving.folder import ServerFolder
 from fairway.serving.logs import set_up_logging
 from fairway.serving.supervisor import check_binding
 from fairway.stores.control import ControlStore
@@ -207,9 +209,13 @@ class Watching:
         self.lose()
 
 
-def jobs_of(settings: Settings, store: ControlStore, scheduler: Scheduler) -> tuple[PeriodicJob, ...]:
-    """What is done again and again, beside keeping the keys."""
-    watching = (Watching(settings),) if settings.monitoring.enabled else ()
+def jobs_of(
+    settings: Settings, store: ControlStore, scheduler: Scheduler, counters: Path | None
+) -> tuple[PeriodicJob, ...]:
+    """What is done again and again, beside keeping the keys. `counters` are those of the server it stands beside."""
+    watching: tuple[PeriodicJob, ...] = (Watching(settings),) if settings.monitoring.enabled else ()
+    if settings.monitoring.enabled and counters is not None:
+        watching = (*watching, ServerWatch(settings, counters, dict(os.environ)))
     return (
         Definitions(store, Path(settings.home)),
         scheduler,
@@ -225,6 +231,7 @@ def run_control(
     insecure: bool = False,
     lifeline: int | None = None,
     must_listen: bool = True,
+    counters: Path | None = None,
     on_ready: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Until it is told to stop. `on_ready` is told the address once pages are served. Raises InsecureBinding,
@@ -262,7 +269,7 @@ def run_control(
         server = ControlServer(
             control,
             leadership,
-            (key_keeper, *jobs_of(settings, store, scheduler)),
+            (key_keeper, *jobs_of(settings, store, scheduler, counters)),
             on_renewed=scheduler.beat,
         )
         service = Service(
@@ -321,7 +328,10 @@ def main() -> int:
             sys.stdout.flush()
 
     try:
-        run_control(plan.settings, lifeline=plan.lifeline, must_listen=False, on_ready=ready)
+        counters = ServerFolder(Path(sys.argv[1]).parent).counters
+        run_control(
+            plan.settings, lifeline=plan.lifeline, must_listen=False, counters=counters, on_ready=ready
+        )
     except FairwayError as error:
         logger.error("no control process: %s", error)
         return 1
