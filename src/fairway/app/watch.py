@@ -85,7 +85,9 @@ class LogRows:
     def changed_labels(self, model: str, since: int) -> tuple[list[datetime], timedelta, int]:
         join = open_join(self._log, model, self._settings.log)
         join.step()
-        starts, watermark = join.changed(since)
+        starts, watermark = join.changed(0)
+        if watermark >= since:  # else the log's folder was lost, and with it the join: this is a new one
+            starts, watermark = join.changed(since)
         return starts, timedelta(seconds=WINDOW_SECONDS), watermark
 
     def labelled(self, version: Version, start: datetime, end: datetime) -> Iterator[pa.RecordBatch]:

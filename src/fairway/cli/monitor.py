@@ -62,7 +62,7 @@ def look(
     except NotFound as error:  # 3 means one thing
         raise InvalidInput(str(error)) from error
     if json:
-        print_json([msgspec.json.Raw(import_module("fairway.monitoring.watch.kept").encoded(r)) for r in reports])
+        print_json([msgspec.Raw(import_module("fairway.monitoring.watch.kept").encoded(r)) for r in reports])
     elif not reports:
         print_line("no window is over that was not looked at")
     else:

@@ -68,7 +68,7 @@ class Rows(Protocol):
 
     def changed_labels(self, model: str, since: int) -> tuple[list[datetime], timedelta, int]:
         """Takes in labels that have come; the windows of time whose labels have changed since a watermark (their
-        starts and their length), and the next watermark."""
+        starts and their length), and the next watermark. One below `since` says that labels were begun anew."""
 
     def labelled(self, version: Version, start: datetime, end: datetime) -> Iterator[pa.RecordBatch]:
         """Rows that have a label, with `label` (JSON)."""
