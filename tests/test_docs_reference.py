@@ -3,6 +3,7 @@
 import pytest
 
 from fairway.core import errors
+from fairway.serving.metrics import described_metrics
 from scripts import docs
 
 
@@ -36,3 +37,10 @@ def test_the_readme_lists_every_guide_and_every_example() -> None:
     assert pages
     missing = [name for page in pages if f"({(name := str(page.relative_to(docs.ROOT)))})" not in listed]
     assert missing == []
+
+
+def test_every_metric_is_in_the_reference() -> None:
+    page = (docs.ROOT / "docs/reference/http.md").read_text(encoding="utf-8")
+    assert [
+        name for name in described_metrics() if f"`{name}`" not in page and f"`{name}_total`" not in page
+    ] == []
