@@ -37,6 +37,14 @@ NAMES = ("churn", "payments")
 class BatchRun:
     run: str
     model: str
+    version: int = 2
+    state: str = "finished"
+    reason: str = ""
+    rows: int = 3
+    rejected: int = 1
+    created: str = "2026-01-01T00:00:00.000000Z"
+    input: str = "/in"
+    output: str = "/out"
 
 
 class Client:

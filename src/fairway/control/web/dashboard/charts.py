@@ -12,9 +12,10 @@ from typing import Literal
 import msgspec
 from markupsafe import Markup
 
-from fairway.control.web.dashboard.seen import Point, Shape, Summary
+from fairway.control.web.dashboard.seen import Summary
 from fairway.control.web.dashboard.series import Bucket
 from fairway.control.web.dashboard.words import number
+from fairway.monitoring.watch.values import Point, Shape
 
 Unit = Literal["number", "share", "seconds", "rate", "count"]
 Role = Literal["main", "estimate", "quiet"]

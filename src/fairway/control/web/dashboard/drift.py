@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from fairway.control.web.dashboard.charts import Chart, Line, bar, histogram, spark, within
 from fairway.control.web.dashboard.frame import frame_of
-from fairway.control.web.dashboard.seen import Column
+from fairway.control.web.dashboard.seen import effects_reader
+from fairway.control.web.dashboard.seen import ranked as in_order
 from fairway.control.web.dashboard.series import Bucket, buckets
 from fairway.control.web.page import Page, Shown
 from fairway.core.errors import NotFound
+from fairway.monitoring.watch.values import ColumnReport
 
 CARDS = 12
 _SPARK_POINTS = 60
@@ -18,7 +22,7 @@ _SPARK_POINTS = 60
 class Card(msgspec.Struct, frozen=True):
     """A column and its effect in the windows that are shown, the oldest first."""
 
-    column: Column
+    column: ColumnReport
     effects: tuple[float | None, ...]
 
 
@@ -27,13 +31,13 @@ def ranked(page: Page) -> Shown:
     frame = values["frame"]
     points = buckets(frame.windows)
     few = buckets(frame.windows, _SPARK_POINTS)
-    columns = () if frame.report is None else frame.report.ranked
+    columns = () if frame.report is None else in_order(frame.report)
     pages = max(1, -(-len(columns) // CARDS))
     number = min(page.number("page", 1, 10**6), pages)
     shown = columns[(number - 1) * CARDS : number * CARDS]
     return "drift.html", {
         **values,
-        "cards": [Card(column, tuple(_effect(point, column.name) for point in few)) for column in shown],
+        "cards": [Card(column, effects) for column, effects in zip(shown, _effects(few, shown), strict=True)],
         "columns": columns,
         "drifted": [column for column in columns if column.drift is not None and column.drift.drifted],
         "over_time": _over_time(points),
@@ -60,7 +64,7 @@ def column(page: Page) -> Shown:
         lines=(
             Line(
                 label="Effect",
-                values=tuple(_effect(point, name) for point in points),
+                values=_effects(points, (found,))[0],
                 alert=tuple(_drifted(point, name) for point in points),
             ),
         ),
@@ -88,8 +92,14 @@ def _over_time(points: tuple[Bucket, ...]) -> Chart:
     )
 
 
-def _effect(point: Bucket, name: str) -> float | None:
-    return point.most(lambda summary: summary.effects.get(name))
+def _effects(points: Sequence[Bucket], columns: Sequence[ColumnReport]) -> list[tuple[float | None, ...]]:
+    """For each column, the largest effect of each point."""
+    read = effects_reader([column.name for column in columns])
+    seen = [[read(window.summary) for window in point.windows] for point in points]
+    return [
+        tuple(max((e for one in point if (e := one[index]) is not None), default=None) for point in seen)
+        for index in range(len(columns))
+    ]
 
 
 def _drifted(point: Bucket, name: str) -> bool:

@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 
 from fairway.control.web.dashboard.charts import Mark
-from fairway.control.web.dashboard.seen import Report, report_in
+from fairway.control.web.dashboard.seen import report_in
 from fairway.control.web.dashboard.series import Seen, read_windows
 from fairway.control.web.page import Page
 from fairway.core.clock import moment_of, utc_text
 from fairway.core.errors import InvalidInput, NotFound
 from fairway.core.incident import Incident
+from fairway.monitoring.watch.values import Report
 from fairway.registry.registry import ModelSummary
 from fairway.stores.windows import MOST_WINDOWS, WindowKey
 

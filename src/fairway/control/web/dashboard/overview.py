@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from fairway.control.web.dashboard.charts import spark, wake
-from fairway.control.web.dashboard.seen import Point
 from fairway.control.web.dashboard.series import Seen, buckets, read_windows
 from fairway.control.web.page import Page, Shown
 from fairway.core.incident import Incident, rank
+from fairway.monitoring.watch.values import Point
 from fairway.registry.registry import ModelSummary
 
 PAGE = 25

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from fairway.control.web.dashboard.seen import Point, Summary, summary_in
+from fairway.control.web.dashboard.seen import Summary, summary_in
 from fairway.core.clock import moment_of
+from fairway.monitoring.watch.values import Point
 from fairway.stores.windows import MOST_WINDOWS, WindowKey, WindowStore
 
 MOST_POINTS = 240

@@ -9,11 +9,17 @@ import msgspec
 from fairway.core.clock import utc_text
 from fairway.core.incident import Finding
 from fairway.monitoring.drift.values import ColumnDrift, Kind
-from fairway.monitoring.operations import Anomaly, Measure
-from fairway.monitoring.performance.fairness import Fairness, Group
-from fairway.monitoring.performance.slices import Condition, SliceMetrics, WorstSlice
-from fairway.monitoring.performance.values import Measured
-from fairway.monitoring.quality import QualityFinding
+from fairway.monitoring.told import (
+    Anomaly,
+    Condition,
+    Fairness,
+    Group,
+    Measure,
+    Measured,
+    QualityFinding,
+    SliceMetrics,
+    WorstSlice,
+)
 from fairway.monitoring.watch.values import ColumnReport, Metric, Report, Shape, Traffic, summary_of
 from fairway.stores.windows import WatchedWindow, WindowKey
 

@@ -19,8 +19,8 @@ from fairway.control.web.dashboard.charts import (
     state_of_bucket,
     wake,
 )
-from fairway.control.web.dashboard.seen import Point, Shape
 from fairway.control.web.dashboard.series import buckets, read_windows
+from fairway.monitoring.watch.values import Point, Shape
 from fairway.stores.windows_memory import MemoryWindows
 from tests.unit.control.web.dashboard.seen_windows import report, window
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.control.web.dashboard.seen import Point, Summary
+from fairway.control.web.dashboard.seen import Summary
 from fairway.control.web.dashboard.series import Seen, buckets, read_windows
+from fairway.monitoring.watch.values import Point
 from fairway.stores.windows import WindowKey
 from fairway.stores.windows_memory import MemoryWindows
 from tests.unit.control.web.dashboard.seen_windows import report, window
