@@ -52,9 +52,13 @@ def test_one_file_without_scripts_or_anything_from_elsewhere() -> None:
     text = render(told(evil=True))
     tags = Tags(text)
     assert tags.open == []
-    assert {tag for tag, _ in tags.seen}.isdisjoint({"script", "img", "link", "iframe", "object", "form", "base"})
+    assert {tag for tag, _ in tags.seen}.isdisjoint(
+        {"script", "img", "link", "iframe", "object", "form", "base"}
+    )
     for _, attributes in tags.seen:
-        assert not {name for name in attributes if name.startswith("on") or name in ("src", "style", "action")}
+        assert not {
+            name for name in attributes if name.startswith("on") or name in ("src", "style", "action")
+        }
         assert (attributes.get("href") or "#").startswith("#")
     policy = next(a["content"] for tag, a in tags.seen if tag == "meta" and "http-equiv" in a)
     assert policy is not None
