@@ -26,6 +26,7 @@ from benchmarks import (
     grpc,
     hybrid,
     library,
+    monitoring,
     peers,
     recording,
     reload,
@@ -264,6 +265,30 @@ def _dashboard_section(folder: Path, given: argparse.Namespace) -> list[str]:
     ]
 
 
+def _monitoring_section(folder: Path, given: argparse.Namespace) -> list[str]:
+    rows = 100_000 if given.quick else 1_000_000
+    place = _made(folder / "monitoring")
+    checks = monitoring.check(place, rows)
+    found = monitoring.measure(place, rounds=given.rounds, seconds=given.seconds, log=folder / "servers.log")
+    head = ["load", "off", "on", "on / off", "CPU a request, off / on", "p50, off / on"]
+    seen = [
+        [how, f"{told.seconds:.2f} s", f"{told.peak_mb:.0f} MB", ", ".join(told.drifted)]
+        for how, told in checks.items()
+    ]
+    return [
+        "## Watching",
+        "",
+        "Recording and the monitor against both off; windows of ten seconds, the monitor on the server's core.",
+        "",
+        *_table(head, monitoring.table(found)),
+        "",
+        f"A drift check of {rows:,} rows x {monitoring.COLUMNS} columns against as many, one process, its peak of memory:",
+        "",
+        *_table(["from", "time", "memory", "drifted"], seen),
+        "",
+    ]
+
+
 SECTIONS: dict[str, Callable[[Path, argparse.Namespace], list[str]]] = {
     "serving": _serving_section,
     "grpc": _grpc_section,
@@ -273,6 +298,7 @@ SECTIONS: dict[str, Callable[[Path, argparse.Namespace], list[str]]] = {
     "reload": _reload_section,
     "hybrid": _hybrid_section,
     "recording": _recording_section,
+    "monitoring": _monitoring_section,
     "library": _library_section,
     "dashboard": _dashboard_section,
 }
