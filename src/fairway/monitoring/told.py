@@ -26,7 +26,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     name: str
-    value: float | None
+    value: float | None = None
     lower: float | None = None
     upper: float | None = None
     rows: int = 0

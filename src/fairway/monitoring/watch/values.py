@@ -87,7 +87,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Point(msgspec.Struct, frozen=True, omit_defaults=True):
     """A metric in a series."""
 
-    value: float | None
+    value: float | None = None
     lower: float | None = None
     upper: float | None = None
     usual: tuple[float, float] | None = None

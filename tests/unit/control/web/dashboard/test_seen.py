@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairway.control.web.dashboard import seen
+from fairway.monitoring.told import Measured
+from fairway.monitoring.watch.kept import encoded
 from fairway.monitoring.watch.values import Summary, summary_of
 from tests.unit.control.web.dashboard.seen_windows import report, window
 
@@ -66,3 +68,11 @@ def test_pages_bring_no_statistics() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_a_metric_that_cannot_be_said_is_read_as_it_was_written() -> None:
+    unknown = Measured(name="demographic_parity_difference", value=None, note="fewer than two groups")
+    told = report()
+    fairness = {"country": msgspec.structs.replace(told.fairness["country"], measures={unknown.name: unknown})}
+    told = msgspec.structs.replace(told, fairness=fairness)
+    assert seen.report_in(msgspec.structs.replace(window(told), report=encoded(told))) == told
