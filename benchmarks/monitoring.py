@@ -75,9 +75,15 @@ def measure(folder: Path, *, rounds: int, seconds: int, log: Path) -> Watched:
                     time.sleep(10)  # until the control process has its lease and the monitor has started
                 for load in LOADS:
                     before = serving.cpu_seconds(process.pid)
-                    result = serving.wrk(server, subject.bodies[load.form, load.rows], load.connections, seconds)
+                    result = serving.wrk(
+                        server, subject.bodies[load.form, load.rows], load.connections, seconds
+                    )
                     spent = serving.cpu_seconds(process.pid) - before
-                    values = (result["rate"], result["p50_ms"], spent / max(1.0, result["rate"] * seconds) * 1e6)
+                    values = (
+                        result["rate"],
+                        result["p50_ms"],
+                        spent / max(1.0, result["rate"] * seconds) * 1e6,
+                    )
                     for name, value in zip(seen, values, strict=True):
                         seen[name].setdefault((mode, load), []).append(value)
     return Watched(**{name: {k: statistics.median(v) for k, v in of.items()} for name, of in seen.items()})

@@ -12,11 +12,12 @@ import msgspec
 from fairway.app.home import Home
 from fairway.control.report.gathered import Gathered, gather
 from fairway.control.report.page import render
-from fairway.control.web.dashboard.seen import Report, Summary, report_in, summary_in
+from fairway.control.web.dashboard.seen import Summary, ranked, report_in, summary_in
 from fairway.core.clock import moment_of, utc_now, utc_text
 from fairway.core.errors import InvalidInput, ModelNotFound, NotFound
 from fairway.core.incident import Incident
 from fairway.core.settings import Settings
+from fairway.monitoring.watch.values import Report
 from fairway.stores.disk import write_whole
 from fairway.stores.opening import open_alerts, open_windows
 from fairway.stores.windows import MOST_WINDOWS, WindowStore
@@ -52,7 +53,9 @@ def watched(settings: Settings) -> tuple[Watched, ...]:
             opened = [
                 incident
                 for incident in incidents
-                if incident.state == "open" and incident.model == key.model and incident.version in (0, key.version)
+                if incident.state == "open"
+                and incident.model == key.model
+                and incident.version in (0, key.version)
             ]
             found.append(
                 Watched(
@@ -79,7 +82,7 @@ def _state(summary: Summary, incidents: int) -> str:
 
 
 def show(settings: Settings, model: str, *, version: int | None = None, start: str = "") -> Report:
-    """A window in full: the one that begins at `start`, else the last one. ModelNotFound, NotFound, InvalidInput."""
+    """A window in full: the one that begins at `start`, else the last one; its columns by how much they matter. ModelNotFound, NotFound, InvalidInput."""
     with _opened(settings) as (home, windows, _):
         _check(home, model)
         begin = when(start) if start else ""
@@ -92,10 +95,12 @@ def show(settings: Settings, model: str, *, version: int | None = None, start: s
     if report is None:
         of = f"{model}:{version}" if version else model
         raise NotFound(
-            f"no window of {of} that begins at {begin} was looked at." if begin else f"no window of {of} was looked at.",
+            f"no window of {of} that begins at {begin} was looked at."
+            if begin
+            else f"no window of {of} was looked at.",
             hint="The control process looks at windows once they are over; `fairway monitor look` does it now.",
         )
-    return report
+    return msgspec.structs.replace(report, columns=ranked(report))
 
 
 def gathered(

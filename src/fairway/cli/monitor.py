@@ -15,10 +15,11 @@ from fairway.cli.output import print_json, print_line, print_table
 from fairway.core.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
-    from fairway.control.web.dashboard.seen import Metric, Report
+    from fairway.monitoring.watch.values import Metric, Report
 
 app = typer.Typer(
-    add_completion=False, help="What monitors saw of each model; dashboards and rules for Grafana and Prometheus."
+    add_completion=False,
+    help="What monitors saw of each model; dashboards and rules for Grafana and Prometheus.",
 )
 ALERTED = 3
 """Exit code when a window drifted, or something in it is not as it should be."""
@@ -26,7 +27,8 @@ _COLUMNS = 20
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name.")]
 VersionOption = Annotated[
-    int | None, typer.Option("--version", min=1, metavar="N", help="Of this version.  [default: the last looked at]")
+    int | None,
+    typer.Option("--version", min=1, metavar="N", help="Of this version.  [default: the last looked at]"),
 ]
 
 
@@ -41,7 +43,14 @@ def list_(home: HomeOption = None, json: JsonOption = False) -> None:
         print_line("no window was looked at yet")
         return
     rows = [
-        (f"{w.model}:{w.version}", w.state, f"{w.rows:,}", f"{w.labels:,}", _span(w.start, w.end), _names(w.drifted))
+        (
+            f"{w.model}:{w.version}",
+            w.state,
+            f"{w.rows:,}",
+            f"{w.labels:,}",
+            _span(w.start, w.end),
+            _names(w.drifted),
+        )
         for w in found
     ]
     print_table(("version", "state", "rows", "labels", "last window, UTC", "drifted"), rows)
@@ -104,10 +113,14 @@ def show(
 def report(
     model: ModelArgument,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write one file that opens offline in any browser.")
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write one file that opens offline in any browser."),
     ] = None,
     since: Annotated[
-        str, typer.Option("--since", metavar="TIME", help="A date, a time, or 12h, 7d.  [default: the last 168 windows]")
+        str,
+        typer.Option(
+            "--since", metavar="TIME", help="A date, a time, or 12h, 7d.  [default: the last 168 windows]"
+        ),
     ] = "",
     until: Annotated[str, typer.Option("--until", metavar="TIME", help="Windows that begin earlier.")] = "",
     version: VersionOption = None,
@@ -122,7 +135,9 @@ def report(
     if html is not None:
         size = seen.write_report(told, html)
         if not json:
-            print_line(f"{html}  {len(told.windows):,} windows of {told.model}:{told.version}, {size / 1e6:.2f} MB")
+            print_line(
+                f"{html}  {len(told.windows):,} windows of {told.model}:{told.version}, {size / 1e6:.2f} MB"
+            )
     if json:
         print_json(told)
 
@@ -152,10 +167,12 @@ def rules(
 
 
 def _show(report: Report) -> None:
-    print_line(f"{report.model}:{report.version}  {_span(report.start, report.end)} UTC  {report.rows:,} rows")
+    print_line(
+        f"{report.model}:{report.version}  {_span(report.start, report.end)} UTC  {report.rows:,} rows"
+    )
     if report.reference:
         print_line(f"against {report.reference}")
-    compared = [column for column in report.ranked if column.drift is not None]
+    compared = [column for column in report.columns if column.drift is not None]
     if compared:
         print_line()
         rows = [
@@ -179,7 +196,8 @@ def _show(report: Report) -> None:
     if report.quality:
         print_line()
         print_table(
-            ("data quality", "check", "what"), [(q.field or "the window", q.check, q.text) for q in report.quality]
+            ("data quality", "check", "what"),
+            [(q.field or "the window", q.check, q.text) for q in report.quality],
         )
     if report.slices or report.worst:
         print_line()
@@ -200,7 +218,9 @@ def _table(title: str, metrics: tuple[Metric, ...]) -> None:
         told = metric.measured
         between = "" if told.lower is None else f"{_number(told.lower)} to {_number(told.upper)}"
         usual = "" if metric.usual is None else f"{_number(metric.usual[0])} to {_number(metric.usual[1])}"
-        rows.append((told.name, _number(told.value), between, usual, "OUTSIDE" if metric.alert else told.note))
+        rows.append(
+            (told.name, _number(told.value), between, usual, "OUTSIDE" if metric.alert else told.note)
+        )
     print_table((title, "value", "95% interval", "usual", ""), rows)
 
 

@@ -33,7 +33,12 @@ Values = Sequence[float | None]
 def draw(chart: Chart) -> Markup:
     """Lines with their intervals, what is usual, points outside of it, and when incidents opened. Empty for a chart
     without a value."""
-    known = [value for line in chart.lines for value in (*line.values, *line.lower, *line.upper) if value is not None]
+    known = [
+        value
+        for line in chart.lines
+        for value in (*line.values, *line.lower, *line.upper)
+        if value is not None
+    ]
     if not known or not chart.times:
         return Markup("")
     usual = [value for value in (*chart.usual_lower, *chart.usual_upper) if value is not None]
@@ -47,7 +52,11 @@ def ticks(values: Sequence[float], *, zero: bool) -> list[float]:
     if zero:
         low, high = min(0.0, low), max(0.0, high)
     if high - low < 1e-9 * max(abs(high), abs(low), 1e-9):
-        low, high = (low, high + 1.0) if zero else (low - max(abs(low), 1.0) * 0.05, high + max(abs(high), 1.0) * 0.05)
+        low, high = (
+            (low, high + 1.0)
+            if zero
+            else (low - max(abs(low), 1.0) * 0.05, high + max(abs(high), 1.0) * 0.05)
+        )
     raw = high / _TICKS - low / _TICKS
     size = 10.0 ** math.floor(math.log10(raw))
     step = next(size * nice for nice in (1, 2, 2.5, 5, 10) if size * nice >= raw * 0.999)
@@ -100,7 +109,9 @@ def _axes(chart: Chart, place: _Place) -> Iterator[Markup]:
             yield _TEXT.format(place.x(chart.times[index]), HEIGHT - 5, anchor, moment.strftime(style))
 
 
-def _bands(kind: str, times: Sequence[float], lower: Values, upper: Values, place: _Place) -> Iterator[Markup]:
+def _bands(
+    kind: str, times: Sequence[float], lower: Values, upper: Values, place: _Place
+) -> Iterator[Markup]:
     for piece in _pieces(times, lower, upper):
         if len(piece) > 1:
             there = place.text([t for t, _, _ in piece], [high for _, _, high in piece])
@@ -114,7 +125,9 @@ def _bands(kind: str, times: Sequence[float], lower: Values, upper: Values, plac
 def _line(line: Line, times: Sequence[float], place: _Place) -> Iterator[Markup]:
     for piece in _pieces(times, line.values, line.values):
         if len(piece) > 1:
-            yield _POLYLINE.format(f"line {line.role}", place.text([p[0] for p in piece], [p[1] for p in piece]))
+            yield _POLYLINE.format(
+                f"line {line.role}", place.text([p[0] for p in piece], [p[1] for p in piece])
+            )
         else:
             yield _DOT.format(f"dot {line.role}", place.x(piece[0][0]), place.y(piece[0][1]), 2.2)
     for time, value, alert in zip(times, line.values, line.alert, strict=False):

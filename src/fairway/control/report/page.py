@@ -26,9 +26,11 @@ from fairway.control.web.dashboard.charts import (
     spark,
     wake,
 )
-from fairway.control.web.dashboard.seen import Column, Measured, Report
+from fairway.control.web.dashboard.seen import effects_reader, ranked
 from fairway.control.web.dashboard.series import Bucket, buckets
 from fairway.control.web.dashboard.words import FILTERS, metric
+from fairway.monitoring.told import Measured
+from fairway.monitoring.watch.values import ColumnReport, Report
 
 _HERE = Path(__file__).parent
 _WEB = _HERE.parent / "web"
@@ -42,7 +44,20 @@ _COLUMNS = 300
 """Columns that are drawn; those that drifted come first."""
 _METRICS = 12
 _SLICES = 200
-_FIRST = ("roc_auc", "pr_auc", "accuracy", "precision", "recall", "f1", "log_loss", "brier", "rmse", "mae", "mape", "bias")
+_FIRST = (
+    "roc_auc",
+    "pr_auc",
+    "accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "log_loss",
+    "brier",
+    "rmse",
+    "mae",
+    "mape",
+    "bias",
+)
 _RATES = (
     ("selection_rate", "Chosen"),
     ("true_positive_rate", "True positives"),
@@ -50,7 +65,10 @@ _RATES = (
 )
 
 _templates = Environment(
-    loader=FileSystemLoader([_HERE, _WEB / "templates"]), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    loader=FileSystemLoader([_HERE, _WEB / "templates"]),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
 _templates.filters.update(FILTERS)
 
@@ -65,7 +83,7 @@ class Drawn(msgspec.Struct, frozen=True):
 class Card(msgspec.Struct, frozen=True):
     """A column, and its effect in the windows, the oldest first."""
 
-    column: Column
+    column: ColumnReport
     effects: tuple[float | None, ...]
 
 
@@ -97,9 +115,13 @@ def _values(told: Gathered) -> dict[str, Any]:
     few = buckets(told.windows, _SPARK)
     report = told.report
     summaries = [seen.summary for seen in told.windows]
-    groups = told.labelled if report is not None and not (report.slices or report.worst or report.fairness) else report
+    groups = (
+        told.labelled
+        if report is not None and not (report.slices or report.worst or report.fairness)
+        else report
+    )
     groups = groups or report
-    columns = () if report is None else report.ranked
+    columns = () if report is None else ranked(report)
     return {
         "report": report,
         "groups": groups,
@@ -111,14 +133,17 @@ def _values(told: Gathered) -> dict[str, Any]:
         "traffic": [_drawn(chart) for chart in _traffic(points, told)],
         "over_time": _drawn(_drift(points, told)),
         "cards": [
-            Card(column, tuple(_effect(point, column.name) for point in few)) for column in columns[:_COLUMNS]
+            Card(column, effects)
+            for column, effects in zip(columns, _effects(few, columns[:_COLUMNS]), strict=False)
         ],
         "columns": columns,
         "drifted": [c for c in columns if c.drift is not None and c.drift.drifted],
         "metrics": [_drawn(chart) for chart in _metrics(points, told)],
         "latest": _latest(told),
         "quality": [_drawn(chart) for chart in _quality(points, told)],
-        "violations": sorted((report.violations if report else {}).items(), key=lambda pair: -pair[1])[:_SLICES],
+        "violations": sorted((report.violations if report else {}).items(), key=lambda pair: -pair[1])[
+            :_SLICES
+        ],
         "slice_metrics": _slice_metrics(groups),
         "most_slices": _SLICES,
         "most_columns": _COLUMNS,
@@ -194,8 +219,14 @@ def _latest(told: Gathered) -> list[tuple[str, Any, Any]]:
     return [(name, last("performance", name), last("estimates", name)) for name in _names(told)]
 
 
-def _effect(point: Bucket, name: str) -> float | None:
-    return point.most(lambda summary: summary.effects.get(name))
+def _effects(points: Sequence[Bucket], columns: Sequence[ColumnReport]) -> list[tuple[float | None, ...]]:
+    """For each column, the largest effect of each point."""
+    read = effects_reader([column.name for column in columns])
+    seen = [[read(window.summary) for window in point.windows] for point in points]
+    return [
+        tuple(max((e for one in point if (e := one[index]) is not None), default=None) for point in seen)
+        for index in range(len(columns))
+    ]
 
 
 def _slice_metrics(report: Report | None) -> list[tuple[str, tuple[float, float]]]:

@@ -103,7 +103,10 @@ def test_columns_of_any_kind_are_looked_at_and_kept(what: str, subject: Subjecte
 
 
 def test_a_reference_that_is_too_small_or_of_one_class_judges_little_and_says_so() -> None:
-    for table in (log_table(8, label="number"), broken(log_table(400, label="number"), "label", pa.array([0] * 400))):
+    for table in (
+        log_table(8, label="number"),
+        broken(log_table(400, label="number"), "label", pa.array([0] * 400)),
+    ):
         known = make_reference(CONTRACT, PROFILE, frame_of(table, CONTRACT), text="small")
         watch = Watch(MemoryRows(log_table(300)), Subjected(CONTRACT, known, subjected(QUICK).asked))
         [report] = watch.at(NOON + HOUR + timedelta(seconds=6))
@@ -174,7 +177,9 @@ def test_a_database_that_is_away_is_said_and_what_was_due_is_looked_at_later(sub
     store.away = False
     [second] = watch.at(NOON + 2 * HOUR + timedelta(minutes=3))
     assert second.rows == 300
-    assert [w.start for w in watch.told].count(second.start) == 3  # told again and again: incidents count it once
+    assert [w.start for w in watch.told].count(
+        second.start
+    ) == 3  # told again and again: incidents count it once
     assert sum(window.rows for window in store.summaries("m")) == 600
 
 
@@ -252,10 +257,16 @@ def test_long_names_fit_into_incidents() -> None:
     )
 
     def renamed(table: pa.Table) -> pa.Table:
-        return table.rename_columns(["input." + name if c == "input.amount" else c for c in table.column_names])
+        return table.rename_columns(
+            ["input." + name if c == "input.amount" else c for c in table.column_names]
+        )
 
-    long = make_reference(contract, PROFILE, frame_of(renamed(log_table(3000, seed=99)), contract), text="rows")
-    watch = Watch(MemoryRows(renamed(log_table(500, shift=1.0))), Subjected(contract, long, subjected(QUICK).asked))
+    long = make_reference(
+        contract, PROFILE, frame_of(renamed(log_table(3000, seed=99)), contract), text="rows"
+    )
+    watch = Watch(
+        MemoryRows(renamed(log_table(500, shift=1.0))), Subjected(contract, long, subjected(QUICK).asked)
+    )
     [report] = watch.at(NOON + HOUR + timedelta(seconds=6))
     assert report.drifted
     assert known.subject is not None
