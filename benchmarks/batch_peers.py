@@ -27,7 +27,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 HERE = Path(__file__).parent
-MLFLOW = "mlflow==3.18.0"
+MLFLOW = "mlflow==3.17.2"
 NAMES = {
     "local": "fairway batch run",
     "spark": "fairway batch run --engine spark",
@@ -134,7 +134,7 @@ def mlflow(onnx: Path, source: Path, out: Path, environments: Path) -> tuple[flo
     """(start to end, scoring, peak MB); loading is not told apart from scoring by its command, so both are the same."""
     from benchmarks import peers
 
-    site = peers._environment(environments / "mlflow", MLFLOW, "onnx", "onnxruntime", "numpy")
+    site = peers.installed(environments / "mlflow", MLFLOW, "onnx", "onnxruntime", "numpy")
     python = site.parents[2] / "bin" / "python"
     model, rows = out.with_suffix(".model"), out.with_suffix(".csv")
     if not model.exists():

@@ -16,7 +16,7 @@ import pytest
 _READY_SECONDS = 180
 _LIGHT_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
 """Six JVMs start for a test of Spark, and hardly work: that costs half the processor time so."""
-_DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 """Also when pytest is killed. Executors end when their worker is gone."""
 _INSTALLER = Path(__file__).parent.parent / "scripts" / "services.sh"
 
@@ -36,7 +36,7 @@ def spark_cluster(folder: Path) -> Iterator[str]:
     def start(name: str, *arguments: str) -> Path:
         log = folder / f"{name}.log"
         with log.open("wb") as output:
-            command = [*_DIES_WITH_US, str(program), *arguments]
+            command = [*DIES_WITH_US, str(program), *arguments]
             process = subprocess.Popen(
                 command, stdout=output, stderr=output, env=environment, start_new_session=True
             )

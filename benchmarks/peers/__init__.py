@@ -54,7 +54,7 @@ def bare_asgi(onnx: Path) -> Server:
 
 
 def triton(onnx: Path, environments: Path) -> Server:
-    site = _environment(environments / "triton", TRITON, "onnxruntime", "numpy")
+    site = installed(environments / "triton", TRITON, "onnxruntime", "numpy")
     server = site / "pytriton" / "tritonserver"
     backends = environments / "triton-backends"
     if not backends.exists():
@@ -79,7 +79,7 @@ def triton(onnx: Path, environments: Path) -> Server:
 
 
 def mlserver(onnx: Path, environments: Path) -> Server:
-    site = _environment(environments / "mlserver", MLSERVER, "onnxruntime", "numpy")
+    site = installed(environments / "mlserver", MLSERVER, "onnxruntime", "numpy")
     binary = str(site.parents[2] / "bin" / "mlserver")
     environment = {
         "BENCH_MODEL": str(onnx),
@@ -93,7 +93,7 @@ def mlserver(onnx: Path, environments: Path) -> Server:
 
 
 def bentoml(onnx: Path, environments: Path) -> Server:
-    site = _environment(environments / "bentoml", BENTOML, "onnxruntime", "numpy")
+    site = installed(environments / "bentoml", BENTOML, "onnxruntime", "numpy")
     binary = str(site.parents[2] / "bin" / "bentoml")
     command = (binary, "serve", "service:Service", "--port", str(PORT))
     environment = {
@@ -113,7 +113,7 @@ PEERS: dict[str, Callable[[Path, Path], Server]] = {
 }
 
 
-def _environment(folder: Path, *packages: str) -> Path:
+def installed(folder: Path, *packages: str) -> Path:
     """Site-packages of an environment with these packages, made at first use."""
     ready = folder / ".ready"
     if not ready.exists():

@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from fairway.app.batch import run_batch
-from tests.clusters import SPARK_ENVIRONMENT, kill_who_writes, ray_cluster, spark_cluster
+from tests.clusters import DIES_WITH_US, SPARK_ENVIRONMENT, kill_who_writes, ray_cluster, spark_cluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
@@ -36,11 +36,16 @@ class Driver:
 
     def __init__(self, engine: str, address: str, home: Path, log: Path) -> None:
         self._log = log
+        words = [sys.executable, "-m", "tests.e2e.spreading", engine, address, str(home)]
         with log.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.e2e.spreading", engine, address, str(home)],
-                cwd=ROOT, env={**os.environ, **SPARK_ENVIRONMENT}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-            )  # fmt: skip
+                [*DIES_WITH_US, *words],
+                cwd=ROOT,
+                env={**os.environ, **SPARK_ENVIRONMENT},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
 
     def ask(self, **arguments: Any) -> None:
         assert self.process.stdin is not None
