@@ -45,6 +45,10 @@ def test_numbers_of_something_other_than_things_say_their_unit() -> None:
         "processes",
         "trace_queue",
         "trace_rate",
+        "label_queue",
+        "retries",
+        "rows_per_file",
+        "seed",
     }
     source = Path(inspect.getfile(settings)).read_text()
     for name in re.findall(r"^    (\w+): (?:int|float) =", source, re.MULTILINE):
