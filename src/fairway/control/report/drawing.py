@@ -14,7 +14,7 @@ from markupsafe import Markup
 from fairway.control.web.dashboard.charts import Chart, Line, Unit
 from fairway.control.web.dashboard.words import number, rate, seconds, share
 
-WIDTH, HEIGHT = 520, 210
+WIDTH, WIDE, HEIGHT = 520, 1120, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 8, 8, 22
 _TICKS = 4
 
@@ -30,7 +30,7 @@ _TEXT = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
 Values = Sequence[float | None]
 
 
-def draw(chart: Chart) -> Markup:
+def draw(chart: Chart, width: int = WIDTH) -> Markup:
     """Lines with their intervals, what is usual, points outside of it, and when incidents opened. Empty for a chart
     without a value."""
     known = [
@@ -42,8 +42,8 @@ def draw(chart: Chart) -> Markup:
     if not known or not chart.times:
         return Markup("")
     usual = [value for value in (*chart.usual_lower, *chart.usual_upper) if value is not None]
-    place = _Place(chart.times, ticks([*known, *usual], zero=chart.zero))
-    return _SVG.format(WIDTH, HEIGHT, chart.name, Markup("").join(_parts(chart, place)))
+    place = _Place(chart.times, ticks([*known, *usual], zero=chart.zero), width)
+    return _SVG.format(width, HEIGHT, chart.name, Markup("").join(_parts(chart, place)))
 
 
 def ticks(values: Sequence[float], *, zero: bool) -> list[float]:
@@ -67,13 +67,14 @@ def ticks(values: Sequence[float], *, zero: bool) -> list[float]:
 class _Place:
     """Where times and values are drawn."""
 
-    def __init__(self, times: Sequence[float], marks: Sequence[float]) -> None:
+    def __init__(self, times: Sequence[float], marks: Sequence[float], width: int) -> None:
         self.ticks = marks
+        self.right = width - _RIGHT
         self._first, self._span = times[0], (times[-1] - times[0]) or 1.0
         self._low, self._range = marks[0], (marks[-1] - marks[0]) or 1.0
 
     def x(self, time: float) -> float:
-        return _LEFT + (time - self._first) / self._span * (WIDTH - _LEFT - _RIGHT)
+        return _LEFT + (time - self._first) / self._span * (self.right - _LEFT)
 
     def y(self, value: float) -> float:
         return HEIGHT - _BOTTOM - (value - self._low) / self._range * (HEIGHT - _TOP - _BOTTOM)
@@ -99,8 +100,8 @@ def _parts(chart: Chart, place: _Place) -> Iterator[Markup]:
 def _axes(chart: Chart, place: _Place) -> Iterator[Markup]:
     for tick in place.ticks:
         at = place.y(tick)
-        yield _RULE.format("grid", _LEFT, WIDTH - _RIGHT, at, at)
-        yield _TEXT.format(_LEFT - 6, at + 4, "end", shown(tick, chart.unit))
+        yield _RULE.format("grid", _LEFT, place.right, at, at)
+        yield _TEXT.format(_LEFT - 6, at + 4, "end", shown(tick, chart.unit, place.ticks[1] - place.ticks[0]))
     span = chart.times[-1] - chart.times[0]
     style = "%H:%M:%S" if span < 600 else "%H:%M" if span < 129_600 else "%-d %b" if span < 3e7 else "%b %Y"
     for index, anchor in ((0, "start"), (len(chart.times) // 2, "middle"), (len(chart.times) - 1, "end")):
@@ -147,12 +148,17 @@ def _pieces(times: Sequence[float], lower: Values, upper: Values) -> list[list[t
     return [piece for piece in found if piece]
 
 
-def shown(value: float, unit: Unit) -> str:
-    """A value of an axis."""
+def shown(value: float, unit: Unit, step: float) -> str:
+    """A value of an axis whose values are `step` apart."""
     if value == 0:
         return "0"
     if unit == "share":
         return share(value)
     if unit == "seconds":
         return seconds(value)
-    return rate(value) if unit == "rate" else number(float(f"{value:.6g}"))
+    if unit == "rate":
+        return rate(value)
+    if step > 1e-6 and abs(value) < 1e9:
+        decimals = next(d for d in range(8) if math.isclose(round(step, d), step, rel_tol=1e-6) or d == 7)
+        return f"{value:,.{decimals}f}"
+    return number(float(f"{value:.6g}"))
