@@ -255,7 +255,7 @@ def histogram(shape: Shape, *, width: int = 320, height: int = 110) -> Markup:
         return " ".join(corners)
 
     return _HISTOGRAM.format(
-        width=width, height=height, base=base, below=height - 3, low=number(low), high=number(shape.edges[-1]),
+        width=width, height=height, base=base, below=height - 3, low=_end(low), high=_end(shape.edges[-1]),
         reference=steps(shape.reference), current=steps(shape.current),
     )  # fmt: skip
 
@@ -280,3 +280,8 @@ def interval(
     return _INTERVAL.format(
         left=at(value if lower is None else lower), right=at(value if upper is None else upper), at=at(value)
     )
+
+
+def _end(value: float) -> str:
+    text = number(value)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
