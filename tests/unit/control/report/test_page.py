@@ -72,6 +72,7 @@ def test_one_file_without_scripts_or_anything_from_elsewhere() -> None:
 
 def test_everything_of_the_pages_is_in_it() -> None:
     text = render(told())
+    assert '<th scope="row">f0 = ordinary</th>' in text
     for said in (
         "Incident opened", "ROC AUC", "feature 0", "Missing", "f0 = ordinary", "on_range", "Estimated", "Measured",
         "has moved by 0.80 standard deviations", "the rows in its bundle", "a note of ordinary",
@@ -112,6 +113,7 @@ def test_incidents_of_other_versions_and_times_are_left_out() -> None:
 
 def test_round_ticks_around_all_values() -> None:
     assert ticks([0.0, 97.0], zero=True) == [0.0, 25.0, 50.0, 75.0, 100.0]
+    assert ticks([0.0, 1.0], zero=True, whole=True) == [0.0, 1.0]
     for values in ([0.881, 0.93], [5.0], [0.0], [-3.0, 8.0], [1e-9, 2e-9], [1e300, -1e300]):
         marks = ticks(values, zero=False)
         assert marks[0] <= min(values)

@@ -207,7 +207,7 @@ def test_every_answer_tells_browsers_to_be_careful(site: Site) -> None:
         headers = client.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
-        assert ("cache-control" in headers) == (not path.startswith("/static"))
+        assert headers["cache-control"] == ("no-cache" if path.startswith("/static") else "no-store")
     assert "<script" not in client.get("/login?next=%22%3E%3Cscript%3E").text
 
 
