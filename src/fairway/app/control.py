@@ -281,6 +281,7 @@ def run_control(
             state=lambda: server.state,
             batch_runs=lambda: _batch().list_runs(place.path),
             batch_run=lambda run: _batch().show_run(run, place.path),
+            server=socket.gethostname(),
         )
         gate.access = Access(keys, open_admin=settings.access.open_admin)
         shown = f"[{control.host}]" if ":" in control.host else control.host

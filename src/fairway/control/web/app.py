@@ -54,7 +54,9 @@ class _Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                is_static = scope["path"].startswith("/static/")  # asked for again, so that they change with the version
+                is_static = scope["path"].startswith(
+                    "/static/"
+                )  # asked for again, so that they change with the version
                 kept = (b"cache-control", b"no-cache" if is_static else b"no-store")
                 message["headers"] = [*message["headers"], *_HEADERS, kept]
             await send(message)

@@ -43,7 +43,7 @@ class Models(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Service:
     """`batch_runs` lists runs as `fairway batch list` does; `batch_run` gives one with its report. `windows` are what monitors
-    saw, `alerts` the incidents that came of it."""
+    saw, `alerts` the incidents that came of it; `server` names the machine whose server's errors are shown."""
 
     settings: Settings
     models: Models
@@ -53,3 +53,4 @@ class Service:
     state: Callable[[], ControlState]
     batch_runs: Callable[[], Sequence[Any]]
     batch_run: Callable[[str], Any]
+    server: str = ""

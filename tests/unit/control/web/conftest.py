@@ -129,6 +129,7 @@ class Site:
             ),
             batch_runs=lambda: [BatchRun("churn-1", "churn"), BatchRun("payments-1", "payments")],
             batch_run=self._batch_run,
+            server="here",
         )
         self.app = control_app(self.service, self.gate)
 

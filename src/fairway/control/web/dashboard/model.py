@@ -6,11 +6,13 @@ from typing import Any
 
 import msgspec
 
-from fairway.control.web.dashboard.charts import simple, wake
-from fairway.control.web.dashboard.frame import frame_of
+from fairway.control.web.dashboard.charts import Chart, Line, simple, wake
+from fairway.control.web.dashboard.frame import LATEST, ModelFrame, frame_of
 from fairway.control.web.dashboard.overview import PAGE
-from fairway.control.web.dashboard.series import Bucket, buckets
+from fairway.control.web.dashboard.seen import Step, steps_in
+from fairway.control.web.dashboard.series import MOST_POINTS, Bucket, buckets
 from fairway.control.web.page import Page, Shown
+from fairway.core.clock import moment_of
 from fairway.core.route import Route
 from fairway.core.version import Change
 
@@ -48,6 +50,7 @@ def summary(page: Page) -> Shown:
                 ("Share of the rows", "main", _violations),
                 marks=frame.marks,
             ),
+            _server(page, frame),
         ),
         "sources": _sources(points),
         "busy": _busy(points),
@@ -84,6 +87,40 @@ def told(change: Change) -> str:
         what = "went back to" if change.restores else "became"
         return f"live traffic {what} {_traffic(change.after)}"
     return change.what
+
+
+def _server(page: Page, frame: ModelFrame) -> Chart:
+    """Errors and waiting of this machine's server, in the time of the windows that are shown, or its latest."""
+    steps = steps_in(page.service.windows.mark(f"server {page.service.server} of {frame.model.name}"))
+    times = [(moment_of(step.end).timestamp(), step) for step in steps]
+    if frame.range == "latest":
+        times = times[-LATEST:]
+    elif frame.windows:
+        times = [(at, step) for at, step in times if at >= frame.windows[0].start]
+    size = max(1, -(-len(times) // MOST_POINTS))
+    parts = [times[index : index + size] for index in range(0, len(times), size)]
+    return Chart(
+        name="Errors and waiting of this server",
+        unit="share",
+        times=tuple(part[-1][0] for part in parts),
+        lines=(
+            Line(
+                label="Requests that failed",
+                values=tuple(_failed([step for _, step in part]) for part in parts),
+            ),
+            Line(
+                label="Fullest queue",
+                role="estimate",
+                values=tuple(max(step.saturation for _, step in part) for part in parts),
+            ),
+        ),
+        zero=True,
+    )
+
+
+def _failed(steps: list[Step]) -> float | None:
+    requests = sum(step.requests for step in steps)
+    return min(1.0, sum(step.failed for step in steps) / requests) if requests else None
 
 
 def _value(text: str | None) -> str:

@@ -31,6 +31,16 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     findings: int = 0
 
 
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """As `monitoring.watch.servers.Step`, which brings numpy."""
+
+    end: str
+    requests: float
+    failed: float
+    saturation: float
+
+
+_steps = msgspec.json.Decoder(tuple[Step, ...])
 _summary = msgspec.json.Decoder(Summary)
 _report = msgspec.json.Decoder(Report)
 _effects: msgspec.json.Decoder[dict[str, float | None]] = msgspec.json.Decoder(dict[str, float | None])
@@ -54,6 +64,14 @@ def report_in(window: WatchedWindow | None) -> Report | None:
         return _report.decode(window.report)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
+
+
+def steps_in(mark: str) -> tuple[Step, ...]:
+    """What a server's counters told, window by window; nothing where it was never told."""
+    try:
+        return _steps.decode(mark) if mark else ()
+    except msgspec.MsgspecError:
+        return ()
 
 
 def effects_reader(columns: Sequence[str]) -> Callable[[Summary], tuple[float | None, ...]]:

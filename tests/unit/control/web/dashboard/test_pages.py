@@ -14,6 +14,7 @@ from fairway.core.clock import utc_text
 from fairway.core.incident import Entry, Finding, Window
 from fairway.core.schedule import BatchWork, Schedule
 from fairway.core.version import Change
+from fairway.monitoring.watch.servers import Step
 from tests.unit.control.web.conftest import Client, Site
 from tests.unit.control.web.dashboard.seen_windows import EVIL, report, window
 
@@ -123,6 +124,22 @@ def test_a_window_is_looked_at_by_its_start_and_columns_have_any_name(full: Site
     assert "500 rows" in client.get(f"/models/churn/drift?window={quote(start)}").text
     name = quote(f"country/{EVIL}", safe="")
     assert client.get(f"/models/churn/drift/{name}").status_code == 200
+
+
+def test_errors_of_the_server_beside_it_are_shown(full: Site) -> None:
+    client = full.client(key="ann")
+    assert "Requests that failed" not in client.get("/models/churn").text
+    steps = [
+        Step(end=report(hours).end, requests=200.0, failed=5.0 * hours, saturation=0.5)
+        for hours in range(300, 0, -1)
+    ]
+    full.windows.put_mark("server here of churn", msgspec.json.encode(steps).decode())
+    for chosen in ("latest", "year"):
+        page = client.get(f"/models/churn?range={chosen}").text
+        assert "Requests that failed" in page
+        assert '<td class="n">2.5%</td>' in page
+    full.windows.put_mark("server here of churn", "[{}]")
+    assert client.get("/models/churn").status_code == 200
 
 
 def test_drift_is_paged(full: Site) -> None:

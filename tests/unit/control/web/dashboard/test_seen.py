@@ -73,6 +73,8 @@ def test_pages_bring_no_statistics() -> None:
 def test_a_metric_that_cannot_be_said_is_read_as_it_was_written() -> None:
     unknown = Measured(name="demographic_parity_difference", value=None, note="fewer than two groups")
     told = report()
-    fairness = {"country": msgspec.structs.replace(told.fairness["country"], measures={unknown.name: unknown})}
+    fairness = {
+        "country": msgspec.structs.replace(told.fairness["country"], measures={unknown.name: unknown})
+    }
     told = msgspec.structs.replace(told, fairness=fairness)
     assert seen.report_in(msgspec.structs.replace(window(told), report=encoded(told))) == told
