@@ -26,6 +26,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from fairway.batch.plan import EngineName
+
 HERE = Path(__file__).parent
 MLFLOW = "mlflow==3.17.2"
 NAMES = {
@@ -75,7 +77,7 @@ def compare(
     return [*lines, ""]
 
 
-def by_fairway(engine: str, home: Path, source: Path, out: Path) -> float:
+def by_fairway(engine: EngineName, home: Path, source: Path, out: Path) -> float:
     """Seconds of the run itself."""
     import fairway
 
@@ -217,7 +219,8 @@ def _one(name: str, home: Path, onnx: Path, source: Path, out: Path) -> float:
         return spark_by_hand(onnx, source, out)
     if name == "ray_by_hand":
         return ray_by_hand(onnx, source, out)
-    return by_fairway(name, home, source, out)
+    engine: EngineName = "spark" if name == "spark" else "ray" if name == "ray" else "local"
+    return by_fairway(engine, home, source, out)
 
 
 def main() -> int:
