@@ -14,7 +14,7 @@ from markupsafe import Markup
 from fairway.control.web.dashboard.charts import Chart, Line, Unit
 from fairway.control.web.dashboard.words import number, rate, seconds, share
 
-WIDTH, WIDE, HEIGHT = 520, 1120, 210
+WIDTH, HEIGHT = 520, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 8, 8, 22
 _TICKS = 4
 
@@ -30,7 +30,7 @@ _TEXT = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
 Values = Sequence[float | None]
 
 
-def draw(chart: Chart, width: int = WIDTH) -> Markup:
+def draw(chart: Chart) -> Markup:
     """Lines with their intervals, what is usual, points outside of it, and when incidents opened. Empty for a chart
     without a value."""
     known = [
@@ -42,12 +42,12 @@ def draw(chart: Chart, width: int = WIDTH) -> Markup:
     if not known or not chart.times:
         return Markup("")
     usual = [value for value in (*chart.usual_lower, *chart.usual_upper) if value is not None]
-    place = _Place(chart.times, ticks([*known, *usual], zero=chart.zero), width)
-    return _SVG.format(width, HEIGHT, chart.name, Markup("").join(_parts(chart, place)))
+    place = _Place(chart.times, ticks([*known, *usual], zero=chart.zero, whole=chart.unit == "count"))
+    return _SVG.format(WIDTH, HEIGHT, chart.name, Markup("").join(_parts(chart, place)))
 
 
-def ticks(values: Sequence[float], *, zero: bool) -> list[float]:
-    """Round numbers, at most six, the first at or below all values and the last at or above."""
+def ticks(values: Sequence[float], *, zero: bool, whole: bool = False) -> list[float]:
+    """Round numbers, at most six, the first at or below all values and the last at or above; `whole` ones for what is counted."""
     low, high = min(values), max(values)
     if zero:
         low, high = min(0.0, low), max(0.0, high)
@@ -60,6 +60,7 @@ def ticks(values: Sequence[float], *, zero: bool) -> list[float]:
     raw = high / _TICKS - low / _TICKS
     size = 10.0 ** math.floor(math.log10(raw))
     step = next(size * nice for nice in (1, 2, 2.5, 5, 10) if size * nice >= raw * 0.999)
+    step = max(step, 1.0) if whole else step
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [step * index for index in range(first, last + 1)]
 
@@ -67,14 +68,13 @@ def ticks(values: Sequence[float], *, zero: bool) -> list[float]:
 class _Place:
     """Where times and values are drawn."""
 
-    def __init__(self, times: Sequence[float], marks: Sequence[float], width: int) -> None:
+    def __init__(self, times: Sequence[float], marks: Sequence[float]) -> None:
         self.ticks = marks
-        self.right = width - _RIGHT
         self._first, self._span = times[0], (times[-1] - times[0]) or 1.0
         self._low, self._range = marks[0], (marks[-1] - marks[0]) or 1.0
 
     def x(self, time: float) -> float:
-        return _LEFT + (time - self._first) / self._span * (self.right - _LEFT)
+        return _LEFT + (time - self._first) / self._span * (WIDTH - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
         return HEIGHT - _BOTTOM - (value - self._low) / self._range * (HEIGHT - _TOP - _BOTTOM)
@@ -100,7 +100,7 @@ def _parts(chart: Chart, place: _Place) -> Iterator[Markup]:
 def _axes(chart: Chart, place: _Place) -> Iterator[Markup]:
     for tick in place.ticks:
         at = place.y(tick)
-        yield _RULE.format("grid", _LEFT, place.right, at, at)
+        yield _RULE.format("grid", _LEFT, WIDTH - _RIGHT, at, at)
         yield _TEXT.format(_LEFT - 6, at + 4, "end", shown(tick, chart.unit, place.ticks[1] - place.ticks[0]))
     span = chart.times[-1] - chart.times[0]
     style = "%H:%M:%S" if span < 600 else "%H:%M" if span < 129_600 else "%-d %b" if span < 3e7 else "%b %Y"

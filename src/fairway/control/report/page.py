@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from fairway import __version__
-from fairway.control.report.drawing import WIDE, WIDTH, draw
+from fairway.control.report.drawing import draw
 from fairway.control.report.gathered import Gathered
 from fairway.control.web.dashboard.charts import (
     Chart,
@@ -131,7 +131,7 @@ def _values(told: Gathered) -> dict[str, Any]:
         "requests": sum(summary.requests for summary in summaries),
         "labels": sum(summary.labels for summary in summaries),
         "traffic": [_drawn(chart) for chart in _traffic(points, told)],
-        "over_time": _drawn(_drift(points, told), WIDE),
+        "over_time": [_drawn(chart) for chart in _drift(points, told)],
         "cards": [
             Card(column, effects)
             for column, effects in zip(columns, _effects(few, columns[:_COLUMNS]), strict=False)
@@ -157,8 +157,8 @@ def _values(told: Gathered) -> dict[str, Any]:
     }
 
 
-def _drawn(chart: Chart, width: int = WIDTH) -> Drawn:
-    return Drawn(chart, draw(chart, width))
+def _drawn(chart: Chart) -> Drawn:
+    return Drawn(chart, draw(chart))
 
 
 def _traffic(points: Sequence[Bucket], told: Gathered) -> tuple[Chart, ...]:
@@ -175,9 +175,17 @@ def _traffic(points: Sequence[Bucket], told: Gathered) -> tuple[Chart, ...]:
     )
 
 
-def _drift(points: Sequence[Bucket], told: Gathered) -> Chart:
-    most = "Columns that drifted"
-    return simple(most, "count", points, (most, "main", _most_drifted), marks=told.marks)
+def _drift(points: Sequence[Bucket], told: Gathered) -> tuple[Chart, ...]:
+    return (
+        simple(
+            "Columns that drifted",
+            "count",
+            points,
+            ("In one window", "main", _most_drifted),
+            marks=told.marks,
+        ),
+        simple("Rows", "count", points, ("Rows", "main", lambda p: float(p.rows)), marks=told.marks),
+    )
 
 
 def _most_drifted(point: Bucket) -> float | None:
