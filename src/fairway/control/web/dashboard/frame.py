@@ -40,7 +40,7 @@ TABS: tuple[tuple[str, str], ...] = (
 
 class ModelFrame(msgspec.Struct, frozen=True, kw_only=True):
     """`version` is the one that is looked at; `windows` are its windows, the oldest first; `report` is the one that was asked
-    for, else the latest that has rows."""
+    for, else the latest that has rows; `earlier` and `later` are the starts of those beside it."""
 
     model: ModelSummary
     version: int
@@ -48,6 +48,8 @@ class ModelFrame(msgspec.Struct, frozen=True, kw_only=True):
     range: str
     windows: tuple[Seen, ...]
     report: Report | None
+    earlier: str
+    later: str
     incidents: tuple[Incident, ...]
 
     @property
@@ -78,13 +80,16 @@ def frame_of(page: Page, tab: str) -> dict[str, Any]:
         since=utc_text(datetime.now(UTC) - timedelta(days=days)) if days else "",
         limit=MOST_WINDOWS if days else LATEST,
     )
+    key = _asked(page, name, windows)
     frame = ModelFrame(
         model=model,
         version=version,
         watched=watched,
         range=chosen,
         windows=windows,
-        report=_report(page, name, windows),
+        report=None if key is None else report_in(page.service.windows.window(key)),
+        earlier=_beside(windows, key, -1),
+        later=_beside(windows, key, 1),
         incidents=page.service.alerts.incidents(states=("open", "resolved"), model=name, limit=50),
     )
     kept = {key: page.query[key] for key in ("version", "range") if page.query.get(key)}
@@ -113,16 +118,24 @@ def _version(page: Page, model: ModelSummary, watched: tuple[int, ...]) -> int:
     )
 
 
-def _report(page: Page, name: str, windows: tuple[Seen, ...]) -> Report | None:
-    """That of `?window=`, a window's start; else of the latest window with rows."""
+def _asked(page: Page, name: str, windows: tuple[Seen, ...]) -> WindowKey | None:
+    """That of `?window=`, a window's start; else the latest window with rows. NotFound."""
     asked = page.query.get("window", "")
-    if asked:
-        keys = [window.key for window in windows if window.key.start == asked]
-        if not keys:
-            raise NotFound(f"No window of {name} that is shown here begins at {asked[:40]!r}.")
-        return report_in(page.service.windows.window(keys[0]))
-    key = latest_with_rows(windows)
-    return None if key is None else report_in(page.service.windows.window(key))
+    if not asked:
+        return latest_with_rows(windows)
+    key = next((window.key for window in windows if window.key.start == asked), None)
+    if key is None:
+        raise NotFound(f"No window of {name} that is shown here begins at {asked[:40]!r}.")
+    return key
+
+
+def _beside(windows: tuple[Seen, ...], key: WindowKey | None, step: int) -> str:
+    """The start of the next window with rows in that direction; empty where there is none."""
+    starts = [window.key.start for window in windows if window.summary.rows or window.key == key]
+    if key is None:
+        return ""
+    place = starts.index(key.start) + step
+    return starts[place] if 0 <= place < len(starts) else ""
 
 
 def latest_with_rows(windows: tuple[Seen, ...]) -> WindowKey | None:

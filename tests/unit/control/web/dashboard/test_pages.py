@@ -121,7 +121,15 @@ def test_what_is_not_there_is_said(full: Site, path: str, status: int) -> None:
 def test_a_window_is_looked_at_by_its_start_and_columns_have_any_name(full: Site) -> None:
     client = full.client(key="ann")
     start = report(5).start
-    assert "500 rows" in client.get(f"/models/churn/drift?window={quote(start)}").text
+    page = client.get(f"/models/churn/drift?range=week&window={quote(start)}").text
+    assert "500 rows" in page
+    links = re.findall(r'href="([^"]+)">(Earlier|Later)<', page)
+    assert [(name, client.get(link.replace("&amp;", "&")).status_code) for link, name in links] == [
+        ("Earlier", 200),
+        ("Later", 200),
+    ]
+    assert quote(report(6).start, safe="") in links[0][0].replace("/", "%2F")
+    assert "Earlier</a>" not in client.get(f"/models/churn/drift?window={quote(report(8).start)}").text
     name = quote(f"country/{EVIL}", safe="")
     assert client.get(f"/models/churn/drift/{name}").status_code == 200
 
