@@ -183,8 +183,11 @@ class Watching:
 
     def run(self, turn: Turn) -> None:
         if self._process is not None and self._process.poll() is not None:
-            code, self._process = self._process.returncode, None
-            raise NotFound(f"the monitor's process ended with exit code {code}; its output says why.")
+            code = self._process.returncode
+            self._process.communicate()
+            self._process = None
+            if code:
+                raise NotFound(f"the monitor's process ended with exit code {code}; its output says why.")
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "fairway.app.watch"],
@@ -195,6 +198,10 @@ class Watching:
             assert self._process.stdin is not None
             self._process.stdin.write(msgspec.json.encode(self._settings) + b"\n")
             self._process.stdin.flush()
+            os.set_blocking(self._process.stdin.fileno(), False)
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError, BlockingIOError):  # it has ended, or has not listened for an hour
+            os.write(self._process.stdin.fileno(), f"{turn.held_until}\n".encode())
 
     def lose(self) -> None:
         process, self._process = self._process, None

@@ -7,6 +7,7 @@ control process may wait for.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import resource
 import select
@@ -22,6 +23,7 @@ import pyarrow as pa
 from fairway.app.alerts import HomeAlerts
 from fairway.app.home import Home
 from fairway.app.log import known_models, open_join, open_log
+from fairway.control.leadership import machine_clock
 from fairway.core.clock import moment_of
 from fairway.core.errors import FairwayError, InvalidInput, ModelNotFound, NotFound, SettingsError
 from fairway.core.settings import ModelSettings, Settings
@@ -184,8 +186,12 @@ def _day(text: str) -> datetime:
 
 
 def main() -> int:
-    """Looks at windows until the pipe from the control process closes."""
-    settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=Settings)
+    """Looks at windows as long as the control process on the other end of the standard input leads."""
+    with open(
+        0, "rb", buffering=0, closefd=False
+    ) as pipe:  # no buffer: what comes after the settings is the lead's
+        settings = msgspec.json.decode(pipe.readline(), type=Settings)
+    lead = Lead(0)
     set_up_logging(settings.telemetry, "monitor")
     if settings.monitoring.memory_bytes:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -195,23 +201,44 @@ def main() -> int:
         with open_monitor(settings) as monitor:
             while True:
                 try:
-                    monitor.turn(_is_closed)
+                    monitor.turn(lead.is_over)
                     failed = ""
                 except FairwayError as error:  # the log or the database is away
                     if str(error) != failed:
                         failed = str(error)
                         logger.warning("the monitor could not look: %s", error)
-                if _is_closed(settings.monitoring.interval_seconds):
+                if lead.is_over(settings.monitoring.interval_seconds):
                     return 0
     except FairwayError as error:
         logger.error("no monitor: %s", error)
         return 1
 
 
-def _is_closed(seconds: float = 0.0) -> bool:
-    """Whether the control process has gone; waits so long for it."""
-    readable, _, _ = select.select([sys.stdin], [], [], seconds)
-    return bool(readable)
+class Lead:
+    """What the control process says down a pipe: a line for each renewal of its lease, until when it leads. One that is
+    paused says nothing more, and another may lead by then."""
+
+    def __init__(self, pipe: int, clock: Callable[[], float] = machine_clock) -> None:
+        self._pipe = pipe
+        self._clock = clock
+        self._held_until = math.inf  # the first line comes with the settings
+        self._left = b""
+
+    def is_over(self, seconds: float = 0.0) -> bool:
+        """Whether it leads no more or is gone; waits so long for it."""
+        deadline = self._clock() + seconds
+        while True:
+            wait = max(0.0, min(deadline, self._held_until) - self._clock())
+            if select.select([self._pipe], [], [], wait)[0]:
+                heard = os.read(self._pipe, 65536)
+                if not heard:
+                    return True
+                *lines, self._left = (self._left + heard).split(b"\n")
+                self._held_until = float(lines[-1]) if lines else self._held_until
+            elif self._clock() >= self._held_until:
+                return True
+            elif self._clock() >= deadline:
+                return False
 
 
 if __name__ == "__main__":
