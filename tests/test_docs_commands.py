@@ -63,6 +63,7 @@ def reader(tmp_path: Path, beginnings: Path) -> Iterator[Reader]:
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(600)  # a page is many commands, each of which has its own limit
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_reader_can_follow_the_page(page: Path, reader: Reader) -> None:
     found = list(steps(page.read_text(encoding="utf-8")))
