@@ -70,7 +70,7 @@ def frame_of(rows: pa.Table, contract: Contract) -> Frame:
     inputs = []
     for field in contract:
         column = None if field.private is not None else _column(rows, f"input.{field.name}")
-        if column is not None:
+        if column is not None and not (field.dtype.is_numeric and pa.types.is_string(column.type)):
             columns[field.name] = column
             inputs.append(field.name)
     outputs = []
