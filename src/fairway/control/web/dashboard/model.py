@@ -50,7 +50,7 @@ def summary(page: Page) -> Shown:
                 ("Share of the rows", "main", _violations),
                 marks=frame.marks,
             ),
-            _server(page, frame),
+            *((server,) if (server := _server(page, frame)).times else ()),
         ),
         "sources": _sources(points),
         "busy": _busy(points),

@@ -101,8 +101,13 @@ def read_windows(
 
 
 def buckets(windows: Sequence[Seen], most: int = MOST_POINTS) -> tuple[Bucket, ...]:
-    """At most `most`, of equally many windows each."""
+    """At most `most`, of equally many windows each; of whole days where they are longer than half of one, so that day and night
+    do not beat against them."""
     size = max(1, -(-len(windows) // most))
+    if windows:
+        a_day = round(86_400 / max(windows[-1].end - windows[-1].start, 1.0))
+        if a_day > 1 and size * 2 > a_day:
+            size = -(-size // a_day) * a_day
     return tuple(Bucket(tuple(windows[i : i + size])) for i in range(0, len(windows), size))
 
 

@@ -39,6 +39,15 @@ def test_means_and_peaks_are_of_what_is_known(values: list[float | None]) -> Non
     assert mean is None or math.isclose(mean, sum(known) / len(known), abs_tol=1e-9)
 
 
+def test_long_points_are_of_whole_days() -> None:
+    hours = [
+        Seen(w.key, 3600.0 * i, 3600.0 * (i + 1), w.summary)
+        for i, w in enumerate(map(_seen, range(24 * 365)))
+    ]
+    assert {len(bucket.windows) for bucket in buckets(hours)[:-1]} == {48}
+    assert {len(bucket.windows) for bucket in buckets(hours[: 24 * 90])} == {9}
+
+
 def test_an_alert_of_any_window_is_one_of_the_point() -> None:
     windows = [
         _seen(0, performance={"f1": Point(0.5, 0.4, 0.6, (0.4, 0.6))}),
