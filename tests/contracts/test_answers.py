@@ -253,7 +253,11 @@ def test_readers_never_see_a_mix(case: Case) -> None:
     assert reads
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=25,
+    deadline=None,
+)
 @given(
     runs=st.lists(
         st.tuples(

@@ -86,7 +86,11 @@ def files_of(out: Path) -> list[Path]:
     ]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(kills=st.lists(st.integers(0, 40), max_size=6), part_rows=st.integers(1, 30), single=st.booleans())
 def test_killed_several_times(
     source: Path, tmp_path_factory: pytest.TempPathFactory, kills: list[int], part_rows: int, single: bool

@@ -193,7 +193,7 @@ NAMES = st.text(st.sampled_from("abc/._- \\:\0"), min_size=1, max_size=8)
 
 
 @given(NAMES)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_safe_paths_stay_inside(tmp_path: Path, name: str) -> None:
     if is_safe_path(name):
         assert (tmp_path / name).resolve().is_relative_to(tmp_path.resolve())

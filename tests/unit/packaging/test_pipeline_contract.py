@@ -119,7 +119,7 @@ def checked(one: Field, value: Any) -> Any:
     return columns["x"].tolist()
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(st.data())
 def test_law_what_passes_means_to_each_reader_what_it_would_have_meant_alone(data: st.DataObject) -> None:
     dtype = data.draw(st.sampled_from([DType.float64, DType.int64, DType.string, DType.timestamp]))

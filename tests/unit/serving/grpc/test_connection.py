@@ -562,7 +562,11 @@ def test_keepalives_of_a_quiet_client_are_forgiven(rate: float, closed: bool) ->
     assert wire.closed is closed
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=120,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_no_frames_bring_a_connection_down_unexpectedly(
     caplog: pytest.LogCaptureFixture, data: st.DataObject
