@@ -15,6 +15,8 @@ BINS = 24
 LABELS = 12
 OTHER = "(other)"
 _INNER = (0.005, 0.995)
+_FARTHEST = 8e307
+"""Edges lie no farther from 0, so that they can be subtracted."""
 
 
 def shape_of(reference: pa.ChunkedArray, current: pa.ChunkedArray, kind: Kind | None) -> Shape | None:
@@ -68,6 +70,7 @@ def _edges(values: Array) -> Array:
     low, high = np.quantile(values, _INNER)
     if low == high:
         low, high = float(values.min()), float(values.max())
+    low, high = max(low, -_FARTHEST), min(high, _FARTHEST)
     return np.linspace(low, high, BINS + 1)
 
 
@@ -83,7 +86,7 @@ def _finite(values: Array) -> Array:
 
 
 def _mean(values: Array) -> float | None:
-    return float(values.mean()) if len(values) else None
+    return float((values / len(values)).sum()) if len(values) else None  # the sum itself may be too large
 
 
 def _missing(column: pa.ChunkedArray) -> float:

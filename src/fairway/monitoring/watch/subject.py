@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from fairway.core.contract import Contract, Task
+from fairway.core.errors import InvalidInput
 from fairway.monitoring.performance import frames
 from fairway.monitoring.performance.frames import Reading
 from fairway.monitoring.performance.values import Classified, Regressed
@@ -23,8 +24,12 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
     def window(self, frame: Frame, what: str) -> Predicted:
         """The predictions of a frame, with labels where they are known. Labels that are none of the classes count as
-        unknown. Raises InvalidInput for columns that do not hold what they should."""
+        unknown. Raises InvalidInput for columns that are not there, or do not hold what they should."""
         table = frame.with_actual()
+        needed = (self.reading.prediction, *(column for _, column in self.reading.proba))
+        absent = [name for name in needed if name is not None and name not in table.column_names]
+        if absent:
+            raise InvalidInput(f"{what} has no column {', '.join(absent)}.")
         if not self.classes:
             return frames.regressed(table, self.reading, what)
         spellings = spellings_of(self.classes)
