@@ -170,14 +170,29 @@ def latest_time(about: pa.Table) -> object:
     return pc.max(about["time"]).as_py() if "time" in about.column_names and about.num_rows else None
 
 
-def alike(batches: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
-    """With the columns that all have, in the order of the first."""
-    names = [
-        name
-        for name in batches[0].schema.names
-        if all(
-            name in batch.schema.names and batch.schema.field(name).type == batches[0].schema.field(name).type
-            for batch in batches
-        )
-    ]
-    return [batch.select(names) for batch in batches]
+def together(batches: Sequence[pa.RecordBatch]) -> pa.Table:
+    """One table of the columns that more than half of all rows have, of the rows that have them all, in the order of the
+    first. Rows that were answered without the model may lack its inputs, and one column's type differs between parts of
+    the log: numbers become floats, texts text, and what is neither is left out."""
+    counts: dict[str, int] = {}
+    for batch in batches:
+        for name in batch.schema.names:
+            counts[name] = counts.get(name, 0) + batch.num_rows
+    rows = sum(batch.num_rows for batch in batches)
+    names = [name for name, count in counts.items() if 2 * count > rows]
+    whole = [batch for batch in batches if set(names) <= set(batch.schema.names)]
+    found = {}
+    for name in names:
+        kind = _common({batch.schema.field(name).type for batch in whole})
+        if kind is not None:
+            found[name] = pa.chunked_array([batch.column(name).cast(kind) for batch in whole], kind)
+    return pa.table(found)
+
+
+def _common(kinds: set[pa.DataType]) -> pa.DataType | None:
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    if all(pa.types.is_integer(k) or pa.types.is_floating(k) or pa.types.is_boolean(k) for k in kinds):
+        return pa.float64()
+    values = {kind.value_type if pa.types.is_dictionary(kind) else kind for kind in kinds}
+    return pa.string() if all(pa.types.is_string(k) or pa.types.is_large_string(k) for k in values) else None

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from fairway.core.contract import Contract
 from fairway.monitoring.drift.profile import Profile
-from fairway.monitoring.watch.frame import Frame, alike, frame_kinds, frame_of
+from fairway.monitoring.watch.frame import Frame, frame_kinds, frame_of, together
 
 _SEED = 7
 
@@ -40,7 +40,7 @@ class Sample:
     def frame(self, contract: Contract) -> Frame:
         if not self.batches:
             return Frame(pa.table({}), (), (), pa.table({}))
-        return frame_of(pa.Table.from_batches(alike(self.batches)), contract)
+        return frame_of(together(self.batches), contract)
 
     def _thinned(self, batch: pa.RecordBatch, share: float) -> pa.RecordBatch:
         return batch.filter(pa.array(self._random.random(batch.num_rows) < share))

@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from fairway.core.contract import Contract, DType, Field, Output, Task
 from fairway.monitoring.drift.values import Kind
-from fairway.monitoring.watch.frame import alike, broken_rules, frame_kinds, frame_of, latest_time
+from fairway.monitoring.watch.frame import broken_rules, frame_kinds, frame_of, latest_time, together
 from tests.unit.monitoring.watch.rows import CONTRACT, NOON, log_table
 
 
@@ -63,7 +63,17 @@ def test_broken_rules_are_added_up() -> None:
     assert broken_rules(pa.table({"time": [NOON]})) == {}
 
 
-def test_batches_keep_the_columns_that_all_have() -> None:
+def test_batches_keep_the_columns_that_most_rows_have_and_their_types_agree() -> None:
     one = pa.RecordBatch.from_pydict({"a": [1], "b": [1.0], "c": ["x"]})
     two = pa.RecordBatch.from_pydict({"b": [1], "a": [2], "d": [0]})
-    assert [batch.schema.names for batch in alike([one, two])] == [["a"], ["a"]]
+    table = together([one, two])
+    assert table.to_pydict() == {"a": [1, 2], "b": [1.0, 1.0]}
+    texts = pa.RecordBatch.from_pydict({"c": pa.array(["y"]).dictionary_encode(), "e": [[1]]})
+    assert together([one.select(["c"]), texts]).to_pydict() == {"c": ["x", "y"]}
+    assert together([one, one, texts]).to_pydict() == {"a": [1, 1], "b": [1.0, 1.0], "c": ["x", "x"]}
+    assert (
+        together(
+            [pa.RecordBatch.from_pydict({"a": [1]}), pa.RecordBatch.from_pydict({"a": ["x"]})]
+        ).num_columns
+        == 0
+    )
