@@ -135,10 +135,8 @@ def place(tmp_path: Path) -> Iterator[Callable[..., Place]]:
 
 @contextmanager
 def no_collector() -> Iterator[None]:
-    """What is freed in here is freed by counting alone; when it is collected by hand, what other tests left is not
-    looked through."""
+    """What is freed in here is freed by counting alone."""
     gc.disable()
-    gc.freeze()
     try:
         yield
     finally:
@@ -505,6 +503,7 @@ def test_a_hundred_reloads_leave_one_version(place: Callable[..., Place]) -> Non
     here = place()
     here.residents.open([here.served("a", 1)])
     with no_collector():
+        gc.freeze()  # what other tests left would be looked through a hundred times
         for turn in range(100):
             here.residents.follow([here.served("a", 2 - turn % 2)])
             here.residents.tidy()
