@@ -251,12 +251,13 @@ def _dashboard_section(folder: Path, given: argparse.Namespace) -> list[str]:
         f"## Pages of the dashboard, {hours:,} windows of {dashboard.COLUMNS} columns",
         "",
         *_table(
-            ["page", "median ms", "worst ms", "KiB"],
+            ["page", "median ms", "worst ms", "processor ms", "KiB"],
             [
                 [
                     page.page,
                     f"{page.median * 1000:,.0f}",
                     f"{page.worst * 1000:,.0f}",
+                    f"{page.processor * 1000:,.0f}",
                     f"{page.size / 1024:,.0f}",
                 ]
                 for page in timed

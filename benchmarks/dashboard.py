@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import os
 import random
 import statistics
 import subprocess
@@ -72,11 +73,12 @@ PAGES = {
 
 
 class Timed(NamedTuple):
-    """Seconds of a page, and its bytes."""
+    """Seconds of a page, those of the processor among them, and its bytes."""
 
     page: str
     median: float
     worst: float
+    processor: float
     size: int
 
 
@@ -110,15 +112,19 @@ def measure(folder: Path, hours: int = HOURS, columns: int = COLUMNS, rounds: in
         address = urlsplit(json.loads(process.stdout.readline())["address"]).netloc
         with open_alerts(home) as opened:
             incident = opened.alerts.incidents()[0].id
-        return [_timed(address, name, path.format(incident=incident), rounds) for name, path in PAGES.items()]
+        return [
+            _timed(process.pid, address, name, path.format(incident=incident), rounds)
+            for name, path in PAGES.items()
+        ]
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _timed(address: str, name: str, path: str, rounds: int) -> Timed:
+def _timed(pid: int, address: str, name: str, path: str, rounds: int) -> Timed:
     taken = []
     body = b""
+    used = _processor(pid)
     for _ in range(rounds):
         connection = http.client.HTTPConnection(address, timeout=60)
         begun = time.perf_counter()
@@ -129,7 +135,13 @@ def _timed(address: str, name: str, path: str, rounds: int) -> Timed:
         connection.close()
         if answer.status != 200:
             raise RuntimeError(f"{path} answered {answer.status}")
-    return Timed(name, statistics.median(taken), max(taken), len(body))
+    return Timed(name, statistics.median(taken), max(taken), (_processor(pid) - used) / rounds, len(body))
+
+
+def _processor(pid: int) -> float:
+    """Seconds of the processor that the process has had."""
+    told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _deploy(home: Path, columns: int) -> str:
