@@ -36,7 +36,7 @@ def wanted(extra: str) -> list[Requirement]:
 
 
 def test_there_is_one_file_per_set_of_extras() -> None:
-    assert {lock.stem for lock in LOCKS} == {"build", "clients", "core", "dev", "programs", *EXTRAS}
+    assert {lock.stem for lock in LOCKS} == {"build", "clients", "core", "dev", "programs", "run", *EXTRAS}
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
