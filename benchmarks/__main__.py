@@ -273,7 +273,13 @@ def _monitoring_section(folder: Path, given: argparse.Namespace) -> list[str]:
     found = monitoring.measure(place, rounds=given.rounds, seconds=given.seconds, log=folder / "servers.log")
     head = ["load", "off", "on", "on / off", "CPU a request, off / on", "p50, off / on"]
     seen = [
-        [how, f"{told.seconds:.2f} s", f"{told.peak_mb:.0f} MB", ", ".join(told.drifted)]
+        [
+            how,
+            f"{told.seconds:.2f} s",
+            f"{told.cpu_seconds:.2f} s",
+            f"{told.peak_mb:.0f} MB",
+            ", ".join(told.drifted),
+        ]
         for how, told in checks.items()
     ]
     return [
@@ -285,7 +291,7 @@ def _monitoring_section(folder: Path, given: argparse.Namespace) -> list[str]:
         "",
         f"A drift check of {rows:,} rows x {monitoring.COLUMNS} columns against as many, one process, its peak of memory:",
         "",
-        *_table(["from", "time", "memory", "drifted"], seen),
+        *_table(["from", "time", "processor", "memory", "drifted"], seen),
         "",
     ]
 
