@@ -49,7 +49,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "contract": ("fairway.cli.contract", "Show, edit or check a model's data contract."),
     "incidents": ("fairway.cli.incidents", "What is wrong with the models, and what is done about it."),
     "alerts": ("fairway.cli.alerts", "Where incidents are told, and what still waits to be."),
-    "monitor": ("fairway.cli.monitor", "What monitors saw of each model: windows, reports; files for Grafana."),
+    "monitor": (
+        "fairway.cli.monitor",
+        "What monitors saw of each model: windows, reports; files for Grafana.",
+    ),
     "environments": ("fairway.cli.environments", "List and mend the environments that Python models run in."),
     "doctor": ("fairway.cli.doctor", "Check this machine, naming the command that mends each finding."),
 }

@@ -41,11 +41,20 @@ def test_list_tells_the_last_window_of_each_version(home: Path, capsys: pytest.C
 
 def test_show_tells_a_window_in_full(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = run(home, capsys, "show", MODEL)
-    for said in ("against the rows in its bundle", "DRIFTED", "roc_auc", "OUTSIDE", "is missing", "note: a note"):
+    for said in (
+        "against the rows in its bundle",
+        "DRIFTED",
+        "roc_auc",
+        "OUTSIDE",
+        "is missing",
+        "note: a note",
+    ):
         assert said in text, said
     first = json.loads(run(home, capsys, "show", MODEL, "--window", "2026-05-01", "--json"))
     assert first["start"].startswith("2026-05-01T00:00:00")
-    assert "no window of payments that begins at" in run(home, capsys, "show", MODEL, "--window", "2020-01-01", code=3)
+    assert "no window of payments that begins at" in run(
+        home, capsys, "show", MODEL, "--window", "2020-01-01", code=3
+    )
     assert "is not a time" in run(home, capsys, "show", MODEL, "--window", "soon", code=4)
 
 
@@ -54,12 +63,24 @@ def test_report_is_a_file_or_json(home: Path, capsys: pytest.CaptureFixture[str]
     assert "30 windows of payments:3" in run(home, capsys, "report", MODEL, "--html", str(page))
     assert page.read_text().startswith("<!doctype html>")
     told: dict[str, Any] = json.loads(
-        run(home, capsys, "report", MODEL, "--since", "2026-05-01T10:00Z", "--until", "2026-05-01T20:00Z", "--json")
+        run(
+            home,
+            capsys,
+            "report",
+            MODEL,
+            "--since",
+            "2026-05-01T10:00Z",
+            "--until",
+            "2026-05-01T20:00Z",
+            "--json",
+        )
     )
     assert len(told["windows"]) == 10
     assert told["report"]["columns"]
     assert "say what is to be made of it" in run(home, capsys, "report", MODEL, code=4)
-    assert "is not a folder" in run(home, capsys, "report", MODEL, "--html", str(home / "no" / "x.html"), code=4)
+    assert "is not a folder" in run(
+        home, capsys, "report", MODEL, "--html", str(home / "no" / "x.html"), code=4
+    )
     assert "in this time" in run(home, capsys, "report", MODEL, "--since", "2030-01-01", "--json", code=3)
 
 
