@@ -188,7 +188,7 @@ def _report(digest: str, start: datetime, left: int, columns: int, chance: rando
             (QualityFinding(check="missing", field="column_03", value=0.08, expected=0.01, text="8% are missing"),)
             if moved > 0.5
             else ()
-        ),  # type: ignore[arg-type]
+        ),
         violations={"column_03: below 0": round(rows * 0.002 * (1 + 20 * moved))},
         traffic=Traffic(
             requests=rows,
