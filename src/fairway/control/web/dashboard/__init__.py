@@ -5,7 +5,7 @@ series.py    windows of a version, made few enough to draw
 charts.py    series and columns as they are drawn, by charts.js or as SVG
 words.py     numbers and times as people read them
 frame.py     what all pages of one model have: the version, the time looked at, the tabs
-overview.py, model.py, drift.py, performance.py, quality.py, slices.py
+overview.py, model.py (summary, route), drift.py, performance.py (data quality and slices, too)
 incidents.py, work.py (schedules, batch runs), process.py
 pages.py     the tables of pages and of what forms do
 
