@@ -32,7 +32,7 @@ WATCHING = {
     "FAIRWAY_CONTROL_ENABLED": "true",
     "FAIRWAY_CONTROL_PORT": "0",
     "FAIRWAY_CONTROL_NICE": "0",
-    "FAIRWAY_CONTROL_LEASE_SECONDS": "3",
+    "FAIRWAY_CONTROL_LEASE_SECONDS": "60",
     "FAIRWAY_CONTROL_INTERVAL_SECONDS": "0.2",
     "FAIRWAY_MONITORING_WINDOW_SECONDS": "3",
     "FAIRWAY_MONITORING_INTERVAL_SECONDS": "0.5",
@@ -80,9 +80,13 @@ class Traffic(threading.Thread):
             frame = people(ROWS, 1000 + number, shift=self.shift, honest=not self.shift)
             name = f"r-{number}"
             rows = json.loads(frame[["age", "income"]].to_json(orient="records"))
-            status, _, told = self._server.post(
-                {"dataframe_records": rows}, "/invocations", x_fairway_model="buyers", x_request_id=name
-            )
+            try:
+                status, _, told = self._server.post(
+                    {"dataframe_records": rows}, "/invocations", x_fairway_model="buyers", x_request_id=name
+                )
+            except OSError as error:
+                self.refused.append(error)
+                return
             if status != 200:
                 self.refused.append(told)
                 continue
@@ -157,7 +161,7 @@ def test_the_loop_from_traffic_to_a_cause_and_back_after_a_kill(home: Path) -> N
 
         # As it should be: windows with estimates and, of a part of the rows, labels; nobody is told anything.
         until(lambda: sum(window.rows > 0 for window in looked.windows()) >= 2, 180)
-        assert not any(incident.severity == "critical" for incident in looked.incidents())
+        assert looked.incidents() == ()
         calm = looked.report(looked.windows()[0])
         assert calm.reference == "the rows in its bundle"
         assert {"drift", "quality", "estimate"} <= set(calm.judged)
@@ -167,9 +171,8 @@ def test_the_loop_from_traffic_to_a_cause_and_back_after_a_kill(home: Path) -> N
         # Age moves by a standard deviation, and what it means turns round.
         changed = looked.windows()[-1].end
         traffic.shift = 1.0
-        until(lambda: any("age" in incident.title or incident.causes for incident in looked.incidents()), 120)
+        until(lambda: "age" in {cause.field for incident in looked.incidents() for cause in incident.causes}, 120)
         [incident] = looked.incidents()
-        assert "age" in {cause.field for cause in incident.causes}
         until(lambda: any(after.performance for after in summaries(looked, changed)), 120)
         until(
             lambda: any(

@@ -325,7 +325,11 @@ def _judged(measured: Sequence[Measured], normal: Mapping[str, Usual | None]) ->
     for metric in measured:
         about = normal.get(metric.name)
         limits = None if about is None else about.limits(metric.rows)
-        found.append(Metric(measured=metric, usual=limits, alert=outside(metric.value, limits)))
+        alert = outside(metric.value, limits)
+        if metric.name == "calibration_error" and limits is not None:
+            # By chance it is above 0, and the more so the fewer rows there are: so its whole interval has to be above.
+            alert = metric.lower is not None and metric.lower > limits[1]
+        found.append(Metric(measured=metric, usual=limits, alert=alert))
     return tuple(found)
 
 
