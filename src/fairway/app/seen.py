@@ -23,6 +23,7 @@ from fairway.stores.opening import open_alerts, open_windows
 from fairway.stores.windows import MOST_WINDOWS, WindowStore
 
 _INCIDENTS = 200
+_RECENT = 200
 _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _HINT = "Write 2026-11-01, a time with a zone, or how long ago: 90m, 12h, 7d."
 
@@ -82,7 +83,7 @@ def _state(summary: Summary, incidents: int) -> str:
 
 
 def show(settings: Settings, model: str, *, version: int | None = None, start: str = "") -> Report:
-    """A window in full: the one that begins at `start`, else the last one; its columns by how much they matter. ModelNotFound, NotFound, InvalidInput."""
+    """A window in full: the one that begins at `start`, else the last one with rows; its columns by how much they matter. ModelNotFound, NotFound, InvalidInput."""
     with _opened(settings) as (home, windows, _):
         _check(home, model)
         begin = when(start) if start else ""
@@ -90,7 +91,9 @@ def show(settings: Settings, model: str, *, version: int | None = None, start: s
             found = windows.summaries(model, version=version, since=begin, until=utc_text(_later(begin)))
             window = windows.window(found[-1].key) if found else None
         else:
-            window = windows.latest(model, version)
+            seen = windows.summaries(model, version=version, limit=_RECENT)
+            latest = next((one for one in reversed(seen) if one.rows), seen[-1] if seen else None)
+            window = None if latest is None else windows.window(latest.key)
         report = report_in(window)
     if report is None:
         of = f"{model}:{version}" if version else model

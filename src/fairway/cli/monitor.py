@@ -95,7 +95,7 @@ def look(
 def show(
     model: ModelArgument,
     window: Annotated[
-        str, typer.Option("--window", metavar="START", help="The one that begins then.  [default: the last]")
+        str, typer.Option("--window", metavar="START", help="The one that begins then.  [default: the last with rows]")
     ] = "",
     version: VersionOption = None,
     home: HomeOption = None,
