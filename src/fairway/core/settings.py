@@ -85,7 +85,7 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What a killed worker loses at most."""
     queue_rows: int = 50_000
     """Rows waiting to be written; more are dropped and counted."""
-    queue_bytes: int = 16 * 1024 * 1024
+    queue_bytes: int = 8 * 1024 * 1024
     segment_bytes: int = 32 * 1024 * 1024
     segment_seconds: Annotated[float, msgspec.Meta(gt=0)] = 300.0
     """A segment that is older is closed, so that it can be compacted."""

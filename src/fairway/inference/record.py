@@ -208,11 +208,10 @@ class Recorder:
     def _write(self) -> None:
         pending, self._pending = self._pending, {}
         failure: Unavailable | None = None
-        for batches in pending.values():
-            model = batches[0].model
-            rows = sum(len(batch) for batch in batches)
+        for group in (group for batches in pending.values() for group in _of_a_size(batches)):
+            model, rows = group[0].model, sum(map(len, group))
             try:
-                size = sum([self._log.append(batch) for batch in _of_a_size(batches)])
+                size = self._log.append(join(group))
                 if self._settings.durable:
                     self._log.sync()
             except Unavailable as error:
@@ -391,16 +390,16 @@ class _Prepare:
         return Texts(lengths, data, present)
 
 
-def _of_a_size(batches: Sequence[LogBatch]) -> Iterator[LogBatch]:
-    """Small batches joined; large ones as they are, since copying them once more is what they would cost most."""
+def _of_a_size(batches: Sequence[LogBatch]) -> Iterator[list[LogBatch]]:
+    """Small batches to be joined; large ones each alone, since copying them once more is what they would cost most."""
     small: list[LogBatch] = []
     for batch in batches:
         if batch.bytes >= _LARGE_BYTES:
-            yield batch
+            yield [batch]
         else:
             small.append(batch)
     if small:
-        yield join(small)
+        yield small
 
 
 def _whole(parts: Sequence[Array]) -> Array:

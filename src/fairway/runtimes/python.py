@@ -48,12 +48,17 @@ def read_function(path: Path, name: str) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(spec)
     with _IMPORTING:
         before = set(sys.modules)
+        writes_none, sys.dont_write_bytecode = (
+            sys.dont_write_bytecode,
+            True,
+        )  # a bundle has only what it was sealed with
         sys.path.insert(0, folder)
         try:
             spec.loader.exec_module(module)
         except Exception as error:
             raise CorruptBundle(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
         finally:
+            sys.dont_write_bytecode = writes_none
             sys.path.remove(folder)
             for other in set(sys.modules) - before:
                 file = getattr(sys.modules[other], "__file__", None)

@@ -385,3 +385,19 @@ def test_readiness_and_metrics_are_told_when_the_log_cannot_be_written() -> None
     assert recording.health.reason == ""
     assert dropped.states == [True, False]
     recording.close()
+
+
+def test_of_large_batches_only_those_that_fail_are_dropped() -> None:
+    class Second(MemoryLog):
+        def append(self, batch: LogBatch) -> int:
+            if len(self.batches) == 1:
+                raise StorageFull("full")
+            return super().append(batch)
+
+    log, dropped = Second(), Dropped()
+    recording = recorder(log, dropped, durable=True, flush_seconds=1000)
+    for version in (1, 2):
+        recording.record(prediction(20_000, "large", version=version))
+    recording.commit()
+    recording.close()
+    assert (len(log.batches), dict(dropped), dict(dropped.rows)) == (1, {"m": 20_000}, {"m": 20_000})

@@ -107,3 +107,13 @@ def test_a_null_among_texts_stays_a_null() -> None:
         "c": ["x", "y"],
     }
     assert all(values.dtype == object for values in given.values())
+
+
+def test_nothing_is_left_in_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytecode beside the file would be a file that the bundle was not sealed with."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    (tmp_path / "helpers.py").write_text("SCALE = 2.0\n")
+    code = "import helpers\ndef predict(rows: dict):\n    return rows['a'] * helpers.SCALE\n"
+    assert engine(tmp_path, code).predict(COLUMNS)["prediction"].tolist() == [2.0, 4.0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["helpers.py", "model.py"]
+    assert sys.dont_write_bytecode is False

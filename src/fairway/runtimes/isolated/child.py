@@ -317,6 +317,7 @@ def limit_memory(most_bytes: int) -> None:
 
 def load_function(path: str, name: str) -> Callable[..., Any]:
     """Runs the file and gives its function; the file's folder stays importable."""
+    sys.dont_write_bytecode = True  # a bundle has only what it was sealed with
     sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
     spec = importlib.util.spec_from_file_location("_fairway_model", path)
     if spec is None or spec.loader is None:
