@@ -55,6 +55,8 @@ class Counts(Protocol):
 
     def dropped(self, model: str, rows: int) -> None: ...
 
+    def passed_over(self, model: str, rows: int) -> None: ...
+
     def written(self, model: str, rows: int, size: int) -> None: ...
 
     def failing(self, failing: bool) -> None: ...
@@ -110,8 +112,12 @@ class Recorder:
         counts: Counts,
         open_vault: Callable[[], Vault | None] = lambda: None,
         writer: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = log
+        self._clock = clock
+        self._rate = float(settings.bytes_per_second)
+        self._left, self._refilled = self._rate, clock()
         self._settings = settings
         self._counts = counts
         self._prepare = _Prepare(settings, open_vault, writer)
@@ -140,6 +146,9 @@ class Recorder:
         """Takes the predictions or counts them as dropped; returns at once."""
         rows = prediction.columns.rows
         size = prediction.columns.bytes
+        if self._rate and not self._may_spend(size):
+            self._counts.passed_over(prediction.about.model, rows)
+            return
         with self._lock:
             fits = (
                 not self._closed
@@ -152,6 +161,18 @@ class Recorder:
                 self._queue.append(prediction)
         if not fits:
             self._counts.dropped(prediction.about.model, rows)
+
+    def _may_spend(self, size: int) -> bool:
+        """A second's worth of bytes may be spent at once, and is there again a second later. What is larger than that
+        is taken when nothing has been spent."""
+        now = self._clock()
+        with self._lock:
+            self._left = min(self._rate, self._left + (now - self._refilled) * self._rate)
+            self._refilled = now
+            if self._left < min(size, self._rate):
+                return False
+            self._left -= size
+            return True
 
     def commit(self) -> None:
         """In the durable mode, returns when what was recorded is on the disk or counted as dropped; else at once."""

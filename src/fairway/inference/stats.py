@@ -168,6 +168,9 @@ class LogCounts:
     def dropped(self, model: str, rows: int) -> None:
         self._add("fairway_log_dropped_rows_total", model, rows)
 
+    def passed_over(self, model: str, rows: int) -> None:
+        self._add("fairway_log_passed_over_rows_total", model, rows)
+
     def removed(self, model: str, segments: int) -> None:
         """Segments that had to make room for newer ones before they were compacted."""
         self._add("fairway_log_removed_segments_total", model, segments)

@@ -17,6 +17,7 @@ _HELP = {
     "fairway_stage_seconds": "Seconds spent per stage of the request path.",
     "fairway_field_violations": "Values that broke a contract rule, by field and rule.",
     "fairway_log_dropped_rows": "Rows that did not reach the prediction log.",
+    "fairway_log_passed_over_rows": "Rows not recorded because more came than log.bytes_per_second.",
     "fairway_log_rows": "Rows written to the prediction log.",
     "fairway_log_bytes": "Bytes written to the prediction log.",
     "fairway_log_removed_segments": "Segments of the prediction log that made room before they were compacted.",

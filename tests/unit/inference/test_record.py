@@ -77,10 +77,14 @@ class Dropped(Counter[str]):
     def __init__(self) -> None:
         super().__init__()
         self.rows: Counter[str] = Counter()
+        self.passed: Counter[str] = Counter()
         self.states: list[bool] = []
 
     def dropped(self, model: str, rows: int) -> None:
         self[model] += rows
+
+    def passed_over(self, model: str, rows: int) -> None:
+        self.passed[model] += rows
 
     def written(self, model: str, rows: int, size: int) -> None:
         self.rows[model] += rows
@@ -401,3 +405,23 @@ def test_of_large_batches_only_those_that_fail_are_dropped() -> None:
     recording.commit()
     recording.close()
     assert (len(log.batches), dict(dropped), dict(dropped.rows)) == (1, {"m": 20_000}, {"m": 20_000})
+
+
+def test_no_more_is_recorded_than_so_many_bytes_a_second() -> None:
+    log, dropped, now = MemoryLog(), Dropped(), [100.0]
+    settings = LogSettings(flush_seconds=0.01, bytes_per_second=10 * (1024 + 16))  # ten requests of two numbers
+    recording = Recorder(log, settings, dropped, lambda: None, "here.1", clock=lambda: now[0])
+    for _ in range(15):
+        recording.record(prediction(1))
+    assert dropped.passed == {"m": 5}
+    now[0] += 0.5
+    for _ in range(10):
+        recording.record(prediction(1))
+    assert dropped.passed == {"m": 10}
+    now[0] += 5.0
+    recording.record(prediction(1000))  # larger than a second's worth: not never, but alone
+    recording.record(prediction(1))
+    assert dropped.passed == {"m": 11}
+    recording.close()
+    assert sum(map(len, log.batches)) == dropped.rows["m"] == 1015
+    assert not dropped

@@ -44,10 +44,10 @@ def count_models(
     for (name, labels), value in totals.items():
         told = dict(labels)
         model = told.get("model", "")
-        if not model or name not in ("fairway_requests_total", "fairway_queue_depth"):
+        if not model or name not in ("fairway_requests_total", "fairway_queue_requests"):
             continue
         sums = found.setdefault(model, [0.0, 0.0, 0.0])
-        if name == "fairway_queue_depth":
+        if name == "fairway_queue_requests":
             sums[2] += value
             continue
         sums[0] += value

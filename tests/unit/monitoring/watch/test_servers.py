@@ -40,7 +40,7 @@ def test_counters_by_model() -> None:
         ("fairway_requests_total", (("model", "m"), ("version", "1"), ("code", "model_failed"))): 4.0,
         ("fairway_requests_total", (("model", "m"), ("version", "2"), ("code", "contract_violation"))): 6.0,
         ("fairway_requests_total", (("model", ""), ("code", "not_found"))): 5.0,
-        ("fairway_queue_depth", (("model", "m"), ("version", "1"))): 3.0,
+        ("fairway_queue_requests", (("model", "m"), ("version", "1"))): 3.0,
         ("fairway_rows_total", (("model", "m"),)): 1000.0,
     }
     counted = count_models(totals, {"model_failed"})
@@ -85,7 +85,7 @@ def test_the_job_makes_a_step_a_window_and_an_incident_of_failures(
     labels = (("model", "m"), ("version", "1"), ("protocol", "v2"))
     good = counters.slot("fairway_requests_total", (*labels, ("code", "ok")))
     bad = counters.slot("fairway_requests_total", (*labels, ("code", "model_failed")))
-    depth = counters.slot("fairway_queue_depth", (("model", "m"), ("version", "1")))
+    depth = counters.slot("fairway_queue_requests", (("model", "m"), ("version", "1")))
     now = [NOON.timestamp() + 1]
     watch: Any = ServerWatch(settings, tmp_path / "counters", {}, clock=lambda: now[0])
     for minute in range(44):
