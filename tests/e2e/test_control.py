@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,22 @@ def test_what_is_killed_is_gone_on_with_and_nothing_is_scored_twice(place: Path)
     np.testing.assert_array_equal(np.sort(ids), np.arange(ROWS))
 
 
+def pause(leader: Control, other: Control) -> list[int]:
+    """Stops the leader until the other leads; the processes it had started. One that is stopped in the middle of a write
+    holds SQLite's lock, and then nobody can write: it is stopped again at another moment."""
+    for _ in range(6):
+        jobs = leader.jobs()
+        leader.process.send_signal(signal.SIGSTOP)
+        begun = time.monotonic()
+        while time.monotonic() < begun + 12:
+            if other.leads:
+                return jobs
+            time.sleep(0.05)
+        leader.process.send_signal(signal.SIGCONT)
+        time.sleep(0.3)
+    raise AssertionError("nobody followed")
+
+
 def test_a_leader_that_is_paused_is_followed_and_does_nothing_when_it_wakes(place: Path) -> None:
     """SIGSTOP, as a machine that swaps or a virtual machine that is moved: its lease runs out while it believes to lead."""
     out = place.parent / "out"
@@ -154,9 +171,7 @@ def test_a_leader_that_is_paused_is_followed_and_does_nothing_when_it_wakes(plac
         until(lambda: first.leads or second.leads, 30)
         leader, other = (first, second) if first.leads else (second, first)
         until(lambda: any(run.state == "running" for run in runs(place, "line")), 60)
-        jobs = leader.jobs()
-        leader.process.send_signal(signal.SIGSTOP)
-        until(lambda: other.leads, 30)
+        jobs = pause(leader, other)
         before = store_of(place).lease()
         assert before is not None
         until(lambda: not any(alive(pid) for pid in jobs))  # they heard nothing more, and ended themselves
