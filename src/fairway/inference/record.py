@@ -450,7 +450,10 @@ def _texts(values: Sequence[str | None]) -> Texts:
 
 
 def _inputs(columns: Sequence[Columns]) -> dict[str, Array]:
-    return {name: _whole([part[name] for part in columns]) for name in columns[0].names}
+    return {
+        name: _whole([part.arrays[i] if part.packed is None else part.packed[:, i] for part in columns])
+        for i, name in enumerate(columns[0].names)
+    }
 
 
 def _matrix(columns: Sequence[Columns]) -> Array | None:
