@@ -34,8 +34,8 @@ MODEL = "payments"
 START_SECONDS = 60.0
 STOP_SECONDS = 25.0
 LOG_TAIL = 30
-PER_DAY = 250
-"""Simulated payments a day: a window of the monitor has some whole days in it, however short it is."""
+PER_DAY = 20
+"""Simulated payments a day, so few that every window of the monitor has days in it, and each hour of the day its share."""
 LABELS_AFTER = 30.0
 """Seconds until it is known whether a payment was fraud; in truth that takes weeks."""
 QUICK_MONITOR = {

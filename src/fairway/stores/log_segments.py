@@ -44,7 +44,7 @@ _KEPT_BYTES = 4 * 1024 * 1024
 class LogBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Rows of one stream of a model. `texts` and `columns` have a value a row, and there is a column; `metadata` is the
     same for all rows and stands in the file's schema. Of predictions a row is a request, and its own rows are `nested`:
-    who asked and when is then written once a request, which is a third of the bytes of requests of 64 rows."""
+    who asked and when is then written once a request."""
 
     model: str
     stream: str
