@@ -171,7 +171,10 @@ def test_the_loop_from_traffic_to_a_cause_and_back_after_a_kill(home: Path) -> N
         # Age moves by a standard deviation, and what it means turns round.
         changed = looked.windows()[-1].end
         traffic.shift = 1.0
-        until(lambda: "age" in {cause.field for incident in looked.incidents() for cause in incident.causes}, 120)
+        until(
+            lambda: "age" in {cause.field for incident in looked.incidents() for cause in incident.causes},
+            120,
+        )
         [incident] = looked.incidents()
         until(lambda: any(after.performance for after in summaries(looked, changed)), 120)
         until(

@@ -95,7 +95,10 @@ def look(
 def show(
     model: ModelArgument,
     window: Annotated[
-        str, typer.Option("--window", metavar="START", help="The one that begins then.  [default: the last with rows]")
+        str,
+        typer.Option(
+            "--window", metavar="START", help="The one that begins then.  [default: the last with rows]"
+        ),
     ] = "",
     version: VersionOption = None,
     home: HomeOption = None,

@@ -451,6 +451,8 @@ class MonitoringSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """How much of the log a monitor that begins, or was away, looks at."""
     sample_rows: Annotated[int, msgspec.Meta(ge=1000)] = 200_000
     """Most rows of a window that are held in memory; all of them count in its sketches."""
+    drift_windows: Annotated[int, msgspec.Meta(ge=1, le=3)] = 2
+    """In how many of three windows in a row a column must drift before an incident hears of it."""
     min_labels: Annotated[int, msgspec.Meta(ge=1)] = 50
     """A window with fewer labels is not judged by them,"""
     min_class_labels: Annotated[int, msgspec.Meta(ge=0)] = 5

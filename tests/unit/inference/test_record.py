@@ -409,7 +409,9 @@ def test_of_large_batches_only_those_that_fail_are_dropped() -> None:
 
 def test_no_more_is_recorded_than_so_many_bytes_a_second() -> None:
     log, dropped, now = MemoryLog(), Dropped(), [100.0]
-    settings = LogSettings(flush_seconds=0.01, bytes_per_second=10 * (1024 + 16))  # ten requests of two numbers
+    settings = LogSettings(
+        flush_seconds=0.01, bytes_per_second=10 * (1024 + 16)
+    )  # ten requests of two numbers
     recording = Recorder(log, settings, dropped, lambda: None, "here.1", clock=lambda: now[0])
     for _ in range(15):
         recording.record(prediction(1))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import get_args
 
 import msgspec
 
 from fairway.core.incident import Finding, Kind, Window
 from fairway.monitoring.causes import weighed
+from fairway.monitoring.drift.persistence import OF, lasting_drift
 from fairway.monitoring.drift.values import ColumnDrift
 from fairway.monitoring.performance.findings import performance_findings, performance_loss
 from fairway.monitoring.told import Anomaly, Fairness, Measure, QualityFinding, WorstSlice
 from fairway.monitoring.watch.reference import Reference
-from fairway.monitoring.watch.values import TOGETHER, Metric, Report
+from fairway.monitoring.watch.values import TOGETHER, Metric, Report, Summary, summary_of
 
 _DISPARITY = 0.2
 """A difference between groups from which on it is a finding: the four-fifths rule, as a difference of shares."""
@@ -22,12 +23,15 @@ _NAME, _TEXT = 300, 2000
 """Most characters in `Finding`."""
 
 
-def with_findings(report: Report, reference: Reference) -> Report:
-    """The report with all that is not as it should be. Drift weighs by what the model heeds and what is lost."""
+def with_findings(report: Report, reference: Reference, history: Sequence[Summary], need: int) -> Report:
+    """The report with all that is not as it should be. Drift weighs by what the model heeds and what is lost.
+
+    A comparison that shows drift is a finding when `need` of three windows show it. `history` are the windows of the
+    version so far, the oldest first."""
     measured = [*report.performance, *report.estimates]
     loss = performance_loss((metric.measured for metric in measured), reference.normal)
     findings = (
-        *_drift(report),
+        *_drift(report, _lasting(report, history, need)),
         *(_quality(finding) for finding in report.quality),
         *_performance(report.estimates, reference),
         *(_performance(report.performance, reference) if "performance" in report.judged else ()),
@@ -66,12 +70,19 @@ def _fitting(finding: Finding) -> Finding:
     return msgspec.structs.replace(finding, **cut) if cut else finding
 
 
-def _drift(report: Report) -> Iterable[Finding]:
+def _lasting(report: Report, history: Sequence[Summary], need: int) -> set[str]:
+    before = [one for one in history if one.end <= report.start and (one.effects or one.drifted)]
+    return lasting_drift([one.drifted for one in (*before[1 - OF :], summary_of(report))], need=need)
+
+
+def _drift(report: Report, lasting: set[str]) -> Iterable[Finding]:
     outputs = {column.name for column in report.columns if column.role == "output"}
     found = [column.drift for column in report.columns if column.drift is not None and column.drift.drifted]
     for column in found:
+        if column.status == "compared" and column.name not in lasting:
+            continue
         yield _of_column(column, "prediction " if column.name in outputs else "")
-    if report.multivariate is not None and report.multivariate.drifted:
+    if report.multivariate is not None and report.multivariate.drifted and TOGETHER in lasting:
         yield Finding(
             kind="drift",
             field=TOGETHER,

@@ -255,7 +255,7 @@ class Monitor:
         try:
             report = look(about, frame, gathered.profile, subjected.reference, history, subjected.asked, now)
             report = self._with_labels(version, subjected, report) or report
-            report = with_findings(report, subjected.reference)
+            report = with_findings(report, subjected.reference, history, self._settings.drift_windows)
         except FairwayError:
             raise
         except Exception as error:  # one window's rows must not end the watch over all the others
@@ -331,7 +331,8 @@ class Monitor:
         report = None if before is None else self._with_labels(version, subjected, before)
         if before is None or report is None:
             return None
-        report = with_findings(report, subjected.reference)
+        history = self._history(version, self._clock())
+        report = with_findings(report, subjected.reference, history, self._settings.drift_windows)
         new = [kind for kind in report.judged if kind not in before.judged]
         if new:
             self._observe([incident_window(report, new)])

@@ -10,7 +10,6 @@ from fairway.core.errors import InvalidInput
 from fairway.monitoring.drift.online import DETECTORS, open_stream
 from fairway.monitoring.drift.persistence import lasting_drift
 from fairway.monitoring.drift.season import Season, detect_season, matching_rows, matching_windows, strata_of
-from fairway.monitoring.drift.values import ColumnDrift, DriftReport, Kind
 
 HOUR = np.timedelta64(3600, "s")
 START = np.datetime64("2026-01-05T00:00:00", "us")  # a Monday
@@ -67,58 +66,27 @@ def test_past_windows_of_the_same_hour_and_weekday() -> None:
     assert len(matching_windows(past, now, Season.none)) == len(past) - 1
 
 
-def report(*drifted: bool | None, together: bool = False) -> DriftReport:
-    """None: too few rows."""
-    columns = tuple(
-        ColumnDrift(
-            name=f"x{i}",
-            kind=Kind.number,
-            drifted=bool(d),
-            status="compared" if d is not None else "too few rows",
-        )
-        for i, d in enumerate(drifted)
-    )
-    joint = ColumnDrift(name="(columns together)", kind=Kind.other, drifted=together)
-    return DriftReport(
-        drifted=any(drifted),
-        columns=columns,
-        multivariate=joint,
-        reference_rows=100,
-        current_rows=100,
-        alpha=0.03,
-    )
-
-
 @pytest.mark.parametrize(
-    ("series", "lasts", "since"),
+    ("windows", "lasts"),
     [
-        ([True], False, None),
-        ([False, True, True], True, 1),
-        ([True, False, True], True, 0),
-        ([True, False, False, True], False, None),
-        ([True, True, False], True, 0),
-        ([True, True, False, False], False, None),
-        ([True, True, None, None, True], True, 0),
-        ([True, None, True], True, 0),
-        ([True, True, False, False, True, True], True, 4),
-        ([None, None], False, None),
+        ([], ""),
+        (["a"], ""),
+        (["", "a", "a"], "a"),
+        (["a", "", "a"], "a"),
+        (["a", "", "", "a"], ""),
+        (["a", "a", ""], ""),
+        (["ab", "b", "ac"], "a"),
     ],
 )
-def test_an_alarm_lasts(series: list[bool | None], lasts: bool, since: int | None) -> None:
-    found = lasting_drift([report(seen) for seen in series])[0]
-    assert (found.lasts, found.since) == (lasts, since)
+def test_drift_that_lasts(windows: list[str], lasts: str) -> None:
+    assert lasting_drift(windows) == set(lasts)
 
 
-def test_every_column_and_the_columns_together_are_told_of() -> None:
-    found = lasting_drift(
-        [report(True, False, together=True), report(True, False, together=True)], need=2, of=2
-    )
-    assert [(one.name, one.lasts, one.drifted_windows) for one in found] == [
-        ("x0", True, 2), ("x1", False, 0), ("(columns together)", True, 2),
-    ]  # fmt: skip
-    assert lasting_drift([]) == ()
+def test_how_many_windows_are_asked_for() -> None:
+    assert lasting_drift(["a"], need=1) == {"a"}
+    assert lasting_drift(["a", "", "a"], need=3) == set()
     with pytest.raises(InvalidInput):
-        lasting_drift([], need=4, of=3)
+        lasting_drift([], need=4)
 
 
 @pytest.mark.parametrize("name", list(DETECTORS))

@@ -36,7 +36,7 @@ def seen(
     profile = Profile(frame_kinds(frame, CONTRACT))
     profile.update(frame.table)
     report = look(ABOUT, frame, profile, known, history, asked or Asked(), LATER)
-    return with_findings(report, known)
+    return with_findings(report, known, history, need=2)
 
 
 def test_a_window_like_the_reference(known: Reference) -> None:
@@ -57,8 +57,15 @@ def test_a_window_like_the_reference(known: Reference) -> None:
     assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
 
 
-def test_drift_is_found_drawn_weighed_and_said(known: Reference) -> None:
+def test_one_drifted_window_is_no_finding(known: Reference) -> None:
     report = seen(log_table(1500, seed=4, shift=0.8), known)
+    assert report.drifted
+    assert not any(finding.kind == "drift" for finding in report.findings)
+
+
+def test_drift_is_found_drawn_weighed_and_said(known: Reference) -> None:
+    before = Summary(end=ABOUT.start, rows=1500, drifted=("amount",))
+    report = seen(log_table(1500, seed=4, shift=0.8), known, history=(before,))
     assert report.drifted
     amount = next(column for column in report.columns if column.name == "amount")
     assert amount.role == "input"
