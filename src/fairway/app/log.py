@@ -18,7 +18,7 @@ from fairway.core.errors import InvalidInput, NotFound
 from fairway.core.settings import LogSettings, Settings
 from fairway.inference.record import KEY_FIELD
 from fairway.security.privacy import open_vault, private_text
-from fairway.stores.label_join import Joined, LabelJoin
+from fairway.stores.label_join import LabelJoin
 from fairway.stores.log_archive import PREDICTIONS, Archive
 from fairway.stores.log_compaction import Compacted, compact, forget
 from fairway.stores.log_query import Limits, query
@@ -49,12 +49,6 @@ def compact_log(settings: Settings, *, everything: bool = False) -> Compacted:
     """Compacts what is due and applies retention: what the control process does every few minutes, and
     `fairway log compact` with `everything`."""
     return compact(open_log(settings), settings.log, everything=everything)
-
-
-def step_joins(settings: Settings) -> dict[str, Joined]:
-    """Takes labels and predictions that have come into the joins of all models; by model, how its labels stand."""
-    log = open_log(settings)
-    return {model: open_join(log, model, settings.log).step() for model in known_models(log)}
 
 
 def known_models(log: PredictionLog) -> list[str]:

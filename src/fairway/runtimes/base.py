@@ -37,9 +37,6 @@ class Graph(Protocol):
     timings: Callable[[str, int, float], None]
 
 
-Loader = Callable[[Path, EngineSpec, Contract, int], Engine]
-"""(bundle directory, spec, contract, threads inside one call) -> engine."""
-
 ENGINES: dict[str, tuple[str, str]] = {
     "onnx": ("fairway.runtimes.onnx:load", ""),
     "native:sklearn": ("fairway.runtimes.sklearn:load", "sklearn"),

@@ -52,9 +52,6 @@ class AlertRows(Protocol):
     def events(self, after: int, limit: int) -> tuple[Event, ...]:
         """The oldest first, beginning behind sequence `after`."""
 
-    def events_of(self, incident: str, limit: int) -> tuple[Event, ...]:
-        """The latest `limit`, the oldest of them first."""
-
     def last_sequence(self) -> int:
         """0 at first."""
 

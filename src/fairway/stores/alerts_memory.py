@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import msgspec
 
-from fairway.core.errors import RegistryUnavailable
 from fairway.core.incident import Event, Incident, Message, Silence
 from fairway.stores.alerts import IncidentState, Queue, Sender
+from fairway.stores.memory_state import MemoryState
 
 
 @dataclass
@@ -71,9 +68,6 @@ class MemoryAlertRows:
 
     def events(self, after: int, limit: int) -> tuple[Event, ...]:
         return tuple([event for event in self._state.events if event.sequence > after][:limit])
-
-    def events_of(self, incident: str, limit: int) -> tuple[Event, ...]:
-        return tuple([event for event in self._state.events if event.incident.id == incident][-limit:])
 
     def last_sequence(self) -> int:
         return self._state.events[-1].sequence if self._state.events else 0
@@ -163,32 +157,8 @@ class MemoryAlertRows:
         return gone + len(incidents) + len(messages) + len(silences)
 
 
-class MemoryAlerts:
+class MemoryAlerts(MemoryState[_State, MemoryAlertRows]):
     def __init__(self, *, lock_timeout_seconds: float = 10.0) -> None:
-        self._state = _State()
-        self._writer = threading.Lock()
-        self._timeout = lock_timeout_seconds
-
-    @property
-    def where(self) -> str:
-        return "memory"
-
-    @contextmanager
-    def reading(self) -> Iterator[MemoryAlertRows]:
-        yield MemoryAlertRows(self._state)  # a writer works on a copy, so this state stays as it is
-
-    @contextmanager
-    def writing(self) -> Iterator[MemoryAlertRows]:
-        if not self._writer.acquire(timeout=self._timeout):
-            raise RegistryUnavailable(
-                f"Another thread has held the incidents in memory for {self._timeout:g} s.", hint="Try again."
-            )
-        try:
-            state = self._state.copy()
-            yield MemoryAlertRows(state)
-            self._state = state
-        finally:
-            self._writer.release()
-
-    def close(self) -> None:
-        return
+        super().__init__(
+            _State(), MemoryAlertRows, "the incidents", lock_timeout_seconds=lock_timeout_seconds
+        )

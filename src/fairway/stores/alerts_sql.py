@@ -87,11 +87,6 @@ class SqlAlertRows:
         found = self._connection.execute(query.order_by(events.c.sequence).limit(limit)).scalars()
         return tuple(msgspec.json.decode(text, type=Event) for text in found)
 
-    def events_of(self, incident: str, limit: int) -> tuple[Event, ...]:
-        query = sa.select(events.c.event).where(events.c.incident == incident)
-        found = self._connection.execute(query.order_by(events.c.sequence.desc()).limit(limit)).scalars()
-        return tuple(reversed([msgspec.json.decode(text, type=Event) for text in found]))
-
     def last_sequence(self) -> int:
         return int(self._connection.execute(sa.select(sa.func.max(events.c.sequence))).scalar() or 0)
 

@@ -7,25 +7,24 @@ against its digest.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import posixpath
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import fsspec
 from fsspec.utils import get_protocol
 
-from fairway.core.errors import CorruptBundle, FairwayError, MissingExtra, RegistryUnavailable, StorageFull
+from fairway.core.errors import CorruptBundle, MissingExtra, RegistryUnavailable
 from fairway.stores.base import sha256_of
+from fairway.stores.remote import OBJECT_STORES, remote_errors, shown_url
 
 _CHUNK = 1024 * 1024
-_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"}
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 # S3 without limits would keep a caller waiting for minutes when the store is away.
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -39,27 +38,23 @@ class FsspecBlobs:
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         protocol = get_protocol(url)
         extra = _EXTRAS.get(protocol)
-        self._url = url
+        self.where = shown_url(url)
         try:
             # Listings are not cached: other processes write here.
             settings = {**_DEFAULTS.get(protocol, {}), "use_listings_cache": False, **options}
             self._fs, root = fsspec.core.url_to_fs(url, **settings)
         except ImportError as error:
             raise MissingExtra(
-                f"Blobs at {url} need the package {error.name or protocol!r}.",
+                f"Blobs at {self.where} need the package {error.name or protocol!r}.",
                 hint=f"Install it with: pip install 'fairway[{extra}]'" if extra else None,
             ) from error
         except ValueError as error:
             raise RegistryUnavailable(
-                f"Cannot open {url}: {error}.", hint="Check registry.blobs_url."
+                f"Cannot open {self.where}: {error}.", hint="Check registry.blobs_url."
             ) from error
-        self._moves = protocol not in _OBJECT_STORES
+        self._moves = protocol not in OBJECT_STORES
         self._root = root.rstrip("/")
         self._uploads = f"{self._root}/uploads"
-
-    @property
-    def where(self) -> str:
-        return self._url.split("@")[-1] if "@" in self._url else self._url
 
     def put(self, source: Path) -> str:
         with self._errors("store a file"):
@@ -162,22 +157,8 @@ class FsspecBlobs:
         except Exception:  # noqa: BLE001 - the first error is the one to tell; a later sweep removes the rest
             return
 
-    @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except FairwayError:
-            raise
-        except Exception as error:  # every fsspec backend raises a family of its own
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise StorageFull(
-                    f"No room left to {what} at {self.where}.", hint="Free some space there."
-                ) from error
-            reason = str(error) or type(error).__name__
-            raise RegistryUnavailable(
-                f"Could not {what} at {self.where}: {reason}.",
-                hint="Check that the store is up, that registry.blobs_url is right and that this user may write there.",
-            ) from error
+    def _errors(self, what: str) -> AbstractContextManager[None]:
+        return remote_errors(what, self.where, "registry.blobs_url", meaning=RegistryUnavailable)
 
 
 def _missing(digest: str, where: str) -> CorruptBundle:

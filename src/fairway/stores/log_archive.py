@@ -13,8 +13,8 @@ import errno
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,12 @@ import pyarrow.fs as pafs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 
-from fairway.core.errors import FairwayError, MissingExtra, SettingsError, StorageFull, Unavailable
+from fairway.core.errors import MissingExtra, SettingsError, Unavailable
 from fairway.stores.disk import sync_directory
+from fairway.stores.remote import OBJECT_STORES, remote_errors, shown_url
 
 PREDICTIONS = "predictions"
 LABELS = "labels"
-_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"}
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 2}}}
 }
@@ -81,7 +81,7 @@ class Archive:
     """`url` as fsspec reads it; `options` are the filesystem's own (`endpoint_url`, `key`, ...)."""
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
-        self.where = url.rsplit("@", maxsplit=1)[-1] if "@" in url else url
+        self.where = shown_url(url)
         protocol = get_protocol(url)
         try:
             given = {} if protocol == "file" else {"use_listings_cache": False}
@@ -97,7 +97,7 @@ class Archive:
             raise SettingsError(f"log.archive_url {self.where} cannot be opened: {error}.") from error
         self._root = root.rstrip("/")
         self._local = isinstance(self._fs, LocalFileSystem)
-        self._whole = protocol in _OBJECT_STORES  # an object is seen when its upload is complete
+        self._whole = protocol in OBJECT_STORES | {"memory"}  # an object is seen when its upload is complete
 
     @property
     def filesystem(self) -> pafs.FileSystem:
@@ -167,18 +167,5 @@ class Archive:
             near.replace(target)
         sync_directory(target.parent)
 
-    @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except FairwayError:
-            raise
-        except Exception as error:  # every fsspec backend raises a family of its own
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise StorageFull(
-                    f"No room left to {what} at {self.where}.", hint="Free some space."
-                ) from error
-            raise Unavailable(
-                f"Could not {what} at {self.where}: {str(error) or type(error).__name__}.",
-                hint="Check that the store is up, that log.archive_url is right and that this user may write there.",
-            ) from error
+    def _errors(self, what: str) -> AbstractContextManager[None]:
+        return remote_errors(what, self.where, "log.archive_url")

@@ -167,7 +167,7 @@ def _compact_group(
     days = sorted({d for s in whole for d in by_segment[s.path.name] - covered.get(s.path.name, set())})
     rows = parts = 0
     for begin in range(0, len(days), _DAYS_AT_ONCE):
-        writers = _Writers(log, whole, by_segment, covered, set(days[begin : begin + _DAYS_AT_ONCE]), scratch)
+        writers = _Writers(log, whole, covered, set(days[begin : begin + _DAYS_AT_ONCE]), scratch)
         try:
             for part, path in writers.written(int(clock())):
                 log.archive.put(path, part)
@@ -190,14 +190,12 @@ class _Writers:
         self,
         log: PredictionLog,
         group: Sequence[Segment],
-        by_segment: dict[str, set[int]],
         covered: dict[str, set[int]],
         days: set[int],
         scratch: Path,
     ) -> None:
         self._log = log
         self._group = group
-        self._by_segment = by_segment
         self._covered = covered
         self._days = days
         self._scratch = scratch

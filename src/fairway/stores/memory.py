@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
 from fairway.core.bundle import File
-from fairway.core.errors import RegistryUnavailable
 from fairway.core.route import Route
 from fairway.core.version import Change, ModelVersion
 from fairway.security.keys import AccessKey
+from fairway.stores.memory_state import MemoryState
 
 
 @dataclass
@@ -115,35 +113,9 @@ class MemoryRows:
         return stored
 
 
-class MemoryDatabase:
+class MemoryDatabase(MemoryState[_State, MemoryRows]):
     def __init__(self, *, lock_timeout_seconds: float = 10.0) -> None:
-        self._state = _State()
-        self._writer = threading.Lock()
-        self._timeout = lock_timeout_seconds
-
-    @property
-    def where(self) -> str:
-        return "memory"
-
-    @contextmanager
-    def reading(self) -> Iterator[MemoryRows]:
-        yield MemoryRows(self._state)  # a writer works on a copy, so this state stays as it is
-
-    @contextmanager
-    def writing(self) -> Iterator[MemoryRows]:
-        if not self._writer.acquire(timeout=self._timeout):
-            raise RegistryUnavailable(
-                f"Another thread has held the registry in memory for {self._timeout:g} s.", hint="Try again."
-            )
-        try:
-            state = self._state.copy()
-            yield MemoryRows(state)
-            self._state = state
-        finally:
-            self._writer.release()
+        super().__init__(_State(), MemoryRows, "the registry", lock_timeout_seconds=lock_timeout_seconds)
 
     def revision(self) -> int:
         return MemoryRows(self._state).revision()
-
-    def close(self) -> None:
-        return

@@ -31,51 +31,41 @@ BACKENDS = {
 
 def open_database(home: Path, settings: RegistrySettings) -> RegistryDatabase:
     """`memory://`, a SQLAlchemy URL, or SQLite at `<home>/registry.db`."""
-    timeout = settings.lock_timeout_seconds
     database: RegistryDatabase
     if settings.database_url.startswith("memory:"):
-        database = _backend("rows in memory")(lock_timeout_seconds=timeout)
+        database = _backend("rows in memory")(lock_timeout_seconds=settings.lock_timeout_seconds)
     else:
-        url = settings.database_url or sqlite_path(home)
-        database = _backend("sql")(url, lock_timeout_seconds=timeout)
+        database = _sql(home, settings)
     return database
 
 
 def open_control(home: Path, settings: RegistrySettings) -> ControlStore:
     """Leases and schedules, in the registry's database."""
-    store: ControlStore
-    if settings.database_url.startswith("memory:"):
-        store = _backend("control in memory")()
-    else:
-        url = settings.database_url or sqlite_path(home)
-        store = _backend("control in sql")(
-            _backend("sql")(url, lock_timeout_seconds=settings.lock_timeout_seconds)
-        )
+    store: ControlStore = _beside_registry("control", home, settings)
     return store
 
 
 def open_alerts(home: Path, settings: RegistrySettings) -> AlertStore:
     """Incidents and the outbox, in the registry's database."""
-    timeout = settings.lock_timeout_seconds
-    store: AlertStore
-    if settings.database_url.startswith("memory:"):
-        store = _backend("incidents in memory")(lock_timeout_seconds=timeout)
-    else:
-        url = settings.database_url or sqlite_path(home)
-        store = _backend("incidents in sql")(_backend("sql")(url, lock_timeout_seconds=timeout))
+    store: AlertStore = _beside_registry("incidents", home, settings)
     return store
 
 
 def open_windows(home: Path, settings: RegistrySettings) -> WindowStore:
     """What monitors saw, in the registry's database."""
-    timeout = settings.lock_timeout_seconds
-    store: WindowStore
-    if settings.database_url.startswith("memory:"):
-        store = _backend("windows in memory")()
-    else:
-        url = settings.database_url or sqlite_path(home)
-        store = _backend("windows in sql")(_backend("sql")(url, lock_timeout_seconds=timeout))
+    store: WindowStore = _beside_registry("windows", home, settings)
     return store
+
+
+def _beside_registry(what: str, home: Path, settings: RegistrySettings) -> Any:
+    if settings.database_url.startswith("memory:"):
+        return _backend(f"{what} in memory")()
+    return _backend(f"{what} in sql")(_sql(home, settings))
+
+
+def _sql(home: Path, settings: RegistrySettings) -> Any:
+    url = settings.database_url or sqlite_path(home)
+    return _backend("sql")(url, lock_timeout_seconds=settings.lock_timeout_seconds)
 
 
 def sqlite_path(home: Path) -> Path:
