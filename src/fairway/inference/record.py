@@ -450,10 +450,8 @@ def _texts(values: Sequence[str | None]) -> Texts:
 
 
 def _inputs(columns: Sequence[Columns]) -> dict[str, Array]:
-    return {
-        name: _whole([part.arrays[i] if part.packed is None else part.packed[:, i] for part in columns])
-        for i, name in enumerate(columns[0].names)
-    }
+    parts = zip(*[part.arrays for part in columns], strict=True)
+    return {name: _whole(arrays) for name, arrays in zip(columns[0].names, parts, strict=True)}
 
 
 def _matrix(columns: Sequence[Columns]) -> Array | None:

@@ -130,6 +130,16 @@ def test_a_few_rows_of_a_frame_read_as_many_do(storage: str) -> None:
     assert many["t"][0] == datetime(2026, 1, 31, 12, 0, 0, 123456)
 
 
+def test_each_frame_is_read_by_its_own_names() -> None:
+    model = LoadedModel("m", None, plane())
+    assert [model.predict(FRAME.iloc[i : i + 1])["sum"].tolist() for i in range(2)] == [[3.0], [7.0]]
+    swapped = FRAME.rename(columns={"a": "b", "b": "a"})
+    assert model.predict(swapped[["a", "b"]].iloc[:1] * [1, 0])["sum"].tolist() == [FRAME["b"].iloc[0]]
+    with pytest.raises(ContractViolation):
+        model.predict(FRAME.rename(columns={"a": "c"}).iloc[:1])
+    assert model.predict(FRAME.iloc[:1])["sum"].tolist() == [3.0]
+
+
 def read(data: pd.DataFrame, contract: Contract) -> dict[str, list[Any]]:
     relaxed = Contract(
         inputs=tuple(Field(name=f.name, dtype=f.dtype, nullable=True, rules=LET_THROUGH) for f in contract),
