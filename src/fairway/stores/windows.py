@@ -11,7 +11,7 @@ MOST_WINDOWS = 20_000
 """Most windows that are given at once."""
 
 
-class WindowKey(msgspec.Struct, frozen=True, kw_only=True):
+class WindowKey(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A version's window; `start` is text as `core.clock` writes it."""
 
     model: str
@@ -20,7 +20,7 @@ class WindowKey(msgspec.Struct, frozen=True, kw_only=True):
     start: str
 
 
-class WatchedWindow(msgspec.Struct, frozen=True, kw_only=True):
+class WatchedWindow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A window of `rows` predictions with `key.start <= time < end`. `summary` is small and read for many windows at
     once; `report` is all that was seen; `profile` are its rows as sketches. Their forms are the monitor's."""
 

@@ -84,7 +84,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     notes: tuple[str, ...] = ()
 
 
-class Point(msgspec.Struct, frozen=True, omit_defaults=True):
+class Point(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A metric in a series."""
 
     value: float | None = None
@@ -95,7 +95,8 @@ class Point(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What series are drawn from: small enough to read thousands at once. `effects` are of columns that were compared."""
+    """What series are drawn from: small enough to read thousands at once. `effects` are of columns that were compared;
+    `alerts` is how many metrics are outside of what is usual for them."""
 
     end: str
     rows: int
@@ -110,6 +111,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     estimates: dict[str, Point] = {}
     labels: int = 0
     performance: dict[str, Point] = {}
+    alerts: int = 0
     findings: int = 0
 
 
@@ -139,10 +141,22 @@ def summary_of(report: Report) -> Summary:
         estimates={metric.measured.name: _point(metric) for metric in report.estimates},
         labels=report.labels,
         performance={metric.measured.name: _point(metric) for metric in report.performance},
+        alerts=sum(metric.alert for metric in (*report.estimates, *report.performance)),
         findings=len(report.findings),
     )
 
 
 def _point(metric: Metric) -> Point:
-    told = metric.measured
-    return Point(told.value, told.lower, told.upper, metric.usual, metric.alert)
+    told, usual = metric.measured, metric.usual
+    return Point(
+        _short(told.value),
+        _short(told.lower),
+        _short(told.upper),
+        None if usual is None else (float(f"{usual[0]:.6g}"), float(f"{usual[1]:.6g}")),
+        metric.alert,
+    )
+
+
+def _short(value: float | None) -> float | None:
+    """As exact as anyone reads it: digits are most of what a summary weighs."""
+    return None if value is None else float(f"{value:.6g}")

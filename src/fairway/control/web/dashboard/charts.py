@@ -233,7 +233,7 @@ def state_of_bucket(point: Bucket) -> str:
     if point.rows == 0:
         return "quiet"
     summaries = [window.summary for window in point.windows]
-    if any(p.alert for s in summaries for p in (*s.performance.values(), *s.estimates.values())):
+    if any(s.alerts for s in summaries):
         return "poor"
     return "drift" if any(s.drifted or s.quality for s in summaries) else "fine"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -12,23 +13,36 @@ from fairway.monitoring.watch.values import ColumnReport, Point, Report
 from fairway.stores.windows import WatchedWindow
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """As `monitoring.watch.values.Summary`, but `effects`, its larger part, are left as JSON."""
+_NONE = msgspec.Raw(b"{}")
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """As `monitoring.watch.values.Summary`, but what is large in it is left as JSON: `effects`, and metrics until they are
+    asked for."""
 
     end: str
     rows: int
     requests: int = 0
     drifted: tuple[str, ...] = ()
-    effects: msgspec.Raw = msgspec.Raw(b"{}")
+    effects: msgspec.Raw = _NONE
     quality: int = 0
     violations: int = 0
     p50: float | None = None
     p99: float | None = None
     sources: dict[str, int] = {}
-    estimates: dict[str, Point] = {}
+    estimates_json: msgspec.Raw = msgspec.field(default=_NONE, name="estimates")
     labels: int = 0
-    performance: dict[str, Point] = {}
+    performance_json: msgspec.Raw = msgspec.field(default=_NONE, name="performance")
+    alerts: int = 0
     findings: int = 0
+
+    @cached_property
+    def estimates(self) -> dict[str, Point]:
+        return _points_in(self.estimates_json)
+
+    @cached_property
+    def performance(self) -> dict[str, Point]:
+        return _points_in(self.performance_json)
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,10 +56,19 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 _steps = msgspec.json.Decoder(tuple[Step, ...])
 _summary = msgspec.json.Decoder(Summary)
+_points = msgspec.json.Decoder(dict[str, Point])
 _report = msgspec.json.Decoder(Report)
 _effects: msgspec.json.Decoder[dict[str, float | None]] = msgspec.json.Decoder(dict[str, float | None])
 _AWKWARD = re.compile(r'[\x00-\x1f"\\]')
 """What field names of a `Struct` may not have."""
+
+
+def _points_in(text: msgspec.Raw) -> dict[str, Point]:
+    """None of those that another Fairway wrote in a form that this one does not know."""
+    try:
+        return _points.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return {}
 
 
 def summary_in(window: WatchedWindow) -> Summary | None:

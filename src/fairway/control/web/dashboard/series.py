@@ -15,7 +15,7 @@ MOST_POINTS = 240
 """Points of a series: more cannot be told apart on a screen."""
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """A window; `start` and `end` in seconds since 1970."""
 
     key: WindowKey

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from fairway.control.web.dashboard import seen
 from fairway.monitoring.told import Measured
 from fairway.monitoring.watch.kept import encoded
-from fairway.monitoring.watch.values import Summary, summary_of
+from fairway.monitoring.watch.values import Point, Summary, summary_of
+from fairway.stores.windows import WatchedWindow
 from tests.unit.control.web.dashboard.seen_windows import report, window
 
 
@@ -19,10 +20,21 @@ def test_a_summary_is_read_as_it_was_written() -> None:
     full = summary_of(report())
     read = seen.summary_in(window(report()))
     assert read is not None
-    assert set(seen.Summary.__struct_fields__) <= set(Summary.__struct_fields__)
-    for name in set(seen.Summary.__struct_fields__) - {"effects"}:
+    assert set(seen.Summary.__struct_encode_fields__) <= set(Summary.__struct_fields__)
+    for name in set(seen.Summary.__struct_encode_fields__) - {"effects"}:
         assert getattr(read, name) == getattr(full, name), name
     assert msgspec.json.decode(read.effects) == full.effects
+    assert full.alerts == sum(metric.alert for metric in (*report().estimates, *report().performance))
+
+
+def test_metrics_are_read_only_once_they_are_asked_for() -> None:
+    read = seen.summary_in(WatchedWindow(
+        key=window(report()).key, end="2026-11-21T12:00:00.000000Z", rows=1,
+        summary=b'{"end": "2026-11-21T12:00:00.000000Z", "rows": 1, "performance": {"f1": 3}, "estimates": {"f1": {"value": 0.5}}}',
+    ))  # fmt: skip
+    assert read is not None and read.rows == 1
+    assert read.performance == {}  # in a form that is not known
+    assert read.estimates == {"f1": Point(0.5)}
 
 
 def test_what_has_an_unknown_form_is_none() -> None:

@@ -17,7 +17,7 @@ from tests.unit.control.web.dashboard.seen_windows import report, window
 
 def _seen(index: int, **values: object) -> Seen:
     key = WindowKey(model="m", version=1, digest="d", start=str(index))
-    summary = Summary(end="", **{"rows": 10, **values})  # type: ignore[arg-type]
+    summary = msgspec.json.decode(msgspec.json.encode({"end": "", "rows": 10, **values}), type=Summary)
     return Seen(key, float(index), float(index + 1), summary)
 
 
