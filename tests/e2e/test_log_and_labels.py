@@ -18,7 +18,6 @@ from fairway.app.log import open_join, open_log, present, show_request
 from fairway.app.settings import read_settings
 from fairway.cli.main import main
 from fairway.core.errors import NotFound
-from fairway.stores.label_join import label_values
 from tests.e2e.servers import Server, log_of, serving, until
 
 pytestmark = pytest.mark.e2e
@@ -89,7 +88,7 @@ def test_labels_that_were_answered_survive_kill_9(home_copy: Path) -> None:
         os.kill(server.process.pid, signal.SIGKILL)
         server.process.wait(10)
     log = open_log(read_settings(home_copy))
-    assert [v for b in log.labels("line") for v in label_values(b.column("label"))] == [4.5]
+    assert [text for b in log.labels("line") for text in b.column("label").to_pylist()] == ["4.5"]
 
 
 def test_a_log_that_is_removed_full_or_read_only_leaves_serving_untouched(home_copy: Path) -> None:

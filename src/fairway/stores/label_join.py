@@ -404,11 +404,6 @@ class LabelJoin:
             yield pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
 
 
-def label_values(column: pa.Array) -> list[Any]:
-    """The values of a column of labels, which are JSON."""
-    return [msgspec.json.decode(text) for text in column.to_pylist()]
-
-
 def _segment_name(segment: Segment) -> str:
     return f"{segment.model}/{segment.stream}/{segment.path.name}"
 

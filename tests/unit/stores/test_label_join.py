@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from fairway.core.errors import Unavailable
 from fairway.core.label import ANY_MODEL, Label
 from fairway.core.settings import LogSettings
-from fairway.stores.label_join import WINDOW_SECONDS, LabelJoin, label_values
+from fairway.stores.label_join import WINDOW_SECONDS, LabelJoin
 from fairway.stores.log_compaction import compact
 from tests.logs import (
     DAY,
@@ -57,6 +58,11 @@ def from_scratch(predictions: Sequence[Prediction], labels: Sequence[Told]) -> P
         if place not in best or rank[:3] > best[place][:3]:
             best[place] = rank
     return {place: (rank[3], rank[0]) for place, rank in best.items()}
+
+
+def label_values(column: pa.Array) -> list[object]:
+    """Labels are JSON."""
+    return [msgspec.json.decode(text) for text in column.to_pylist()]
 
 
 def read(join: LabelJoin, start: datetime | None = None, end: datetime | None = None) -> Pairs:

@@ -16,14 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fairway.core.columns import Array, Columns, Outputs
+from fairway.core.columns import Array
 from fairway.core.contract import Contract, DType, Field
 from fairway.core.errors import MalformedInput, NewerFormat, PayloadTooLarge
 from fairway.monitoring.drift.columns import as_floats, as_rows, as_text, kind_in
 from fairway.monitoring.drift.sketches import QUANTILES_K, ColumnSketch, SketchState
 from fairway.monitoring.drift.values import Kind
 from fairway.monitoring.tables import Table
-from fairway.packaging.profile import output_parts
 
 FORMAT = 1
 MOST_BYTES = 256 * 1024 * 1024
@@ -55,27 +54,6 @@ def _kind_of_field(field: Field) -> Kind:
     if field.dtype is DType.string:
         return Kind.category if field.categories else Kind.text
     return Kind.number
-
-
-def columns_of(contract: Contract, columns: Columns, outputs: Outputs) -> dict[str, Array]:
-    """What a window of requests is profiled as: the inputs, and each number of an output row under the name that the
-    bundle's profile has for it (`probabilities[fraud]`)."""
-    parts = {
-        name: values
-        for output in contract.outputs
-        for name, _, values in output_parts(output, outputs[output.name])
-        if len(values) == columns.rows  # the elements of a large tensor are no column
-    }
-    return {**columns, **parts}
-
-
-def kinds_of_outputs(contract: Contract, outputs: Outputs) -> dict[str, Kind]:
-    """What each of the names that `columns_of` adds is watched as."""
-    return {
-        name: Kind.category if dtype is DType.string else Kind.boolean if dtype is DType.bool else Kind.number
-        for output in contract.outputs
-        for name, dtype, _ in output_parts(output, outputs[output.name])
-    }
 
 
 class Profile:

@@ -1,4 +1,4 @@
-"""Days and weeks: a window is compared with the reference's rows, or past windows, of the same hours and weekdays.
+"""Days and weeks: a window is compared with the reference's rows of the same hours and weekdays.
 
 Whether the data has a season at all is asked of the reference: does a column differ between hours of the day, or
 between weekdays (Kruskal and Wallis 1952), by more than one part in a hundred of its variance (epsilon squared)?
@@ -8,16 +8,13 @@ Times are UTC; a season that follows local clocks moves by an hour twice a year,
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import TypeVar
+from collections.abc import Mapping
 
 import numpy as np
 from scipy import stats
 
 from fairway.core.columns import Array
 
-T = TypeVar("T")
 _EFFECT = 0.01
 _ALPHA = 0.001
 _LEAST = 5
@@ -101,18 +98,3 @@ def matching_rows(
             chosen.append(rng.choice(np.flatnonzero(before == stratum), take, replace=False))
     found = np.sort(np.concatenate(chosen)) if chosen else everything
     return found if len(found) >= least else everything
-
-
-def matching_windows(past: Sequence[tuple[datetime, T]], start: datetime, season: Season) -> list[T]:
-    """Of past windows by their start, those that began at the same hour (and weekday) as `start`, the latest first; all of
-    them where there is no season. Windows that are not over by `start` are left out by their start alone."""
-    earlier = sorted((pair for pair in past if pair[0] < start), key=lambda pair: pair[0], reverse=True)
-    if season is Season.none:
-        return [value for _, value in earlier]
-    period = timedelta(days=1) if season is Season.day else timedelta(days=7)
-    return [value for begun, value in earlier if _off(start - begun, period) < timedelta(minutes=30)]
-
-
-def _off(apart: timedelta, period: timedelta) -> timedelta:
-    rest = apart % period
-    return min(rest, period - rest)

@@ -28,7 +28,7 @@ from fairway.core.errors import EnvironmentFailed, SettingsError, Unavailable
 from fairway.core.settings import IsolationSettings
 from fairway.runtimes.isolated.installer import make_venv, open_installer
 from fairway.runtimes.isolated.interpreters import find_interpreter
-from fairway.runtimes.isolated.lock import Lock, read_lock
+from fairway.runtimes.isolated.lock import Lock
 from fairway.stores.disk import disk_errors, sync_directory, write_whole
 
 logger = logging.getLogger("fairway.isolated")
@@ -279,11 +279,6 @@ class Environments:
                 yield True
         finally:
             os.close(descriptor)
-
-
-def lock_of(made: Made) -> Lock:
-    """The lock an environment was made from."""
-    return read_lock(made.lock.encode(), f"{MARK} of {made.digest[:12]}")
 
 
 def _readdress(folder: Path, final: Path) -> None:

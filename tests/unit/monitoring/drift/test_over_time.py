@@ -1,6 +1,5 @@
 """Seasons, alarms that last, streams."""
 
-import datetime
 import math
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from fairway.core.errors import InvalidInput
 from fairway.monitoring.drift.online import DETECTORS, open_stream
 from fairway.monitoring.drift.persistence import lasting_drift
-from fairway.monitoring.drift.season import Season, detect_season, matching_rows, matching_windows, strata_of
+from fairway.monitoring.drift.season import Season, detect_season, matching_rows, strata_of
 
 HOUR = np.timedelta64(3600, "s")
 START = np.datetime64("2026-01-05T00:00:00", "us")  # a Monday
@@ -54,16 +53,6 @@ def test_matching_rows_have_the_hours_of_the_window() -> None:
     assert len(matching_rows(reference, current, Season.none)) == len(reference)
     assert len(matching_rows(reference, current, Season.week, least=10**6)) == len(reference)
     assert len(matching_rows(reference, np.array(["NaT"], "datetime64[us]"), Season.day)) == len(reference)
-
-
-def test_past_windows_of_the_same_hour_and_weekday() -> None:
-    now = datetime.datetime(2026, 2, 2, 10)
-    past = [(now - datetime.timedelta(hours=h), h) for h in range(1, 24 * 15)] + [
-        (now + datetime.timedelta(days=1), -1)
-    ]
-    assert matching_windows(past, now, Season.day) == [24 * d for d in range(1, 15)]
-    assert matching_windows(past, now, Season.week) == [168, 336]
-    assert len(matching_windows(past, now, Season.none)) == len(past) - 1
 
 
 @pytest.mark.parametrize(

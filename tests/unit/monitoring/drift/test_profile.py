@@ -16,7 +16,7 @@ from fairway.core.settings import DriftSettings
 from fairway.monitoring.drift import profile as profiles
 from fairway.monitoring.drift.compare import compare_tables
 from fairway.monitoring.drift.compare_profiles import compare_profiles
-from fairway.monitoring.drift.profile import Profile, columns_of, kinds_of, kinds_of_outputs
+from fairway.monitoring.drift.profile import Profile, kinds_of
 from fairway.monitoring.drift.sketches import DIRECTIONS, ColumnSketch
 from fairway.monitoring.drift.values import Kind
 from fairway.monitoring.tables import open_table
@@ -263,36 +263,6 @@ def test_the_reference_in_a_bundle_is_compared() -> None:
     assert report.column("e").status.startswith("not compared")
     gone = compare_profiles(packed, Profile.of({"x": moved["x"]}, {"x": Kind.number}), QUICK)
     assert gone.column("n").status == "absent from the current window"
-
-
-def test_a_window_of_answers_has_the_names_of_the_bundles_profile() -> None:
-    contract = Contract(
-        inputs=(Field(name="x", dtype=DType.float64),),
-        outputs=(
-            Output(name="label", dtype=DType.string),
-            Output(name="probabilities", dtype=DType.float64, shape=(2,), labels=("no", "yes")),
-        ),
-    )
-    columns = Columns(("x",), 4, arrays=[np.arange(4.0)])
-    outputs = {
-        "label": np.array(["no", "yes", "no", "no"], object),
-        "probabilities": np.tile([0.7, 0.3], (4, 1)),
-    }
-    packed = make_profile(contract, columns, outputs)
-    window = columns_of(contract, columns, outputs)
-    assert (
-        list(window)
-        == ["x", *(field.name for field in packed.outputs)]
-        == ["x", "label", "probabilities[no]", "probabilities[yes]"]
-    )
-    kinds = {**kinds_of(contract), **kinds_of_outputs(contract, outputs)}
-    assert kinds == {
-        "x": Kind.number,
-        "label": Kind.category,
-        "probabilities[no]": Kind.number,
-        "probabilities[yes]": Kind.number,
-    }
-    assert Profile.of(window, kinds).columns["label"].categories() == {"no": 3, "yes": 1}
 
 
 @pytest.mark.parametrize("changed", [{"k": 2}, {"k": 10**9}, {"k": -1}])

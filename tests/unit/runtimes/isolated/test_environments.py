@@ -16,9 +16,9 @@ import pytest
 
 from fairway.core.errors import EnvironmentFailed, SettingsError, Unavailable
 from fairway.core.settings import IsolationSettings
-from fairway.runtimes.isolated.environments import MARK, Environments, lock_of
+from fairway.runtimes.isolated.environments import MARK, Environments
 from fairway.runtimes.isolated.interpreters import find_interpreter
-from fairway.runtimes.isolated.lock import Lock, LockedPackage, make_lock
+from fairway.runtimes.isolated.lock import Lock, LockedPackage, make_lock, read_lock
 from tests.unit.runtimes.isolated.wheels import make_wheel, use_only
 
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -54,7 +54,7 @@ def test_an_environment_has_exactly_the_packages_of_its_lock(lock: Lock, setting
     assert script.strip() == "0.1"  # though it was installed elsewhere and moved
     assert lease.made.packages == {"numpy": "0.1"}
     assert lease.made.python.startswith(HERE)
-    assert lock_of(lease.made) == lock
+    assert read_lock(lease.made.lock.encode(), MARK) == lock
     assert Environments(settings).complaint(lock.digest) == ""
     assert sorted(path.name for path in lease.folder.parent.iterdir()) == [lock.digest, f"{lock.digest}.lock"]
     lease.close()
