@@ -82,7 +82,7 @@ def spread(
             paths = [record.file.path for record in ledger.files()]
             own: Sink
             if table:
-                own = SqlSink(read_place(table), plan.run, folder)
+                own = SqlSink(read_place(table), plan.attempt, folder)
             else:
                 own = open_file_sink(LOCAL, str(output), format="", scratch=folder / "parts", inputs=paths)
             sink, target = share(own, table or str(output), folder / "parts")

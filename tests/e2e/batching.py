@@ -36,7 +36,7 @@ def work(folder: Path, source: Path, output: Path, table: str, begun: Any) -> No
             folder,
             source,
             output,
-            sink=lambda run: SqlSink(read_place(table), "run", run),
+            sink=lambda run: SqlSink(read_place(table), folder.name, run),
             flat=True,
             **options,
         )

@@ -1,6 +1,7 @@
 """`fairway batch` as users run it: real models, real servers to compare with, real stores, and kill -9."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -284,3 +285,45 @@ def test_an_output_that_was_taken_away_is_made_again(home_copy: Path, tmp_path: 
     again = run_batch("line", tmp_path / "in.csv", tmp_path / "out.csv", home=home_copy)
     assert (again.checksum, again.run != first.run) == (first.checksum, True)
     assert (tmp_path / "out.csv").read_bytes() == content
+
+
+@pytest.mark.parametrize("key", ["&key=id", ""])
+def test_the_same_work_from_another_home_is_work_of_its_own(
+    home_copy: Path, tmp_path: Path, key: str
+) -> None:
+    """A container that keeps no home does the same work every night: its run has the name of last night's, whose parts
+    the table knows."""
+    source, table = f"sqlite:///{tmp_path}/in.db?table=t&key=id", f"sqlite:///{tmp_path}/out.db?table=s{key}"
+    shutil.copytree(home_copy, tmp_path / "tomorrow")
+
+    def night(home: Path, shift: float) -> list[float]:
+        engine = sa.create_engine(f"sqlite:///{tmp_path}/in.db")
+        with engine.begin() as connection:
+            lines(50).assign(a=lambda f: f["a"] + shift).to_sql(
+                "t", connection, index=False, if_exists="replace"
+            )
+        engine.dispose()
+        report = run_batch("line", source, table, keep=("id",), overwrite=not key, home=home)
+        assert report.scored == 50
+        engine = sa.create_engine(f"sqlite:///{tmp_path}/out.db")
+        with engine.connect() as connection:
+            found = connection.execute(sa.text("select prediction from s order by id")).scalars().all()
+        engine.dispose()
+        return list(found)
+
+    first, second = night(home_copy, 0.0), night(tmp_path / "tomorrow", 1.0)
+    assert len(first) == len(second) == 50
+    assert all(one != other for one, other in zip(first, second, strict=True))
+
+
+def test_a_table_that_was_emptied_or_dropped_is_filled_again(home_copy: Path, tmp_path: Path) -> None:
+    lines(50).to_csv(tmp_path / "in.csv", index=False)
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/out.db")
+    for gone in ("delete from s", "drop table s"):
+        run_batch("line", tmp_path / "in.csv", f"{engine.url}?table=s", home=home_copy)
+        with engine.begin() as connection:
+            connection.execute(sa.text(gone))
+        run_batch("line", tmp_path / "in.csv", f"{engine.url}?table=s", home=home_copy)
+        with engine.connect() as connection:
+            assert connection.execute(sa.text("select count(*) from s")).scalar() == 50
+    engine.dispose()

@@ -25,6 +25,8 @@ from tests.e2e.servers import numeric_data
 from tests.services import Postgres, own_postgres
 
 pytestmark = pytest.mark.e2e
+KILLS = int(os.environ.get("FAIRWAY_TEST_KILLS", "16"))
+"""Random moments for each sink of files and of SQLite; PostgreSQL gets a quarter."""
 
 
 def lines(rows: int) -> pd.DataFrame:
@@ -36,43 +38,75 @@ def lines(rows: int) -> pd.DataFrame:
 # A process that is killed
 
 
-@pytest.mark.parametrize("sink", ["folder", "file", "table", "table with a key"])
-def test_killed_at_many_moments_it_ends_as_if_it_had_not_been(sink: str, tmp_path: Path) -> None:
-    """25 moments for each sink. A run that has ended is compared, and a fresh one is killed on."""
-    source = tmp_path / "in"
+def killed_on(name: str, begin: Any, contents: Any, *, kills: int) -> None:
+    """`begin(run)` starts a run in a process of its own, or goes on with it; it is killed at so many random moments. A
+    run that has ended is compared with one that nobody disturbed, by `contents(run)`, and a fresh one is killed on."""
+    began = time.monotonic()
+    process = begin("whole")
+    process.join()
+    expected = contents("whole")
+    limit = (time.monotonic() - began) / 8
+    moments = random.Random(name)
+    killed = ended = 0
+    while killed < kills or not ended:
+        process = begin(f"killed{ended}")
+        process.join(moments.uniform(0, limit) if killed < kills else None)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            killed += 1
+        else:
+            assert process.exitcode == 0
+            assert contents(f"killed{ended}") == expected
+            ended += 1
+
+
+def two_days(source: Path) -> Path:
     for day in ("1", "2"):
         (source / f"day={day}").mkdir(parents=True)
         (source / f"day={day}" / "x.csv").write_text(csv_rows(700, bad=(5, 500), first=1000 * int(day)))
+    return source
+
+
+def started(folder: Path, source: Path, output: Path, table: str = "") -> Any:
+    begun = forks.Event()
+    process = forks.Process(target=work, args=(folder, source, output, table, begun))
+    process.start()
+    assert begun.wait(60)
+    return process
+
+
+@pytest.mark.parametrize("sink", ["folder", "file", "table", "table with a key"])
+def test_killed_at_many_moments_it_ends_as_if_it_had_not_been(sink: str, tmp_path: Path) -> None:
+    source = two_days(tmp_path / "in")
 
     def begin(name: str) -> Any:
         key = "&key=id" if sink.endswith("key") else ""
         table = f"sqlite:///{tmp_path}/{name}.db?table=scores{key}" if sink.startswith("table") else ""
         output = tmp_path / (f"{name}.csv" if sink == "file" else name)
-        begun = forks.Event()
-        process = forks.Process(target=work, args=(tmp_path / f"{name}-run", source, output, table, begun))
-        process.start()
-        assert begun.wait(60)
-        return process
+        return started(tmp_path / f"{name}-run", source, output, table)
 
-    began = time.monotonic()
-    process = begin("whole")
-    process.join()
-    expected = contents(tmp_path, "whole", sink)
-    limit = (time.monotonic() - began) / 8
-    moments = random.Random(sink)
-    kills = ended = 0
-    while kills < 25 or not ended:
-        process = begin(f"killed{ended}")
-        process.join(moments.uniform(0, limit) if kills < 25 else None)
-        if process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
-            kills += 1
-        else:
-            assert process.exitcode == 0
-            assert contents(tmp_path, f"killed{ended}", sink) == expected
-            ended += 1
+    killed_on(sink, begin, lambda name: contents(tmp_path, name, sink), kills=KILLS)
     go(tmp_path / "killed0-run", source, tmp_path / "killed0", sink=Untouched) if sink == "folder" else None
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("key", ["&key=id", ""])
+def test_killed_while_it_writes_to_postgresql(key: str, postgres: Postgres, tmp_path: Path) -> None:
+    """The server outlives the run: what a killed one had sent may be committed after it is dead."""
+    source, url = two_days(tmp_path / "in"), postgres.new_database()
+
+    def begin(name: str) -> Any:
+        table = f"{url}?table={name}{key}"
+        return started(tmp_path / f"{name}-run", source, tmp_path / name, table)
+
+    def rows(name: str) -> Any:
+        with connected(url) as connection:
+            found = connection.execute(sa.text(f"select * from {name} order by id")).fetchall()
+        assert len(found) == 1396
+        return found
+
+    killed_on(f"postgresql{key}", begin, rows, kills=max(4, KILLS // 4))
 
 
 class Untouched:

@@ -154,7 +154,8 @@ def run_batch(
         if (folder / "ledger.db").exists():
             ledger = Ledger(folder)
             state, _ = ledger.state
-            gone = not _is_there(place, options)
+            report = _report(ledger)
+            gone = report is not None and not _is_there(options, report, place)
             again = state == "finished" and (gone or is_sql(options.input))
             if overwrite or again or (fresh and is_sql(options.input)):
                 with ledger.lock():
@@ -162,7 +163,6 @@ def run_batch(
                     run, folder = _away(folder)
             else:
                 try:
-                    report = _report(ledger)
                     if state == "finished" and report is not None:
                         _tidy(ledger, report)
                         return report
@@ -307,7 +307,7 @@ def _begin(
         check_reachable(options)
     plan, stretches = make_plan(place, run, model, live, options, files, engine, slots)
     folder = run_folder(place, run)
-    sink = open_sink(place, options, run, folder, [file.path for file in files])
+    sink = open_sink(place, options, plan.attempt, folder, [file.path for file in files])
     try:
         sink.check(overwrite=overwrite)
     finally:
@@ -373,7 +373,7 @@ def _go(
 ) -> Report:
     live = live or load_for_batch(model, place.settings, plan.workers)
     files = [record.file for record in ledger.files()]
-    sink = open_sink(place, plan.options, plan.run, ledger.folder, [file.path for file in files])
+    sink = open_sink(place, plan.options, plan.attempt, ledger.folder, [file.path for file in files])
     if cluster is not None or is_spread(ledger):
         flat = is_flat(plan.options)
         try:
@@ -437,11 +437,12 @@ def _source(place: Home, plan: Plan, contract: Contract) -> _Files | _Rows:
     return _Files(fs, plan.reading, contract)
 
 
-def open_sink(place: Home, options: Options, run: str, folder: Path, inputs: list[str]) -> Sink:
+def open_sink(place: Home, options: Options, attempt: str, folder: Path, inputs: list[str]) -> Sink:
+    """`attempt` is the plan's; any text will do where nothing is written."""
     if is_sql(options.output):
         if options.format or options.compression or options.file_bytes:
             raise InvalidInput("--format, --file-size and --compression are of files; a table has none.")
-        return SqlSink(read_place(options.output), run, folder)
+        return SqlSink(read_place(options.output), attempt, folder)
     fs, path = file_system(options.output, place.settings.batch.storage)
     if options.output.endswith("/") and not path.endswith("/"):
         path += "/"
@@ -499,9 +500,14 @@ def check_unchanged(place: Home, ledger: Ledger, plan: Plan) -> None:
             )
 
 
-def _is_there(place: Home, options: Options) -> bool:
+def _is_there(options: Options, report: Report, place: Home) -> bool:
+    """Whether anything is left of what the run has written."""
     if is_sql(options.output):
-        return True
+        sink = SqlSink(read_place(options.output), "", place.path)
+        try:
+            return not report.scored or sink.holds_rows()
+        finally:
+            sink.close()
     fs, path = file_system(options.output, place.settings.batch.storage)
     return bool(fs.exists(path))
 

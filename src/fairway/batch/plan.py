@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
@@ -56,7 +57,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """`schema` are the kept columns (see `kept`). A part, which is an output file, ends with the first chunk that
     brings it to `part_rows` rows, to `part_rejects` rejects (they are in
-    memory until then), or to `part_bytes` bytes unless that is 0. `engine` is what the run was begun on. `input` and `output` hold passwords where the user gave them; show `shown_input`."""
+    memory until then), or to `part_bytes` bytes unless that is 0. `engine` is what the run was begun on. `attempt` is no
+    other run's, ever; names come again: the same work from another home, or after the run was forgotten. `input` and `output` hold passwords where the user gave them; show `shown_input`."""
 
     run: str
     model: str
@@ -74,6 +76,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     engine: EngineName = "local"
     notes: tuple[str, ...] = ()
+    attempt: str = msgspec.field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def kept(self) -> pa.Schema:

@@ -129,10 +129,12 @@ def tidy(target: Target) -> None:
         left.unlink(missing_ok=True)
 
 
-def open_target(target: Target, run: str, storage: Mapping[str, Mapping[str, Any]], scratch: Path) -> Sink:
+def open_target(
+    target: Target, attempt: str, storage: Mapping[str, Mapping[str, Any]], scratch: Path
+) -> Sink:
     """A worker's sink. Raises InvalidInput when this machine does not see the folder that the driver sees."""
     if target.is_table:
-        return SqlSink(read_place(target.url), run, scratch)
+        return SqlSink(read_place(target.url), attempt, scratch)
     if target.probe and not Path(target.probe).exists():
         raise InvalidInput(
             f"{socket.gethostname()} does not see the output folder {Path(target.probe).parent} of the machine that "

@@ -329,13 +329,19 @@ def _plain_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
     return key
 
 
-class SqlSink:
-    """A table. It is made if it is not there; with a key it may hold rows already, which are replaced by theirs."""
+class _Marked(Exception):
+    """The part is in the table already."""
 
-    def __init__(self, place: Place, run: str, scratch: Path) -> None:
+
+class SqlSink:
+    """A table. It is made if it is not there; with a key it may hold rows already, which are replaced by theirs.
+
+    `attempt` is what parts are marked by: no two runs may have the same, or the later one's rows are taken for written."""
+
+    def __init__(self, place: Place, attempt: str, scratch: Path) -> None:
         if place.query:
             raise InvalidInput("a sink is a table, not a query.", hint="Say ?table=NAME.")
-        self._place, self._run, self._scratch = place, run, scratch
+        self._place, self._attempt, self._scratch = place, attempt, scratch
         self._engine = _engine(place)
         if place.keys and self._engine.dialect.name not in _UPSERTS:
             raise NotSupported(
@@ -354,15 +360,11 @@ class SqlSink:
 
     def check(self, *, overwrite: bool) -> None:
         with _errors(self._place, "write to", self._engine), self._engine.begin() as connection:
-            if not sa.inspect(connection).has_table(self._name, self._schema):
+            if not self._holds_rows(connection):
                 return
-            table = sa.table(self._name, schema=self._schema)
-            held = (
-                connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first() is not None
-            )
-            if held and overwrite:
-                connection.execute(sa.delete(table))
-            elif held and not self._place.keys:
+            if overwrite:
+                connection.execute(sa.delete(sa.table(self._name, schema=self._schema)))
+            elif not self._place.keys:
                 raise AlreadyExists(
                     f"the table {self._place.table} already holds rows, and without a key they cannot be replaced.",
                     hint="Name a key in the URL (&key=COLUMN), another table, or say --overwrite: that empties it.",
@@ -405,16 +407,25 @@ class SqlSink:
     def place(self) -> Place:
         return self._place
 
-    def has(self, name: str) -> bool:
-        """Whether the part's mark is there."""
-        marks = self._marks.c
-        wanted = sa.select(marks.part).where(marks.run == self._run, marks.part == name)
-        with _errors(self._place, "write to", self._engine), self._engine.connect() as connection:
-            return connection.execute(wanted).first() is not None
+    def holds_rows(self) -> bool:
+        """Whether the table is there, and not empty."""
+        with _errors(self._place, "read from", self._engine), self._engine.connect() as connection:
+            return self._holds_rows(connection)
+
+    def _holds_rows(self, connection: sa.Connection) -> bool:
+        if not sa.inspect(connection).has_table(self._name, self._schema):
+            return False
+        table = sa.table(self._name, schema=self._schema)
+        return connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first() is not None
 
     def put(self, name: str, tables: Sequence[pa.Table], blocks: Sequence[bytes]) -> None:
-        """The rows (`blocks` are they as CSV) and their mark, in one transaction."""
-        with _connected(self._engine, self._place, "write to") as connection:
+        """The rows (`blocks` are they as CSV) and their mark, in one transaction. The mark comes first: it waits for that
+        of a process that was killed, whose transaction the database may still be ending, and then is there already."""
+        with suppress(_Marked), _connected(self._engine, self._place, "write to") as connection:
+            try:
+                connection.execute(sa.insert(self._marks).values(run=self._attempt, part=name))
+            except sa.exc.IntegrityError as error:
+                raise _Marked from error
             if self._engine.dialect.name == "postgresql":
                 if tables:
                     sql_copy.write_rows(
@@ -429,7 +440,6 @@ class SqlSink:
                 for table in tables:
                     for batch in table.to_batches(_BATCH_ROWS):
                         connection.execute(self._statement(table.column_names), batch.to_pylist())
-            connection.execute(sa.insert(self._marks).values(run=self._run, part=name))
 
     def _statement(self, names: Sequence[str]) -> Any:
         assert self._table is not None, "ready comes first"
@@ -478,12 +488,11 @@ class _SqlPart:
         """All in one transaction, as short as it can be: a source in the same database goes on reading meanwhile."""
         size = sum(map(len, self._blocks))
         written = Written(self._name, size, self._digest.hexdigest())
-        if not self._sink.has(self._name):
-            tables, blocks = self._tables, self._blocks
-            last = _last_of_each(tables, self._sink.place.keys)
-            if last is not None:
-                tables, blocks = [last], [sql_copy.as_csv(last)]
-            self._sink.put(self._name, tables, blocks)
+        tables, blocks = self._tables, self._blocks
+        last = _last_of_each(tables, self._sink.place.keys)
+        if last is not None:
+            tables, blocks = [last], [sql_copy.as_csv(last)]
+        self._sink.put(self._name, tables, blocks)
         return written
 
     def abort(self) -> None:

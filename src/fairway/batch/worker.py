@@ -127,7 +127,7 @@ class Worker:
         if stretch.stop is not None:  # one part, whatever is in it: the numbers behind it are others'
             plan = msgspec.structs.replace(plan, part_rows=_NO_END, part_bytes=0, part_rejects=_NO_END)
         ledger = Ledger.create(scratch / "run", msgspec.json.encode(plan), [task.file], durable=False)
-        sink = open_target(job.target, plan.run, job.settings.batch.storage, scratch / "parts")
+        sink = open_target(job.target, plan.attempt, job.settings.batch.storage, scratch / "parts")
         source = _Source(job, stretch, self._loaded.live.contract)
         rows = _Rows(
             Scorer(self._loaded.live, plan.kept, self._loaded.call_rows, self._loaded.watch), stretch
