@@ -184,7 +184,7 @@ def _each(field: Field, values: Sequence[Any]) -> tuple[Array, list[Problem]]:
     result: list[Any] = []
     for row, value in enumerate(values):
         try:
-            result.append(None if _is_null(value) else read(field, value))
+            result.append(None if is_null(value) else read(field, value))
         except _Wrong as why:
             problems.append(Problem(str(why), field.name, row))
             result.append(None)
@@ -205,7 +205,8 @@ def _build(field: Field, values: list[Any]) -> Array:
     return np.array(values, dtype=field.dtype.value)
 
 
-def _is_null(value: Any) -> bool:
+def is_null(value: Any) -> bool:
+    """Whether a Python value stands for no value: None, NaN, pandas' own nulls."""
     if value is None or type(value).__name__ in _PANDAS_NULLS:
         return True
     return isinstance(value, float | np.floating) and math.isnan(value)

@@ -23,6 +23,7 @@ from fairway.core.conform import (
     canonical_dtype,
     conform,
     gather,
+    is_null,
     naive_utc,
     nulls_of,
 )
@@ -232,12 +233,13 @@ class Validator:
             elif len(given) != rows:
                 problems.append(Problem(f"has {len(given)} rows where others have {rows}", field.name))
             else:
+                given, filled = _filled(field, given)
                 values, found = conform(field, given)
                 if self._limits is not None and not found:
                     found = _beyond_matrix(field, values)
                 problems += found
                 if not found:
-                    values = _apply_rules(field, values, problems, broken)
+                    values = _apply_rules(field, values, filled, problems, broken)
                 arrays.append(values if problems else values.astype(dtype, copy=False))
         if self.contract.extra_fields == "reject":
             problems += [
@@ -378,29 +380,51 @@ def _builder(field: Field) -> Callable[[list[Any]], Array]:
     return lambda values: np.array(values, dtype=dtype)
 
 
-def _apply_rules(field: Field, values: Array, problems: list[Problem], broken: Broken) -> Array:
-    """Values with the field's rules applied; rejected rows go to `problems`, everything else to `broken`."""
-    nulls = nulls_of(values)
-    if nulls.any() and not (field.shape and field.nullable):
-        values = _null_rule(field, values, nulls, problems, broken)
+def _filled(field: Field, given: Values) -> tuple[Values, Array | None]:
+    """Whole numbers with their nulls filled in, and where: an array that held the nulls would be floating point, and
+    round its neighbours beyond 2**53."""
+    fills = field.dtype.is_integer and not field.nullable and field.rules.on_null is Action.impute
+    if not fills or isinstance(given, np.ndarray):
+        return given, None
+    nulls = np.array([is_null(value) for value in given], dtype=bool)
+    fill = field.impute_with
+    return [fill if null else value for value, null in zip(given, nulls.tolist(), strict=True)], nulls
+
+
+def _apply_rules(
+    field: Field, values: Array, filled: Array | None, problems: list[Problem], broken: Broken
+) -> Array:
+    """Values with the field's rules applied; rejected rows go to `problems`, everything else to `broken`. What a rule
+    filled in (or was `filled` in for nulls) is not judged again: a mean may well lie beyond the fence."""
+    passed = nulls_of(values)
+    if filled is not None and filled.any():
+        broken(field.name, "on_null", int(filled.sum()))
+        passed = passed | filled
+    elif passed.any() and not (field.shape and field.nullable):
+        values = _null_rule(field, values, passed, problems, broken)
+
+    def rule(name: str, hit: Array) -> None:
+        nonlocal values, passed
+        hit = hit & ~passed
+        values = _rule(field, name, values, hit, problems, broken)
+        if getattr(field.rules, name) is Action.impute:
+            passed = passed | hit
+
     if values.dtype.kind == "f":
-        values = _rule(field, "on_infinite", values, np.isinf(values), problems, broken)
+        rule("on_infinite", np.isinf(values))
     if values.dtype.kind in "iufM" and not field.shape:
-        numbers = values.astype(np.int64) if values.dtype.kind == "M" else values
-        outside = _outside(numbers, field.minimum, field.maximum) & ~nulls_of(values)
-        values = _rule(field, "on_range", values, outside, problems, broken)
+        rule("on_range", _outside(values, field.minimum, field.maximum))
         if field.fence is not None:
-            numbers = values.astype(np.int64) if values.dtype.kind == "M" else values
-            outside = _outside(numbers, *field.fence) & ~nulls_of(values)
-            values = _rule(field, "on_outlier", values, outside, problems, broken)
+            rule("on_outlier", _outside(values, *field.fence))
     if field.categories:
         known = {category.value for category in field.categories}
         unseen = np.fromiter((value not in known for value in values.tolist()), dtype=bool, count=len(values))
-        values = _rule(field, "on_category", values, unseen & ~nulls_of(values), problems, broken)
+        rule("on_category", unseen)
     return values
 
 
-def _outside(numbers: Array, low: float | None, high: float | None) -> Array:
+def _outside(values: Array, low: float | None, high: float | None) -> Array:
+    numbers = values.astype(np.int64) if values.dtype.kind == "M" else values
     below = numbers < low if low is not None else np.zeros(numbers.shape, dtype=bool)
     return below | (numbers > high) if high is not None else below
 

@@ -404,11 +404,33 @@ def test_a_matrix_is_rounded_to_each_fields_own_type() -> None:
     assert by_matrix["a"][0] == by_field["a"][0] == np.float32(0.1)
 
 
+IMPUTE_OR_REJECT = Rules(
+    on_null=Action.impute, on_infinite=Action.impute, on_range=Action.impute, on_outlier=Action.reject
+)
+
+
 def test_the_callers_matrix_is_left_as_it_was() -> None:
     matrix = np.array([[0.1, 50.0]])
     limited = number("b", minimum=0.0, maximum=10.0, rules=Rules(on_range=Action.clip))
     check(contract(Field(name="a", dtype=DType.float32), limited), {"m": matrix})
     assert matrix.tolist() == [[0.1, 50.0]]
+
+
+def test_what_a_rule_fills_in_is_not_judged_again() -> None:
+    wanted = contract(number(fence=(0.0, 1.0), maximum=99.0, impute_with=7.0, rules=IMPUTE_OR_REJECT))
+    assert check(wanted, {"x": [None, 0.5, 1e9]})[0]["x"].tolist() == [7.0, 0.5, 7.0]
+    with pytest.raises(ContractViolation):
+        check(wanted, {"x": [None, 2.0]})
+
+
+@pytest.mark.parametrize("null", [None, float("nan")])
+def test_whole_numbers_beside_a_filled_in_null_are_exact(null: Any) -> None:
+    whole = Field(name="i", dtype=DType.int64, impute_with=3, rules=Rules(on_null=Action.impute))
+    text = Field(name="s", dtype=DType.string)
+    columns, broken = check(contract(whole, text), {"i": [2**53 + 1, null], "s": ["a", "b"]})
+    assert columns["i"].tolist() == [2**53 + 1, 3]
+    assert columns["i"].dtype == np.int64
+    assert broken == {("i", "on_null"): 1}
 
 
 def test_problems_can_be_sent_as_json() -> None:
