@@ -239,7 +239,7 @@ def serve_and_send(
             base = f"http://{HOST}:{chosen}"
             dashboard = f"http://{HOST}:{control}/"
             print(f"ready  {base}/v2/models/{MODEL}  dashboard {dashboard}  (Ctrl-C stops)", flush=True)
-            if drift_after is not None:
+            if drift_after is not None and (seconds is None or drift_after < seconds):
                 print(
                     f"the payments begin to drift in {drift_after:.0f} s; the dashboard will say so",
                     flush=True,

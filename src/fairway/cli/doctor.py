@@ -60,7 +60,7 @@ def examine(home: str | None) -> tuple[Finding, ...]:
         facts = look(
             Path(settings.home),
             host=settings.serving.host,
-            ports=(settings.serving.port, settings.serving.listening_grpc_port),
+            ports={"--port": settings.serving.port, "--grpc-port": settings.serving.listening_grpc_port},
             registry=_registry_name(settings),
             open_registry=lambda: place.registry.models(),  # noqa: PLW0108 - the registry is opened inside
             settings_error=settings_error,

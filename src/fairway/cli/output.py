@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
 import msgspec
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+
+_WIDEST = 1_000_000
+"""Columns that no table needs."""
 
 
 def print_json(value: object) -> None:
@@ -22,11 +27,18 @@ def print_line(text: str = "") -> None:
 def print_table(
     headings: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None
 ) -> None:
-    """A table as wide as it needs; piped into a file it is plain text."""
-    table = Table(*headings, title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    """A table as wide as the terminal, or as `COLUMNS` says; into a pipe or a file as wide as it needs, a line a row.
+    Long words are folded: a value is never cut."""
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row))
-    console = Console(soft_wrap=not sys.stdout.isatty(), markup=False)  # names may hold brackets
+    console = Console(markup=False)  # names may hold brackets
+    if not (sys.stdout.isatty() or "COLUMNS" in os.environ):
+        console.width = max(
+            Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum, 1
+        )
     console.print(table)
 
 

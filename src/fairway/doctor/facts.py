@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -28,7 +28,7 @@ def look(
     home: Path,
     *,
     host: str,
-    ports: Iterable[int],
+    ports: Mapping[str, int],
     registry: str,
     open_registry: Callable[[], object],
     settings_error: str | None = None,
@@ -36,7 +36,7 @@ def look(
     libraries: Sequence[str] = WITH_SYSTEM_LIBRARIES,
     certificates: Sequence[str] = (),
 ) -> Facts:
-    """Gathers the facts. `open_registry` raises a FairwayError when the registry named `registry` is away.
+    """Gathers the facts. `ports` by the option that says them. `open_registry` raises a FairwayError when the registry named `registry` is away.
     `environments` says what is wrong with each environment of a model, as `Facts.environments`."""
     installed: dict[str, str] = {
         canonicalize_name(d.name): d.version for d in metadata.distributions() if d.name
@@ -49,7 +49,7 @@ def look(
         home=str(home),
         home_error=_write_error(home),
         free_bytes=_free_bytes(home),
-        ports={port: _port_error(host, port) for port in ports},
+        ports={option: (port, _port_error(host, port)) for option, port in ports.items()},
         registry=registry,
         registry_error=registry_error,
         settings_error=settings_error,

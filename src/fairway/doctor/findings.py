@@ -19,6 +19,9 @@ SOON_DAYS = 30
 PACKAGE = "fairway"
 
 
+_LAST_PORT = 65_535
+
+
 class Status(enum.StrEnum):
     ok = "ok"
     note = "note"  # nothing is wrong; something optional is absent
@@ -40,7 +43,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     `requirements` are the lines of Fairway's own metadata, extras as markers; `installed` maps canonical
     distribution names to versions. `home_error`, `registry_error` and `settings_error` are what was said when
-    asked to write there, to open it or to read them (None: it worked). `ports` maps port -> the system's complaint or None.
+    asked to write there, to open it or to read them (None: it worked). `ports` maps the option
+    of `fairway serve` that says another -> port and the system's complaint or None.
     `environments` maps what models run in, such as "the environment 0123456789ab of legacy:1", to what is wrong with it
     ("": nothing). `broken_imports` maps a distribution to the error its import gave, for those with parts outside Python.
     """
@@ -51,7 +55,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     home: str
     home_error: str | None
     free_bytes: int
-    ports: Mapping[int, str | None]
+    ports: Mapping[str, tuple[int, str | None]]
     registry: str
     registry_error: str | None
     settings_error: str | None = None
@@ -226,8 +230,8 @@ def _settings(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _ports(ports: Mapping[int, str | None]) -> Iterator[Finding]:
-    for port, error in ports.items():
+def _ports(ports: Mapping[str, tuple[int, str | None]]) -> Iterator[Finding]:
+    for option, (port, error) in ports.items():
         if error is None:
             yield Finding("ports", Status.ok, f"port {port} is free")
         else:
@@ -235,7 +239,7 @@ def _ports(ports: Mapping[int, str | None]) -> Iterator[Finding]:
                 "ports",
                 Status.warning,
                 f"port {port} cannot be used: {error}. A Fairway that is already serving is the usual reason.",
-                f"fairway serve --port {port + 1000}",
+                f"fairway serve {option} {port + 1000 if port + 1000 <= _LAST_PORT else port - 1000}",
             )
 
 

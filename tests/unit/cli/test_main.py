@@ -130,3 +130,10 @@ def test_the_command_is_installed_and_the_module_runs() -> None:
         [sys.executable, "-m", "fairway.cli.main", "--version"], capture_output=True, text=True, check=True
     )
     assert __version__ in done.stdout
+
+
+def test_the_package_is_the_command() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "fairway", "--version"], capture_output=True, text=True, check=True
+    )
+    assert __version__ in told.stdout

@@ -2,7 +2,9 @@
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -14,7 +16,7 @@ from tests.certificates import new_authority
 
 def look(
     home: Path,
-    ports: tuple[int, ...] = (),
+    ports: Mapping[str, int] = MappingProxyType({}),
     open_registry=lambda: None,
     libraries: tuple[str, ...] = (),
     certificates: tuple[str, ...] = (),
@@ -47,7 +49,7 @@ def test_a_taken_port_is_seen(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert look(tmp_path, ports=(port,)).ports == {port: os.strerror(98)}
+        assert look(tmp_path, ports={"--port": port}).ports == {"--port": (port, os.strerror(98))}
 
 
 def test_a_registry_that_raises_is_reported_in_its_own_words(tmp_path: Path) -> None:

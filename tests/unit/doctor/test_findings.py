@@ -22,7 +22,7 @@ WELL = Facts(
     home="/srv/fairway",
     home_error=None,
     free_bytes=50 * 1024**3,
-    ports={8080: None, 8081: None},
+    ports={"--port": (8080, None), "--grpc-port": (8081, None)},
     registry="sqlite:////srv/fairway/registry.db",
     registry_error=None,
 )
@@ -119,10 +119,12 @@ def test_little_disk_warns_and_almost_none_is_a_problem() -> None:
 
 
 def test_a_taken_port_is_a_warning_with_a_way_around() -> None:
-    findings = diagnose(ailing(ports={8080: "Address already in use", 8081: None}))
+    findings = diagnose(
+        ailing(ports={"--port": (8080, None), "--grpc-port": (65001, "Address already in use")})
+    )
     [taken] = [f for f in findings if f.status is Status.warning]
-    assert "8080" in taken.message
-    assert taken.fix == "fairway serve --port 9080"
+    assert "65001" in taken.message
+    assert taken.fix == "fairway serve --grpc-port 64001"
     assert healthy(findings)
 
 
