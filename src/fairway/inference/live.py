@@ -41,6 +41,8 @@ from fairway.stores.counters import Counters
 
 _NOT_TRIED = Floor(None, "batching is off")
 _PLAIN = ModelSettings()
+_SHOWN = 100
+"""Characters of a name that a caller asked for."""
 _SLOW_SECONDS = 5e-5
 """From here on, a call is worth timing by the processor's time."""
 
@@ -265,7 +267,7 @@ class LiveModel:
         number = self._meant(wanted)
         if number is None:
             raise AliasNotFound(
-                f"{self.route.model} has no alias {wanted!r}; it has {', '.join(sorted(self.aliases)) or 'none'}."
+                f"{self.route.model} has no alias {wanted[:_SHOWN]!r}; it has {', '.join(sorted(self.aliases)) or 'none'}."
             )
         if number not in self.versions:
             raise VersionNotFound(
@@ -315,7 +317,11 @@ class Table:
             if name in self._absent:
                 raise ModelNotFound(f"model {name!r} is not being served: {self._absent[name]}.") from None
             names = ", ".join(sorted(self._models)) or "no model"
-            raise ModelNotFound(f"no model {name!r} is being served; there is {names}.") from None
+            model, _, chosen = name.replace(":", "@").partition("@")
+            raise ModelNotFound(
+                f"no model {name[:_SHOWN]!r} is being served; there is {names}.",
+                hint=f"Ask for models/{model}/versions/{chosen[:_SHOWN]}." if model in self._models else None,
+            ) from None
 
 
 def load_version(

@@ -18,6 +18,7 @@ NULL_TEXTS = frozenset(
      "NULL", "NaN", "None", "n/a", "nan", "null"]
 )  # fmt: skip
 """Cells that mean "no value": the same ones pandas.read_csv takes by default."""
+_SEPARATORS = frozenset(";\t|")
 _TRUE = frozenset(["true", "True", "TRUE", "1"])
 _FALSE = frozenset(["false", "False", "FALSE", "0"])
 
@@ -92,6 +93,11 @@ def from_csv(body: bytes, contract: Contract) -> Inputs:
     if not rows:
         raise MalformedInput("The CSV is empty; it needs a header row and at least one row of data.")
     header, data = rows[0], rows[1:]
+    others = _SEPARATORS.intersection(header[0])
+    if others and len(header) == 1 < len(contract.inputs):
+        raise MalformedInput(
+            f"The CSV has one column, whose name holds {min(others)!r}.", hint="Separate columns by commas."
+        )
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise MalformedInput(f"CSV column names repeat: {', '.join(twice)}.")

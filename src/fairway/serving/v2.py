@@ -108,9 +108,7 @@ def decode_body(body: bytes, header: int | None = None, *, may_be_empty: bool = 
     try:
         read = _body.decode(body if header is None else body[:header])
     except msgspec.DecodeError as error:
-        sent = body[:header]
-        hint = " JSON has no NaN or Infinity: send null for a missing number." if _has_nan_token(sent) else ""
-        raise MalformedInput(f"The body is not a valid request: {error}.{hint}") from None
+        raise _malformed(body[:header], error) from None
     except UnicodeDecodeError:
         raise MalformedInput("The body is not valid UTF-8.") from None
     except RecursionError:
@@ -185,6 +183,17 @@ def described_shape(field: Field | Output) -> list[int]:
 
 def _described(field: Field | Output) -> TensorMetadata:
     return TensorMetadata(field.name, DATATYPES[field.dtype], described_shape(field))
+
+
+def _malformed(body: bytes, error: msgspec.DecodeError) -> MalformedInput:
+    if not body.strip():
+        return MalformedInput(
+            "The body is empty.", hint='Send rows, such as {"dataframe_records": [{...}]}, or tensors.'
+        )
+    if body.startswith(b"\xef\xbb\xbf"):
+        return MalformedInput("The body begins with a byte order mark.", hint="Send UTF-8 without one.")
+    hint = "JSON has no NaN or Infinity: send null for a missing number." if _has_nan_token(body) else None
+    return MalformedInput(f"The body is not a valid request: {error}.", hint=hint)
 
 
 def _has_nan_token(body: bytes) -> bool:

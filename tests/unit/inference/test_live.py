@@ -169,6 +169,11 @@ def test_a_table_of_models() -> None:
     assert table.find("x") is None
     with pytest.raises(ModelNotFound, match="no model 'x' is being served; there is m"):
         table["x"]
+    with pytest.raises(ModelNotFound, match=r"Ask for models/m/versions/champion\.$"):
+        table["m@champion"]
+    with pytest.raises(ModelNotFound) as failure:
+        table["x" * 5000]
+    assert len(str(failure.value)) < 200
     with pytest.raises(ModelNotFound, match="'y' is not being served: it broke"):
         Table([model()], absent={"y": "it broke"})["y"]
     with pytest.raises(ModelNotFound, match="there is no model"):

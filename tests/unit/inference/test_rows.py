@@ -157,6 +157,7 @@ def test_the_nulls_of_pandas_are_nulls(null: str) -> None:
         (b"\n\n", "empty"),
         (b"a,b\n\xff,1\n", "not UTF-8: byte 4 is 0xff"),
         (b"a,a\n1,2\n", "repeat: a"),
+        (b"a;b\n1;x\n", "one column, whose name holds .;.. Separate columns by commas"),
         (b"a,b\n1\n2,3\n", "1 rows do not have 2 values"),
         (b'a,b\n"1,2\n', "cannot be read"),
         (b"a,b\n1,x\n" + b"1," + b"y" * 200_000 + b"\n", "cannot be read"),

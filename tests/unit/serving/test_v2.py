@@ -187,7 +187,9 @@ def test_any_json_as_a_tensor_is_read_or_refused(sent: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "truncated"),
+        (b"", "The body is empty"),
+        (b" \n", "The body is empty"),
+        (b"\xef\xbb\xbf{}", "byte order mark"),
         (b"{", "truncated"),
         (b"null", "Expected `object`"),
         (b"[" * 100_000, "Expected `object`"),
@@ -205,7 +207,7 @@ def test_any_json_as_a_tensor_is_read_or_refused(sent: dict[str, Any]) -> None:
         (b'{"inputs": [], "id": 5}', r"Expected `str \| null`"),
         (b'{"inputs": []}', "inputs is empty"),
     ],
-    ids=range(11),
+    ids=range(13),
 )
 def test_what_is_not_a_request_is_told_where(content: bytes, why: str) -> None:
     with pytest.raises(MalformedInput, match=why):
