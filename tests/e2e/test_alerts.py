@@ -164,7 +164,7 @@ def test_alertmanager_has_what_is_open_also_after_it_forgot(tmp_path: Path) -> N
         assert active() == [("fraud", "warning"), ("payments", "warning")]
         (alert,) = fetched(f"{url}/api/v2/alerts?filter=" + urllib.parse.quote('model="payments"'))
         assert alert["labels"]["team"] == "ml"
-        assert alert["annotations"]["summary"] == "[warning] payments:1: drift (amount)"
+        assert alert["annotations"]["summary"] == "[warning] payments:1: drift in amount"
         life.look("payments", Finding(kind="drift", field="amount", severity="critical"))
         deliver()
         until(lambda: active() == [("fraud", "warning"), ("payments", "critical")])

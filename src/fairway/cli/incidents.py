@@ -73,13 +73,12 @@ def show(name: IncidentArgument, home: HomeOption = None, json: JsonOption = Fal
     if incident.signals:
         print_line()
         print_table(
-            ("finding", "severity", "windows", "clean", "last"),
+            ("finding", "severity", "seen in", "last"),
             [
                 (
                     sentence(signal.finding),
                     signal.finding.severity,
-                    signal.times,
-                    signal.clean,
+                    _windows(signal.times) + (f", then {signal.clean} without" if signal.clean else ""),
                     signal.last[:16] + "Z",
                 )
                 for signal in incident.signals
@@ -245,6 +244,10 @@ def _content(file: str) -> bytes:
             return opened.read(MOST_BYTES + 1)
     except OSError as error:
         raise MalformedInput(f"{file} cannot be read: {error.strerror}.") from error
+
+
+def _windows(count: int) -> str:
+    return "1 window" if count == 1 else f"{count} windows"
 
 
 def _state(incident: Incident) -> str:

@@ -13,6 +13,7 @@ from fairway.app.settings import read_settings
 from fairway.cli.options import HomeOption, JsonOption
 from fairway.cli.output import print_json, print_line, print_table
 from fairway.core.errors import InvalidInput, NotFound
+from fairway.monitoring import words
 
 if TYPE_CHECKING:
     from fairway.monitoring.watch.values import Metric, Report
@@ -171,41 +172,41 @@ def rules(
 
 def _show(report: Report) -> None:
     print_line(
-        f"{report.model}:{report.version}  {_span(report.start, report.end)} UTC  {report.rows:,} rows"
+        f"{report.model}:{report.version}  {_span(report.start, report.end)} UTC  {words.rows(report.rows)}"
     )
     if report.reference:
-        print_line(f"against {report.reference}")
+        print_line(f"compared with {report.reference}")
     compared = [column for column in report.columns if column.drift is not None]
     if compared:
         print_line()
         rows = [
             (
-                c.name if c.role == "input" else f"{c.name} (prediction)",
+                c.name if c.role == "input" else words.prediction(c.name),
                 "DRIFTED" if c.drift.drifted else "" if c.drift.status == "compared" else c.drift.status,
-                f"{_number(c.drift.effect)} {c.drift.measure}" if c.drift.measure else "",
-                _number(c.drift.p_adjusted),
+                words.effect(c.drift.effect, c.drift.measure) if c.drift.status == "compared" else "",
+                words.probability(c.drift.p_adjusted) if c.drift.status == "compared" else "",
                 "" if c.importance is None else f"{c.importance:.0%}",
             )
             for c in compared[:_COLUMNS]
             if c.drift is not None
         ]
-        print_table(("column", "verdict", "effect", "p adjusted", "importance"), rows)
+        print_table(("column", "verdict", "moved by", "p adjusted", "importance"), rows)
         if len(compared) > _COLUMNS:
             print_line(f"and {len(compared) - _COLUMNS} columns more; --json has them all")
     if report.multivariate is not None and report.multivariate.drifted:
-        print_line("columns together: DRIFTED")
+        print_line("; ".join(("columns together: DRIFTED", *report.multivariate.notes[:1])))
     _table("performance", report.performance)
     _table("estimated performance", report.estimates)
     if report.quality:
         print_line()
         print_table(
             ("data quality", "check", "what"),
-            [(q.field or "the window", q.check, q.text) for q in report.quality],
+            [(q.field or "the window", q.rule or q.check, q.text) for q in report.quality],
         )
     if report.slices or report.worst:
         print_line()
         print_table(
-            ("worst where", "rows", "loss", "elsewhere"),
+            ("worst where", "rows", "mean loss", "elsewhere"),
             [(w.name, f"{w.rows:,}", _number(w.loss), _number(w.elsewhere)) for w in report.worst[:5]],
         )
     for note in report.notes:
@@ -220,9 +221,16 @@ def _table(title: str, metrics: tuple[Metric, ...]) -> None:
     for metric in metrics:
         told = metric.measured
         between = "" if told.lower is None else f"{_number(told.lower)} to {_number(told.upper)}"
-        usual = "" if metric.usual is None else f"{_number(metric.usual[0])} to {_number(metric.usual[1])}"
+        limits = words.bounded(told.name, metric.usual)
+        usual = "" if limits is None else f"{_number(limits[0])} to {_number(limits[1])}"
         rows.append(
-            (told.name, _number(told.value), between, usual, "OUTSIDE" if metric.alert else told.note)
+            (
+                words.metric(told.name),
+                _number(told.value),
+                between,
+                usual,
+                "OUTSIDE" if metric.alert else told.note,
+            )
         )
     print_table((title, "value", "95% interval", "usual", ""), rows)
 
@@ -232,7 +240,7 @@ def _number(value: float | None) -> str:
 
 
 def _names(names: Any) -> str:
-    shown = [*names]
+    shown = [words.subject_of("drift", name) for name in names]
     return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
 
 

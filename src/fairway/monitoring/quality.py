@@ -21,6 +21,7 @@ from fairway.monitoring.drift.profile import Profile
 from fairway.monitoring.drift.sketches import ColumnSketch
 from fairway.monitoring.drift.values import Kind
 from fairway.monitoring.told import Check, QualityFinding, QualityReport
+from fairway.monitoring.words import duration, number, percent, quoted, rows
 from fairway.packaging.profile import Profile as PackagedProfile
 
 
@@ -36,15 +37,15 @@ def check_quality(
     now: datetime | None = None,
     settings: QualitySettings | None = None,
 ) -> QualityReport:
-    """`violations` are rows that broke a rule of the contract in this window, by field (or `field rule`), and
-    `violations_before` the same in the reference. `past_rows` are the rows of earlier windows of the same length and
+    """`violations` are rows that broke a rule of the contract in this window, by `field rule`, and
+    `violations_before` the same in the reference; what another check says of a field is not told again by its rule. `past_rows` are the rows of earlier windows of the same length and
     season. `latest` is when the last row came (or else the largest timestamp in the window) and `now` the time it is."""
     settings = settings or QualitySettings()
     rates = _Rates(settings, max(1, 3 * len(current.columns) + len(violations or {})))
     findings: list[QualityFinding] = []
     for name in _expected(reference, contract):
         if name not in current.columns and current.rows:
-            text = f"{name}: the window has no such column."
+            text = f"{name} is gone: no row of this window has it."
             findings.append(QualityFinding(check="absent", field=name, value=1.0, expected=0.0, text=text))
     for name, sketch in current.columns.items():
         before = _before(reference, name)
@@ -52,16 +53,34 @@ def check_quality(
         findings += rates.infinite(name, sketch, before)
         findings += rates.categories(name, sketch, before)
         findings += rates.outside(name, sketch, before, contract)
-    for name, rows in (violations or {}).items():
+    said = {(finding.check, finding.field) for finding in findings}
+    for name, broken in (violations or {}).items():
+        field, _, rule = name.rpartition(" ")
+        if (_SAME.get(rule), field) in said:
+            continue
         was = (violations_before or {}).get(name, 0)
         before_rows = reference.rows if reference is not None and violations_before is not None else 0
+        text = f"{field} {_BROKEN.get(rule, _BREAKS)} in {{value}} of rows{{before}}."
         findings += rates.compare(
-            "violations", name, rows, current.rows, was, before_rows,
-            f"{name}: {{value:.2%}} of rows break the contract, {{expected:.2%}} did before.",
-        )  # fmt: skip
+            "violations", field, broken, current.rows, was, before_rows, text, rule=rule
+        )
     findings += _freshness(current, latest, now, settings)
     findings += _volume(current.rows, past_rows, settings)
     return QualityReport(rows=current.rows, findings=tuple(findings), checked=rates.checked + 2)
+
+
+_BREAKS = "breaks its contract"
+_BROKEN = {
+    "on_null": "is missing",
+    "on_infinite": "is infinite",
+    "on_range": "is outside the range of its contract",
+    "on_outlier": "is far outside what is usual (its contract's outlier limits)",
+    "on_category": "has a value that its contract does not list",
+}
+_SAME: dict[str, Check] = {
+    "on_null": "missing", "on_infinite": "infinite", "on_range": "range", "on_category": "new categories",
+}  # fmt: skip
+"""Rules of a contract that ask what a check asks, too."""
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -121,9 +140,10 @@ class _Rates:
 
     def compare(
         self, check: Check, name: str, rows: int, of: int, was: int, was_of: int, text: str,
-        examples: tuple[str, ...] = (),
+        examples: tuple[str, ...] = (), rule: str = "",
     ) -> list[QualityFinding]:  # fmt: skip
-        """More rows than before? Without rows before, `missing_rate_floor` alone is the limit."""
+        """More rows than before? Without rows before, `rate_floor` alone is the limit. `text` has a place for the share,
+        `{value}`, and for what it was in the reference, `{before}`."""
         self.checked += 1
         if of < self._settings.min_rows or rows == 0:
             return []
@@ -136,7 +156,8 @@ class _Rates:
                 return []
         if value - expected < self._settings.rate_floor:
             return []
-        said = text.format(value=value, expected=expected)
+        before = f"; in the reference it was {percent(expected)}" if was_of else ""
+        said = text.replace("{value}", percent(value)).replace("{before}", before)
         return [
             QualityFinding(
                 check=check,
@@ -146,32 +167,36 @@ class _Rates:
                 text=said,
                 p_value=p,
                 examples=examples,
+                rule=rule,
             )
         ]
 
     def missing(self, name: str, sketch: ColumnSketch, before: _Seen | None) -> list[QualityFinding]:
         if before is None:
             return []
-        text = f"{name}: {{value:.2%}} of rows have no value, {{expected:.2%}} did before."
+        text = f"{name} is missing in {{value}} of rows{{before}}."
         return self.compare("missing", name, sketch.missing, sketch.rows, before.missing, before.rows, text)
 
     def infinite(self, name: str, sketch: ColumnSketch, before: _Seen | None) -> list[QualityFinding]:
-        rows = sketch.above + sketch.below
-        if before is None or not rows:
+        infinite = sketch.above + sketch.below
+        if before is None or not infinite:
             return []
-        text = f"{name}: {{value:.2%}} of rows are infinite, {{expected:.2%}} were before."
-        return self.compare("infinite", name, rows, sketch.rows, before.infinite, before.rows, text)
+        text = f"{name} is infinite in {{value}} of rows{{before}}."
+        return self.compare("infinite", name, infinite, sketch.rows, before.infinite, before.rows, text)
 
     def categories(self, name: str, sketch: ColumnSketch, before: _Seen | None) -> list[QualityFinding]:
         """Categories that the reference never had."""
         if before is None or before.categories is None or sketch.kind is not Kind.category:
             return []
-        new = {value: rows for value, rows in sketch.categories().items() if value not in before.categories}
-        rows = min(round(sum(new.values())), sketch.rows)
-        ordered = tuple(sorted(new, key=lambda value: (-new[value], value))[:10])
-        text = f"{name}: {{value:.2%}} of rows are of {len(new)} categories that the reference does not know."
+        new = {value: count for value, count in sketch.categories().items() if value not in before.categories}
+        of_them = min(round(sum(new.values())), sketch.rows)
+        ordered = sorted(new, key=lambda value: (-new[value], value))
+        what = "a value" if len(new) == 1 else f"{len(new):,} values"
+        text = f"{name} has {what} that the reference does not have, in {{value}} of rows: {quoted(ordered)}."
         # A reference of m rows misses categories as rare as 3 in m (the rule of three).
-        return self.compare("new categories", name, rows, sketch.rows, 3, max(before.rows, 3), text, ordered)
+        return self.compare(
+            "new categories", name, of_them, sketch.rows, 3, max(before.rows, 3), text, tuple(ordered[:10])
+        )
 
     def outside(
         self, name: str, sketch: ColumnSketch, before: _Seen | None, contract: Contract | None
@@ -186,11 +211,14 @@ class _Rates:
             return []
         below = sketch.quantiles.get_rank(low, False)
         above = 1.0 - sketch.quantiles.get_rank(high, True)
-        rows = round((below + above) * sketch.quantiles.n)
+        beyond = round((below + above) * sketch.quantiles.n)
         reference = before.rows if before is not None else 0
-        text = f"{name}: {{value:.2%}} of rows are outside {low:g} to {high:g}."
+        whose = "its contract" if field is not None else "the reference"
+        text = (
+            f"{name} is outside the range of {whose}, {number(low)} to {number(high)}, in {{value}} of rows."
+        )
         # Two rows of the reference are its extremes: about two in m are to be expected beyond them.
-        return self.compare("range", name, rows, sketch.rows, 2 if reference else 0, reference, text)
+        return self.compare("range", name, beyond, sketch.rows, 2 if reference else 0, reference, text)
 
 
 def _freshness(
@@ -206,23 +234,23 @@ def _freshness(
     if -settings.stale_seconds <= age <= settings.stale_seconds:
         return []
     told = (
-        f"The last row is {age:,.0f} s old."
+        f"Nothing has come in for {duration(age)}."
         if age > 0
-        else f"The last row is {-age:,.0f} s in the future: a clock is wrong."
+        else f"The last row is {duration(-age)} in the future: a clock is wrong."
     )
     return [
         QualityFinding(check="freshness", field="", value=age, expected=settings.stale_seconds, text=told)
     ]
 
 
-def _volume(rows: int, past: Sequence[int], settings: QualitySettings) -> list[QualityFinding]:
+def _volume(count: int, past: Sequence[int], settings: QualitySettings) -> list[QualityFinding]:
     """Far from the median of earlier windows: by `volume_deviations` robust standard deviations (median absolute deviation,
     Hampel 1974; never less than that of a Poisson count) and by a `volume_floor` part of it."""
     if len(past) < settings.volume_windows:
         return []
     usual = float(np.median(past))
     spread = max(1.4826 * float(np.median(np.abs(np.array(past) - usual))), math.sqrt(max(usual, 1.0)))
-    if abs(rows - usual) <= max(settings.volume_deviations * spread, settings.volume_floor * usual):
+    if abs(count - usual) <= max(settings.volume_deviations * spread, settings.volume_floor * usual):
         return []
-    text = f"The window has {rows:,} rows; {usual:,.0f} are usual."
-    return [QualityFinding(check="volume", field="", value=float(rows), expected=usual, text=text)]
+    text = f"The window has {rows(count)}; {usual:,.0f} are usual."
+    return [QualityFinding(check="volume", field="", value=float(count), expected=usual, text=text)]

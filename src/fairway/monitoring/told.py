@@ -111,6 +111,8 @@ class QualityFinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     text: str
     p_value: float | None = None
     examples: tuple[str, ...] = ()
+    rule: str = ""
+    """Of `violations`, the rule of the contract that was broken, such as on_range."""
 
 
 class QualityReport(msgspec.Struct, frozen=True, kw_only=True):

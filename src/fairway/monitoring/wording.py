@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fairway.core.incident import Finding, Incident, Likely, Signal, rank
+from fairway.core.incident import Finding, Incident, Kind, Likely, Signal, rank
+from fairway.monitoring.words import subject_of
 
 _CAUSES = 3
 _SYMPTOMS = ("performance", "estimate", "fairness")
 """What goes wrong because something else did; what went wrong before it ranks first among the causes."""
 _TITLE_FIELDS = 2
+_KINDS: dict[Kind, tuple[str, str]] = {
+    "drift": ("drift in {}", "drift"),
+    "quality": ("data quality of {}", "data quality"),
+    "performance": ("performance ({})", "performance"),
+    "estimate": ("estimated performance ({})", "estimated performance"),
+    "fairness": ("fairness between groups of {}", "fairness"),
+    "operations": ("operations ({})", "operations"),
+    "log": ("prediction log ({})", "prediction log"),
+    "answers": ("precomputed answers ({})", "precomputed answers"),
+    "external": ("external check ({})", "external check"),
+}
+"""In titles, with and without what it is about."""
 
 
 def likeliest(signals: Iterable[Signal]) -> tuple[Likely, ...]:
@@ -67,13 +80,17 @@ def subject(model: str, version: int) -> str:
 
 
 def title(incident: Incident) -> str:
-    """Such as `payments:3: drift in amount, country and 4 more; performance (roc_auc)`."""
-    kinds: dict[str, list[str]] = {}
+    """Such as `payments:3: drift in amount, country and 4 more; performance (ROC AUC)`."""
+    kinds: dict[Kind, list[str]] = {}
     for finding in sorted((signal.finding for signal in incident.signals if signal.confirmed), key=_order):
         fields = kinds.setdefault(finding.kind, [])
-        if finding.field and finding.field not in fields:
-            fields.append(finding.field)
-    parts = [f"{kind} ({_listed(fields)})" if fields else kind for kind, fields in kinds.items()]
+        named = subject_of(finding.kind, finding.field)
+        if named and named not in fields:
+            fields.append(named)
+    parts = [
+        _KINDS[kind][0].format(_listed(fields)) if fields else _KINDS[kind][1]
+        for kind, fields in kinds.items()
+    ]
     return f"{subject(incident.model, incident.version)}: {'; '.join(parts)}"[:300]
 
 

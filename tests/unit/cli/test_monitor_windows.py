@@ -42,9 +42,9 @@ def test_list_tells_the_last_window_of_each_version(home: Path, capsys: pytest.C
 def test_show_tells_a_window_in_full(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = run(home, capsys, "show", MODEL)
     for said in (
-        "against the rows in its bundle",
+        "compared with the rows in its bundle",
         "DRIFTED",
-        "roc_auc",
+        "ROC AUC",
         "OUTSIDE",
         "is missing",
         "note: a note",

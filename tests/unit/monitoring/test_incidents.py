@@ -207,7 +207,7 @@ def test_one_incident_for_all_findings_of_a_version() -> None:
     )
     assert life.see(1, window(1, *findings, kinds=("drift", "performance"))) == ["opened"]
     assert life.one.severity == "critical"
-    assert life.one.title == "payments:3: drift (c29, c28 and 28 more); performance (roc_auc)"
+    assert life.one.title == "payments:3: drift in c29, c28 and 28 more; performance (ROC AUC)"
     assert [cause.field for cause in life.one.causes] == ["c29", "c28", "c27"]
     assert life.one.causes[0].text == "drift of c29, effect 0.1"
     assert life.see(2, window(2, *findings)) == []

@@ -48,9 +48,10 @@ def test_gaps_infinities_ranges_and_new_categories() -> None:
     assert missing.expected == 0
     assert missing.p_value is not None
     assert missing.p_value < 1e-6
-    assert "6.00%" in missing.text
-    assert "outside" in outside.text
+    assert missing.text == "x is missing in 6.0% of rows; in the reference it was 0%."
+    assert outside.text.startswith("x is outside the range of the reference, 0.0")
     assert new.examples == ("z", "y")
+    assert new.text == "c has 2 values that the reference does not have, in 12% of rows: 'z' and 'y'."
 
 
 def test_a_few_rows_beyond_the_reference_are_to_be_expected() -> None:
@@ -78,13 +79,33 @@ def test_breaches_of_the_contract_against_those_before() -> None:
     report = check_quality(
         current,
         reference,
-        violations={"x range": 60, "c category": 11},
-        violations_before={"x range": 3, "c category": 30},
+        violations={"x y on_range": 60, "c on_category": 11},
+        violations_before={"x y on_range": 3, "c on_category": 30},
     )
-    assert found(report) == [("violations", "x range")]
-    assert "6.00% of rows break the contract, 0.10% did before" in report.findings[0].text
-    assert found(check_quality(current, reference, violations={"x range": 60})) == [("violations", "x range")]
-    assert not check_quality(current, reference, violations={"x range": 4}).failed
+    assert found(report) == [("violations", "x y")]
+    assert (report.findings[0].rule, report.findings[0].text) == (
+        "on_range", "x y is outside the range of its contract in 6.0% of rows; in the reference it was 0.10%."
+    )  # fmt: skip
+    report = check_quality(
+        current, reference, violations={"x on_outlier": 60, "x on_other": 61, "{x} on_null": 62}
+    )
+    assert [(f.check, f.field, f.rule) for f in report.findings] == [
+        ("violations", "x", "on_outlier"), ("violations", "x", "on_other"), ("violations", "{x}", "on_null"),
+    ]  # fmt: skip
+    assert report.findings[1].text == "x breaks its contract in 6.1% of rows."
+    assert not check_quality(current, reference, violations={"x on_range": 4}).failed
+
+
+def test_a_rule_of_the_contract_is_not_told_beside_the_check_that_asks_the_same() -> None:
+    odd = profile(300, 3, x=np.full(300, np.nan), c=np.array(["q"] * 300, object))
+    broken = {"x on_null": 300, "x on_range": 300, "c on_category": 300}
+    report = check_quality(odd, profile(3000, 1), violations=broken)
+    assert [(f.check, f.field, f.rule) for f in report.findings] == [
+        ("missing", "x", ""), ("new categories", "c", ""), ("violations", "x", "on_range"),
+    ]  # fmt: skip
+    assert report.findings[1].text == (
+        "c has a value that the reference does not have, in 100% of rows: 'q'."
+    )
 
 
 def test_freshness_by_the_clock_given() -> None:

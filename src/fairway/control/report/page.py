@@ -18,7 +18,6 @@ from fairway.control.report.gathered import Gathered
 from fairway.control.web.dashboard.charts import (
     Chart,
     bar,
-    bounded,
     histogram,
     interval,
     metric_chart,
@@ -28,9 +27,10 @@ from fairway.control.web.dashboard.charts import (
 )
 from fairway.control.web.dashboard.seen import effects_reader, ranked
 from fairway.control.web.dashboard.series import Bucket, buckets
-from fairway.control.web.dashboard.words import FILTERS, metric
+from fairway.control.web.dashboard.words import FILTERS
 from fairway.monitoring.told import Measured
 from fairway.monitoring.watch.values import ColumnReport, Report
+from fairway.monitoring.words import bounded, metric
 
 _HERE = Path(__file__).parent
 _WEB = _HERE.parent / "web"

@@ -8,6 +8,8 @@ from fairway.core.incident import Finding
 from fairway.monitoring.performance import classification, ranking, regression
 from fairway.monitoring.performance.thresholds import Usual, outside
 from fairway.monitoring.told import Measured
+from fairway.monitoring.words import metric as metric_words
+from fairway.monitoring.words import number, rows
 
 _LOWER_IS_BETTER = classification.LOWER_IS_BETTER | regression.LOWER_IS_BETTER
 _HIGHER_IS_BETTER = (set(classification.METRICS) | set(ranking.METRICS)) - _LOWER_IS_BETTER
@@ -31,8 +33,6 @@ def performance_findings(
         edge = low if metric.value < low else high
         better = (metric.value > high) == (metric.name in _HIGHER_IS_BETTER) and metric.name != "bias"
         half = max(high - about.centre, 1e-12)
-        what = "estimated without labels" if metric.estimated else "measured from labels"
-        interval = "" if metric.lower is None else f" ({metric.lower:.4g} to {metric.upper:.4g})"
         found.append(
             Finding(
                 kind="estimate" if metric.estimated else "performance",
@@ -43,11 +43,20 @@ def performance_findings(
                 value=metric.value,
                 effect=abs(metric.value - about.centre) / half,
                 threshold=edge,
-                text=f"{metric.name} {metric.value:.4g}{interval}, {what}: {'above' if metric.value > high else 'below'} "
-                f"the usual {edge:.4g}, {metric.rows:,} rows",
+                text=_text(metric, metric.value, edge),
             )
         )
     return tuple(found)
+
+
+def _text(metric: Measured, value: float, edge: float) -> str:
+    sure = ""
+    if metric.lower is not None and metric.upper is not None:
+        sure = f" (95% interval {number(metric.lower)} to {number(metric.upper)})"
+    known = "estimated, as there are no labels yet" if metric.estimated else "by the labels"
+    side = "above" if value > edge else "below"
+    named = metric_words(metric.name)
+    return f"{named} is {number(value)}{sure}, {side} the usual {number(edge)}: {known}, {rows(metric.rows)}."
 
 
 def performance_loss(measured: Iterable[Measured], normal: Mapping[str, Usual | None]) -> float:

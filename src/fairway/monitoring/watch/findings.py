@@ -14,7 +14,17 @@ from fairway.monitoring.drift.values import ColumnDrift
 from fairway.monitoring.performance.findings import performance_findings, performance_loss
 from fairway.monitoring.told import Anomaly, Fairness, Measure, QualityFinding, WorstSlice
 from fairway.monitoring.watch.reference import Reference
-from fairway.monitoring.watch.values import TOGETHER, Metric, Report, Summary, summary_of
+from fairway.monitoring.watch.values import TOGETHER, ColumnReport, Metric, Report, Shape, Summary, summary_of
+from fairway.monitoring.words import (
+    begun,
+    duration,
+    number,
+    percent,
+    prediction,
+    probability,
+    quoted,
+    rows,
+)
 
 _DISPARITY = 0.2
 """A difference between groups from which on it is a finding: the four-fifths rule, as a difference of shares."""
@@ -35,7 +45,7 @@ def with_findings(report: Report, reference: Reference, history: Sequence[Summar
         *(_quality(finding) for finding in report.quality),
         *_performance(report.estimates, reference),
         *(_performance(report.performance, reference) if "performance" in report.judged else ()),
-        *(_worst(worst) for worst in report.worst[:_MOST_WORST] if _is_worse(report)),
+        *(_worst(report.worst[:_MOST_WORST]) if _is_worse(report) else ()),
         *_fairness(report.fairness),
         *_operations(report.operations),
     )
@@ -76,12 +86,11 @@ def _lasting(report: Report, history: Sequence[Summary], need: int) -> set[str]:
 
 
 def _drift(report: Report, lasting: set[str]) -> Iterable[Finding]:
-    outputs = {column.name for column in report.columns if column.role == "output"}
-    found = [column.drift for column in report.columns if column.drift is not None and column.drift.drifted]
-    for column in found:
-        if column.status == "compared" and column.name not in lasting:
+    for column in report.columns:
+        drift = column.drift
+        if drift is None or not drift.drifted or (drift.status == "compared" and column.name not in lasting):
             continue
-        yield _of_column(column, "prediction " if column.name in outputs else "")
+        yield _of_column(drift, column)
     if report.multivariate is not None and report.multivariate.drifted and TOGETHER in lasting:
         yield Finding(
             kind="drift",
@@ -90,37 +99,59 @@ def _drift(report: Report, lasting: set[str]) -> Iterable[Finding]:
             value=report.multivariate.effect,
             effect=report.multivariate.effect,
             p_value=report.multivariate.p_adjusted,
-            text="columns have changed together in a way that no single one shows",
-        )
+            text="; ".join(
+                ("Columns go together in another way than they did, which no single one shows", *report.multivariate.notes[:1])
+            ) + ".",
+        )  # fmt: skip
 
 
-def _of_column(column: ColumnDrift, what: str) -> Finding:
-    if column.status != "compared":
-        return Finding(kind="drift", field=column.name, text=f"{what}{column.name}: {column.status}")
+def _of_column(drift: ColumnDrift, column: ColumnReport) -> Finding:
+    name = column.name if column.role == "input" else prediction(column.name)
+    if drift.status != "compared":
+        return Finding(kind="drift", field=drift.name, text=begun(f"{name} is {drift.status}."))
     return Finding(
         kind="drift",
-        field=column.name,
-        statistic=column.measure,
-        value=column.effect,
-        effect=column.effect,
-        p_value=column.p_adjusted,
-        text=f"{what}{column.name} has moved by {_size(column)} (p = {column.p_adjusted:.2g})",
+        field=drift.name,
+        statistic=drift.measure,
+        value=drift.effect,
+        effect=drift.effect,
+        p_value=drift.p_adjusted,
+        text=begun(f"{_moved(name, drift, column.shape)} ({probability(drift.p_adjusted)})."),
     )
 
 
-def _size(column: ColumnDrift) -> str:
-    if column.measure in ("wasserstein", "mean shift"):
-        return f"{column.effect:.2f} standard deviations"
-    if column.measure == "total variation":
-        return f"{column.effect:.1%} of its rows"
-    return f"{column.effect:.3g} ({column.measure})"
+def _moved(name: str, drift: ColumnDrift, shape: Shape | None) -> str:
+    """How far a column has moved from the reference, and what shows it best."""
+    if drift.measure in ("wasserstein", "mean shift"):
+        before, after = (None, None) if shape is None else shape.mean
+        means = (
+            "" if before is None or after is None else f", its mean from {number(before)} to {number(after)}"
+        )
+        return f"{name} has moved by {drift.effect:.2f} standard deviations{means}"
+    if drift.measure == "total variation":
+        shown = f"the mix of {name} has changed for {percent(drift.effect)} of rows"
+        if shape is None or not shape.labels:
+            return shown
+        most = max(
+            range(len(shape.labels)), key=lambda place: abs(shape.current[place] - shape.reference[place])
+        )
+        before, after = shape.reference[most], shape.current[most]
+        return f"{shown}, most {quoted(shape.labels[most : most + 1])} from {percent(before)} to {percent(after)}"
+    if drift.measure == "missing rate change" and shape is not None:
+        before, after = shape.missing
+        return f"{name} is missing in {percent(after)} of rows, {percent(before)} in the reference"
+    if drift.measure.endswith("rate change"):
+        return (
+            f"{name} has changed: {drift.measure.removesuffix(' change')} by {percent(drift.effect)} of rows"
+        )
+    return f"{name} has changed, by {drift.effect:.3g} ({drift.measure})"
 
 
 def _quality(finding: QualityFinding) -> Finding:
     return Finding(
         kind="quality",
         field=finding.field,
-        statistic=finding.check,
+        statistic=finding.rule or finding.check,
         value=finding.value,
         threshold=finding.expected,
         effect=abs(finding.value - finding.expected),
@@ -142,17 +173,25 @@ def _is_worse(report: Report) -> bool:
     return "performance" in report.judged and any(metric.alert for metric in report.performance)
 
 
-def _worst(worst: WorstSlice) -> Finding:
+def _worst(found: Iterable[WorstSlice]) -> Iterable[Finding]:
+    """The worst of each set of features: limits differ from window to window, and the incident goes on."""
+    known: dict[str, WorstSlice] = {}
+    for worst in found:
+        known.setdefault(" and ".join(condition.feature for condition in worst.conditions), worst)
+    return [_of_slice(features, worst) for features, worst in known.items()]
+
+
+def _of_slice(features: str, worst: WorstSlice) -> Finding:
     return Finding(
         kind="performance",
         field="worst slice",
-        slice=worst.name,
+        slice=features,
         severity="info",
         statistic="excess loss",
         value=worst.loss,
         effect=worst.excess / max(worst.elsewhere, 1e-12),
         p_value=worst.p_value,
-        text=f"worse where {worst.name}: loss {worst.loss:.3g}, elsewhere {worst.elsewhere:.3g} ({worst.rows:,} rows)",
+        text=f"Predictions are worst where {worst.name}: loss {worst.loss:.3g}, elsewhere {worst.elsewhere:.3g} ({rows(worst.rows)}).",
     )
 
 
@@ -169,8 +208,8 @@ def _fairness(fairness: dict[str, Fairness]) -> Iterable[Finding]:
                     value=metric.value,
                     effect=metric.value,
                     threshold=_DISPARITY,
-                    text=f"{measure.replace('_', ' ')} between groups of {name}: {metric.value:.2f} "
-                    f"(at least {metric.lower:.2f})",
+                    text=f"Groups of {name} are treated differently: {measure.replace('_', ' ')} {metric.value:.2f} "
+                    f"(surely {metric.lower:.2f} or more; up to {_DISPARITY:.2f} is accepted).",
                 )
 
 
@@ -178,7 +217,6 @@ def _operations(anomalies: Iterable[Anomaly]) -> Iterable[Finding]:
     for anomaly in anomalies:
         if not anomaly.anomalous or anomaly.expected is None:
             continue
-        unit = " s" if anomaly.measure is Measure.latency else ""
         yield Finding(
             kind="operations",
             field=f"{anomaly.measure.value}{'_p99' if anomaly.measure is Measure.latency else ''}",
@@ -186,5 +224,14 @@ def _operations(anomalies: Iterable[Anomaly]) -> Iterable[Finding]:
             value=anomaly.value,
             effect=abs(anomaly.score or 0.0) / anomaly.limit,
             threshold=anomaly.upper if (anomaly.score or 0.0) > 0 else anomaly.lower,
-            text=f"{anomaly.measure.value} {anomaly.value:.4g}{unit} where {anomaly.expected:.4g}{unit} is usual",
+            text=_unusual(anomaly.measure, anomaly.value, anomaly.expected),
         )
+
+
+def _unusual(measure: Measure, value: float, usual: float) -> str:
+    if measure is Measure.latency:
+        return f"The slowest requests (p99) took {duration(value)}; {duration(usual)} is usual."
+    if measure is Measure.traffic:
+        came = "1 request came" if value == 1 else f"{value:,.0f} requests came"
+        return f"{came} in this window; {usual:,.0f} are usual."
+    return f"{measure.value.capitalize()}: {percent(value)}; {percent(usual)} is usual."

@@ -14,6 +14,7 @@ from fairway.core.clock import moment_of
 from fairway.core.incident import Finding, Window
 from fairway.monitoring.operations import judge_operations
 from fairway.monitoring.told import Anomaly, Measure
+from fairway.monitoring.words import percent
 
 MOST_STEPS = 2000
 """Steps of a series that are kept: the latest."""
@@ -91,8 +92,10 @@ def server_window(model: str, server: str, start: str, series: Sequence[Step]) -
 
 
 def _finding(anomaly: Anomaly) -> Finding:
-    what = "requests failed" if anomaly.measure is Measure.errors else "of the queue was full"
-    expected = anomaly.expected or 0.0
+    expected = percent(anomaly.expected or 0.0)
+    text = f"{percent(anomaly.value)} of requests failed; {expected} is usual."
+    if anomaly.measure is not Measure.errors:
+        text = f"The queue was {percent(anomaly.value)} full at its fullest; {expected} is usual."
     return Finding(
         kind="operations",
         field=anomaly.measure.value,
@@ -101,5 +104,5 @@ def _finding(anomaly: Anomaly) -> Finding:
         value=anomaly.value,
         effect=abs(anomaly.score or 0.0) / anomaly.limit,
         threshold=anomaly.upper,
-        text=f"{anomaly.value:.2%} {what} where {expected:.2%} is usual",
+        text=text,
     )

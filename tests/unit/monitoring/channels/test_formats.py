@@ -58,7 +58,7 @@ def huge() -> Message:
 def test_slack_gets_blocks(kind: str) -> None:
     body = SlackChannel(settings("slack"), {}, address=LINK).payload(message(kind))
     assert next(block["type"] for block in body["blocks"]) == "header"
-    assert "payments:3: drift (amount, country); performance (roc_auc)" in body["text"]
+    assert "payments:3: drift in amount, country; performance (ROC AUC)" in body["text"]
     _fits_slack(body)
 
 
@@ -66,7 +66,7 @@ def test_slack_says_what_a_person_needs() -> None:
     body = SlackChannel(settings("slack"), {}, address=LINK).payload(message())
     header, causes, fields, context = body["blocks"]
     assert header["text"]["text"].endswith(
-        "[critical] payments:3: drift (amount, country); performance (roc_auc)"
+        "[critical] payments:3: drift in amount, country; performance (ROC AUC)"
     )
     assert causes["text"]["text"].splitlines()[0].startswith("• drift of amount: psi 0.41 (threshold 0.2)")
     assert {"type": "mrkdwn", "text": "*Model*\npayments:3"} in fields["fields"]
@@ -185,4 +185,4 @@ def test_the_log_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     assert LogChannel(settings("log"), {}, address="").send(made) == "logged"
     (record,) = caplog.records
     assert record.levelname == "ERROR"
-    assert record.getMessage().endswith("performance (roc_auc) - a (incident 3f0c1d2b4a)")
+    assert record.getMessage().endswith("performance (ROC AUC) - a (incident 3f0c1d2b4a)")

@@ -58,7 +58,9 @@ def test_a_mail_over_starttls_with_a_password(
     assert server.sessions[0].authenticated
     first, second = (message_from_bytes(mail.content, policy=policy.default) for mail in server.mails)
     assert server.mails[0].rcpt_tos == ["ann@example.org", "bob@example.org"]
-    assert first["subject"] == "[critical] payments:3: drift (amount, country); performance (roc_auc)"
+    assert (
+        first["subject"].strip() == "[critical] payments:3: drift in amount, country; performance (ROC AUC)"
+    )
     assert second["subject"].startswith("Resolved: payments:3")
     assert first["message-id"] == "<3f0c1d2b4a.7.ops@fairway>"
     assert first["references"] == second["references"] == "<3f0c1d2b4a@fairway>"

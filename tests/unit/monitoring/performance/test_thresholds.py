@@ -38,7 +38,10 @@ def test_findings() -> None:
     assert (worse.kind, worse.field, worse.severity) == ("estimate", "roc_auc", "warning")
     assert worse.effect == pytest.approx(2.0)
     assert worse.threshold == pytest.approx(0.74)
-    assert worse.text == "roc_auc 0.68 (0.6 to 0.7), estimated without labels: below the usual 0.74, 400 rows"
+    assert worse.text == (
+        "ROC AUC is 0.68 (95% interval 0.6 to 0.7), below the usual 0.74: estimated, as there are no labels yet, 400 rows."
+    )
+    assert better.text == "Log loss is 0.3, below the usual 0.37: by the labels, 400 rows."
     assert (better.kind, better.severity) == ("performance", "info")
     assert performance_loss([bad, good], normal) == pytest.approx(2.0)
     assert performance_loss([good], normal) == 0.0

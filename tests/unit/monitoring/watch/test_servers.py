@@ -56,7 +56,7 @@ def test_failures_and_a_full_queue_are_found_and_said() -> None:
     told = {finding.field: finding for finding in bad.findings}
     assert set(told) == {"errors", "saturation"}
     assert told["errors"].severity == "critical"
-    assert told["errors"].text.startswith("12.00% requests failed where 0.1")
+    assert told["errors"].text == "12% of requests failed; 0.19% is usual."
     assert bad.digest == "server here"
 
 
@@ -99,7 +99,7 @@ def test_the_job_makes_a_step_a_window_and_an_incident_of_failures(
     assert '"saturation":0.5' in store.mark(f"server {watch._server} of m")
     incidents = watch._alerts.alerts.incidents()
     assert len(incidents) == 1
-    assert "errors" in incidents[0].title
+    assert "failed requests" in incidents[0].title
     now[0] -= 3600  # the clock is put back: a new beginning, nothing is made up
     watch.run(NO_TURN)
     assert store.mark(f"server {watch._server} of m").count('"requests":') == 43

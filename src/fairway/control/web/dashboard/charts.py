@@ -16,6 +16,7 @@ from fairway.control.web.dashboard.seen import Summary
 from fairway.control.web.dashboard.series import Bucket
 from fairway.control.web.dashboard.words import number
 from fairway.monitoring.watch.values import Point, Shape
+from fairway.monitoring.words import bounded
 
 Unit = Literal["number", "share", "seconds", "rate", "count"]
 Role = Literal["main", "estimate", "quiet"]
@@ -107,30 +108,6 @@ def metric_chart(name: str, title: str, points: Sequence[Bucket], marks: tuple[M
         usual_upper=tuple(None if pair is None else _rounded(pair[1]) for pair in usual),
         marks=within(marks, points),
     )
-
-
-_SHARES = frozenset(
-    (
-        "roc_auc",
-        "pr_auc",
-        "accuracy",
-        "balanced_accuracy",
-        "precision",
-        "recall",
-        "f1",
-        "brier",
-        "ndcg",
-        "map",
-        "calibration_error",
-    )
-)
-"""Metrics from 0 to 1: what is usual for them does not go beyond, whatever their spread."""
-
-
-def bounded(name: str, usual: tuple[float, float] | None) -> tuple[float, float] | None:
-    if usual is None or name not in _SHARES:
-        return usual
-    return max(0.0, usual[0]), min(1.0, usual[1])
 
 
 def _line(label: str, role: Role, points: Sequence[Point | None]) -> Line:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fairway.control.web.dashboard.charts import bar, bounded, interval, metric_chart, simple
+from fairway.control.web.dashboard.charts import bar, interval, metric_chart, simple
 from fairway.control.web.dashboard.frame import frame_of
 from fairway.control.web.dashboard.seen import report_in
 from fairway.control.web.dashboard.series import Seen, buckets
-from fairway.control.web.dashboard.words import metric
 from fairway.control.web.page import Page, Shown
 from fairway.monitoring.told import Measured
 from fairway.monitoring.watch.values import Report
+from fairway.monitoring.words import bounded, metric
 
 _CHARTS = 12
 _ORDER = (

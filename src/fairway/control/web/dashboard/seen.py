@@ -12,7 +12,6 @@ import msgspec
 from fairway.monitoring.watch.values import ColumnReport, Point, Report
 from fairway.stores.windows import WatchedWindow
 
-
 _NONE = msgspec.Raw(b"{}")
 
 

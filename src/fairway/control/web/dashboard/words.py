@@ -6,12 +6,8 @@ import math
 from datetime import UTC, datetime
 
 from fairway.core.clock import moment_of
+from fairway.monitoring.words import metric
 
-_METRICS = {
-    "roc_auc": "ROC AUC", "pr_auc": "PR AUC", "f1": "F1", "log_loss": "Log loss", "brier": "Brier score",
-    "brier_score": "Brier score", "mae": "MAE", "rmse": "RMSE", "mape": "MAPE", "mse": "MSE", "rmsle": "RMSLE", "ndcg": "NDCG", "map": "MAP",
-    "r2": "R²", "ece": "Calibration error",
-}  # fmt: skip
 _DASH = "–"
 
 
@@ -69,10 +65,6 @@ def rate(per_second: float | None) -> str:
         if per_second * factor >= 1:
             return f"{number(per_second * factor)} / {unit}"
     return f"{number(per_second * 86_400)} / d" if per_second else "none"
-
-
-def metric(name: str) -> str:
-    return _METRICS.get(name, name.replace("_", " ").capitalize())
 
 
 def when(text: str) -> str:

@@ -32,7 +32,8 @@ def test_metrics_are_read_only_once_they_are_asked_for() -> None:
         key=window(report()).key, end="2026-11-21T12:00:00.000000Z", rows=1,
         summary=b'{"end": "2026-11-21T12:00:00.000000Z", "rows": 1, "performance": {"f1": 3}, "estimates": {"f1": {"value": 0.5}}}',
     ))  # fmt: skip
-    assert read is not None and read.rows == 1
+    assert read is not None
+    assert read.rows == 1
     assert read.performance == {}  # in a form that is not known
     assert read.estimates == {"f1": Point(0.5)}
 
