@@ -1,4 +1,4 @@
-"""A driver of a cluster in a process of its own: python -m tests.e2e.spreading spark|ray ADDRESS HOME.
+"""A driver of a cluster in a process of its own: python -m tests.e2e.spreading spark|connect|ray ADDRESS HOME.
 
 For each line of its input, a JSON object of arguments of `run_batch`, it does the run and prints the report; for
 {"frame": FILE} it scores a DataFrame or Dataset of the Parquet file and prints the rows. What Spark and Ray print goes
@@ -27,6 +27,9 @@ def main(engine: str, address: str, home: str, answers: TextIO) -> None:
     if engine == "spark":
         os.environ["PYSPARK_PYTHON"] = sys.executable  # as whoever opens a session of their own must say
         session, _ = open_session(address, settings.batch.spark)
+    elif engine == "connect":
+        os.environ["PYSPARK_PYTHON"] = sys.executable
+        session, engine = connected(address), "spark"
     else:
         open_ray(address)
     for line in sys.stdin:
@@ -44,6 +47,12 @@ def main(engine: str, address: str, home: str, answers: TextIO) -> None:
         except FairwayError as error:
             answer = {"error": type(error).__name__, "text": str(error)}
         print(msgspec.json.encode(answer).decode(), file=answers, flush=True)
+
+
+def connected(address: str) -> Any:
+    from pyspark.sql import SparkSession
+
+    return SparkSession.builder.remote(address).getOrCreate()
 
 
 def frame_on_spark(session: Any, path: str, options: dict[str, Any]) -> list[dict[str, Any]]:

@@ -170,3 +170,22 @@ def test_on_a_spark_cluster_whose_executor_dies(home_copy: Path, rows: Path, tmp
 def test_on_a_ray_cluster_whose_worker_dies(home_copy: Path, rows: Path, tmp_path: Path) -> None:
     with ray_cluster(tmp_path) as address:
         go("ray", address, home_copy, rows, tmp_path)
+
+
+def test_over_spark_connect(home_copy: Path, tmp_path: Path) -> None:
+    """A session that only Spark Connect reaches: the bundle travels as an artefact, and nothing asks for a context."""
+    ids = np.arange(3000)
+    columns = {name: np.where(ids == 7, np.nan, ids % (place + 2)) for place, name in enumerate("abc")}
+    pq.write_table(pa.table({"id": ids, **columns}), tmp_path / "in.parquet")
+    local = run_batch("line", tmp_path / "in.parquet", tmp_path / "local", keep=("id",), home=home_copy)
+    assert local.rejected == 1
+    driver = Driver("connect", "local[2]", home_copy, tmp_path / "driver.log")
+    try:
+        away = driver.run(name="line", keep=["id"], input=tmp_path / "in.parquet", output=tmp_path / "away")
+        assert (away["state"], away["checksum"]) == ("finished", local.checksum)
+        frame = driver.run(frame=tmp_path / "in.parquet", keep=["id"])["rows"]
+    finally:
+        driver.close()
+    assert [row["id"] for row in frame if row["reject"]] == [7]
+    expected = {row["id"]: row["prediction"] for row in pq.read_table(tmp_path / "local").to_pylist()}
+    assert {row["id"]: row["prediction"] for row in frame if not row["reject"]} == expected

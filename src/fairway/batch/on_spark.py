@@ -10,6 +10,7 @@ process of an executor loads it once, and is used again for the next task and th
 
 from __future__ import annotations
 
+import socket
 import tempfile
 import uuid
 import warnings
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 OUTCOMES = "number long, outcome binary"
 _TEXT = 400
+_CONNECT_PORT, _CONNECT_SECONDS = 15002, 10.0
 
 
 def open_session(master: str, options: Mapping[str, str]) -> tuple[SparkSession, bool]:
@@ -56,8 +59,15 @@ def open_session(master: str, options: Mapping[str, str]) -> tuple[SparkSession,
     values = {"spark.ui.showConsoleProgress": "false", **options}
     for name, value in values.items():
         builder = builder.config(name, value)
+    if master.startswith("sc://"):
+        _check_connect(master)
     try:
         session: SparkSession = builder.getOrCreate()
+    except ImportError as error:  # of what Spark Connect needs beside pyspark
+        raise MissingExtra(
+            f"Spark Connect lacks a package: {_first(error)}",
+            hint="Install it with: pip install 'fairway[spark]'",
+        ) from error
     except Exception as error:
         raise Unavailable(
             f"no Spark session at {master or 'the usual master'}: {_first(error)}",
@@ -66,6 +76,23 @@ def open_session(master: str, options: Mapping[str, str]) -> tuple[SparkSession,
     if not master.startswith("sc://"):
         session.sparkContext.setLogLevel("ERROR")
     return session, True
+
+
+def _check_connect(master: str) -> None:
+    """Whether anything listens there: Spark itself asks again and again for ten minutes. Raises SettingsError,
+    Unavailable."""
+    try:
+        place = urlsplit(master.partition(";")[0])
+        host, port = place.hostname or "", place.port or _CONNECT_PORT
+    except ValueError as error:
+        raise SettingsError(f"{master.partition(';')[0]} is no address such as sc://host:15002.") from error
+    try:
+        socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise Unavailable(
+            f"no Spark Connect server answers at {host}:{port}: {error.strerror or error}.",
+            hint="Start one with start-connect-server.sh, or name another with --spark-master sc://host:15002.",
+        ) from error
 
 
 def ship(session: SparkSession, model: Model) -> str:
