@@ -102,6 +102,10 @@ def test_nobody_learns_which_models_there_are_who_may_not_know(running: Server, 
         content_type="application/json",
     )
     assert named[0] == 403
+    for who, seen in ((None, set()), ("line", {"line"}), ("app", {"line", "shop"})):
+        sent = {} if who is None else {"x_api_key": keys[who]}
+        status, _, told = running.ask("GET", "/v2/health/ready", **sent)
+        assert (status, set(json.loads(told)["models"])) == (200, seen)
 
 
 def test_a_key_that_expires_while_the_server_runs_is_refused(running: Server, keys: dict[str, str]) -> None:

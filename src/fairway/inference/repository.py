@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
@@ -67,6 +68,20 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     registry: RegistryHealth | None = None
     models: dict[str, ModelHealth] = {}
     log: LogHealth | None = None
+
+    def without_reasons(self) -> Health:
+        """Why something failed may name places, people and fields."""
+        return msgspec.structs.replace(
+            self,
+            registry=None if self.registry is None else msgspec.structs.replace(self.registry, reason=""),
+            models={name: msgspec.structs.replace(model, reason="") for name, model in self.models.items()},
+            log=None if self.log is None else msgspec.structs.replace(self.log, reason=""),
+        )
+
+    def of_models(self, names: Collection[str]) -> Health:
+        return msgspec.structs.replace(
+            self, models={name: model for name, model in self.models.items() if name in names}
+        )
 
 
 class Repository(Protocol):

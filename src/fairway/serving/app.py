@@ -152,7 +152,7 @@ class DataApp:
     def _admitted(self, scope: str, headers: Headers, model: str | None, client: str | None) -> Iterator[str]:
         """Who calls, once it is known that they may; their limits count while this is open."""
         if scope == "open":
-            yield ""
+            yield self._name(headers, client)
             return
         caller = self.access.check(presented(headers), cast(Any, scope), model, time.time(), client)
         if not caller.limited:
@@ -163,6 +163,13 @@ class DataApp:
             yield caller.name
         finally:
             self.key_limits.leave(caller)
+
+    def _name(self, headers: Headers, client: str | None) -> str:
+        """Of whoever calls where no key is needed: empty when none is sent that holds."""
+        try:
+            return self.access.identify(presented(headers), time.time(), client).name
+        except Unauthenticated:
+            return ""
 
     def _heading(
         self, target: Target, request_id: str, headers: dict[bytes, bytes], client: str | None

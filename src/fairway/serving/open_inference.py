@@ -68,7 +68,13 @@ async def live(service: Service, call: Call) -> Reply:
 
 
 async def ready(service: Service, call: Call) -> Reply:
-    return json_reply(service.health(), 200 if service.ready else 503)
+    """Probes have no key: without one they learn whether, a key which of its models, and why not."""
+    health = service.health()
+    if service.access.required and not call.caller:
+        health = health.of_models(()).without_reasons()
+    elif (reach := service.access.models_of(call.caller)) is not None:
+        health = health.of_models(reach)
+    return json_reply(health, 200 if service.ready else 503)
 
 
 async def metadata(service: Service, call: Call) -> Reply:

@@ -108,8 +108,8 @@ class Reload:
         self._stopping.set()
         self._residents.close()
 
-    def health(self, *, ready: bool, reasons: bool = True) -> Health:
-        """What readiness tells; without `reasons`, not why something failed."""
+    def health(self, *, ready: bool) -> Health:
+        """What readiness tells."""
         watched = self._watched
         refused = self._residents.refusals()
         if watched is not None:
@@ -122,13 +122,11 @@ class Reload:
             models[name] = ModelHealth(
                 state=State.ready if state is None else state.state,
                 version=version,
-                reason=refused.get(name, "" if state is None else state.reason) if reasons else "",
+                reason=refused.get(name, "" if state is None else state.reason),
             )
         for (name, version), state in states.items():
             if name not in models:
-                models[name] = ModelHealth(
-                    state=state.state, version=version, reason=state.reason if reasons else ""
-                )
+                models[name] = ModelHealth(state=state.state, version=version, reason=state.reason)
         return Health(ready=ready, registry=None if watched is None else watched.health, models=models)
 
     def look(self) -> None:

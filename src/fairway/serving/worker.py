@@ -113,11 +113,8 @@ def _serve(plan: WorkerPlan, plane: Plane, tls: Tls | None, reload: Reload, trac
     reload.on_snapshot = take
 
     def health() -> Health:
-        found = reload.health(ready=app.ready, reasons=not app.safe)
-        log = plane.log_health
-        if log is not None and app.safe:
-            log = msgspec.structs.replace(log, reason="")
-        return msgspec.structs.replace(found, log=log)
+        found = msgspec.structs.replace(reload.health(ready=app.ready), log=plane.log_health)
+        return found.without_reasons() if app.safe else found
 
     app.health = health
     app.repository = ServerRepository(folder, settings.serving.workers, settings.serving.load_seconds)

@@ -177,7 +177,7 @@ def test_a_failure_is_told_everywhere(folder: ServerFolder, start: Callable[...,
     assert health.models["a"].state is State.ready
     assert (health.models["a"].version, health.models["a"].reason) == (1, "golden row 3")
     assert health.models["b"].reason == ""
-    assert worker.reload.health(ready=True, reasons=False).models["a"].reason == ""
+    assert health.without_reasons().models["a"].reason == ""
     report = folder.report(0)
     assert report is not None
     assert report.errors["a"].code == "golden_mismatch"
