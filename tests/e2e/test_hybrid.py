@@ -683,6 +683,42 @@ def test_tensorflow_servings_clients_send_the_key_as_an_input(server: Server, pl
     assert stored == same == live
 
 
+def test_tensorflow_servings_classify_may_be_nothing_but_a_key(server: Server, place: Place) -> None:
+    def classify(
+        *examples: dict[str, str | float], metadata: tuple[tuple[str, str], ...] = ()
+    ) -> tuple[Any, str]:
+        asked = message("tensorflow.serving.ClassificationRequest")()
+        asked.model_spec.name = "risk"
+        for example in examples:
+            features = asked.input.example_list.examples.add().features.feature
+            for name, value in example.items():
+                if isinstance(value, str):
+                    features[name].bytes_list.value.append(value.encode())
+                else:
+                    features[name].float_list.value.append(value)
+        with grpc.insecure_channel(server.grpc) as channel:
+            ask = channel.unary_unary(
+                "/tensorflow.serving.PredictionService/Classify",
+                request_serializer=lambda sent: sent.SerializeToString(),
+                response_deserializer=message("tensorflow.serving.ClassificationResponse").FromString,
+            )
+            answer, done = ask.with_call(asked, timeout=20, metadata=metadata)
+            found = [[one.score for one in each.classes] for each in answer.result.classifications]
+            return found, dict(done.trailing_metadata())["fairway-source"]
+
+    expected = [[np.float32(value) for value in row] for row in place.expected(7, 8).tolist()]
+    header = (("x-fairway-key", "c7"),)
+    assert classify(metadata=header) == (expected[:1], "precomputed")
+    assert classify({"customer_id": "c7"}) == (expected[:1], "precomputed")
+    assert classify({"customer_id": "c7"}, {"customer_id": "c8"}) == (expected, "precomputed")
+    assert classify({"customer_id": "c7", "a": 9.0, "b": 1.0, "c": 1.0})[1] == "live"
+    assert classify({"a": 9.0, "b": 1.0, "c": 1.0}, metadata=header)[1] == "live"
+    with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
+        classify(metadata=(("x-fairway-key", "nobody"),))
+    with pytest.raises(grpc.RpcError, match="Input is empty"):
+        classify()
+
+
 def test_models_that_are_loaded_when_asked_for_and_several_workers(made: Make, tmp_path: Path) -> None:
     place = made(tmp_path, more='[serving]\nload = "lazy"\nworkers = 2')
     with serving(place.home) as server:

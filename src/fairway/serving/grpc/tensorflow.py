@@ -20,7 +20,7 @@ from fairway.inference.live import LiveVersion, Table
 from fairway.serving.entrance import Reading
 from fairway.serving.grpc.method import Admit, Arrival, Asking, Method
 from fairway.serving.grpc.tensorflow_tensors import fill_tensor, read_example, read_tensor
-from fairway.serving.keyed import take_column
+from fairway.serving.keyed import take_column, take_keys
 from fairway.serving.tensorflow_serving import DEFAULT_SIGNATURE, signatures
 from fairway.serving.tensorflow_values import from_examples
 
@@ -85,8 +85,7 @@ class Judge:
         asked = _parse(f"{self._name}Request", message)
         spec = asked.model_spec
         caller = admit(spec.name)
-        contract = table[spec.name].primary.contract
-        return judged(self._verb, spec, asked.input, contract, arrival, caller)
+        return judged(self._verb, spec, asked.input, table[spec.name].primary, arrival, caller)
 
     def write(self, reading: Reading, outputs: Outputs, live: LiveVersion) -> bytes:
         form: Form = reading.notes
@@ -96,21 +95,34 @@ class Judge:
         return bytes(answer.SerializeToString())
 
 
-def judged(verb: str, spec: Any, given: Any, contract: Contract, arrival: Arrival, caller: str) -> Reading:
-    """A request to classify or regress the examples of an Input. Raises MalformedInput."""
+def judged(verb: str, spec: Any, given: Any, primary: LiveVersion, arrival: Arrival, caller: str) -> Reading:
+    """A request to classify or regress the examples of an Input; nothing is left of them where all there is are keys of
+    precomputed answers, as a feature or in the metadata. Raises MalformedInput."""
+    contract = primary.contract
     form = Form(
         spec.signature_name or DEFAULT_SIGNATURE, _judged_outputs(verb, spec.signature_name, contract)
     )
     kind = given.WhichOneof("kind")
-    if kind is None:
+    sent = None if kind is None else getattr(given, kind)
+    if sent is None or not sent.examples:
+        if primary.key_name and arrival.key is not None:
+            return Reading(_request(spec, {}, form, arrival, caller), form)
         raise MalformedInput("Input is empty.")
-    sent = getattr(given, kind)
     context = read_example(sent.context, contract) if kind == "example_list_with_context" else None
     rows = [read_example(example, contract) for example in sent.examples]
-    if not rows:
-        raise MalformedInput("Input is empty.")
-    inputs = from_examples(rows, context, contract, verb)
-    return Reading(_request(spec, inputs, form, arrival, caller), form)
+    keys = None
+    if primary.key_name:
+        left: dict[str, Any] = {"examples": [_with_plain_key(row, primary.key_name) for row in rows]}
+        keys = take_keys(left, primary.key_name, contract, ("examples",)).keys
+        rows = left.get("examples", rows if keys is None else [])
+    inputs = from_examples(rows, context, contract, verb) if rows else {}
+    return Reading(_request(spec, inputs, form, arrival, caller, keys), form)
+
+
+def _with_plain_key(row: dict[str, Any], name: str) -> dict[str, Any]:
+    """An Example's feature is a list even of one value."""
+    value = row.get(name)
+    return {**row, name: value[0]} if isinstance(value, list) and len(value) == 1 else row
 
 
 def fill_result(result: Any, verb: str, form: Form, outputs: Outputs, live: LiveVersion) -> None:
@@ -149,8 +161,8 @@ def multi_inference(asking: Asking) -> bytes:
                 hint=f"Use {' or '.join(_METHODS)}.",
             )
         caller = asking.admit(spec.name)
-        contract = plane.table[spec.name].primary.contract
-        reading = judged(verb, spec, asked.input, contract, asking.arrival, caller)
+        primary = plane.table[spec.name].primary
+        reading = judged(verb, spec, asked.input, primary, asking.arrival, caller)
         given = plane.infer(reading.request)
         live = plane.table[spec.name].pick(str(given.version), "")
         result = answer.results.add()
