@@ -1,6 +1,6 @@
 """Writes the reference pages that come from the code, and checks the links of every Markdown file.
 
-python -m scripts.docs            write docs/reference/errors.md and cli.md, check links
+python -m scripts.docs            write docs/reference/errors.md and cli.md, the figures of the README, check links
 python -m scripts.docs --check    change nothing; exit 1 if a page is out of date or a link is broken
 """
 
@@ -9,19 +9,33 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
 import click
 import typer.core
 
+from benchmarks.results import sections_of
 from fairway.cli.main import cli
 from fairway.core import errors
 from fairway.serving.errors import status_of
 
 ROOT = Path(__file__).parent.parent
 GENERATED = "<!-- Written by `make docs` from the code; edit there. -->"
+FIGURES = "<!-- Written by `make docs` from benchmarks/RESULTS.md. -->"
+FIGURES_END = "<!-- To here. -->"
+PEERS = {
+    "bare ASGI": "a bare ASGI callable that checks and records nothing",
+    "Triton": "Triton 2.51 (Python backend)",
+    "MLServer": "MLServer 1.7.1",
+    "BentoML": "BentoML 1.4.39",
+}
+LIBRARY = (
+    "native pipeline, one-row DataFrame",
+    "fairway.load().predict, the same DataFrame",
+    "fairway.load().predict, a dict",
+)
 _TREE_LINE = re.compile(r"[│├└─ ]*(\w+)(?:\s{2,}(.+))?$")
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
@@ -100,7 +114,65 @@ def _parameter(parameter: click.Parameter) -> str:
     return f"| `{name}` | {meaning} | {shown} |"
 
 
-PAGES = {"docs/reference/errors.md": errors_page, "docs/reference/cli.md": cli_page}
+def readme_page() -> str:
+    """The README with the figures that were measured last."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    measured = sections_of((ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8"))
+    head, begin, rest = page.partition(FIGURES)
+    _, end, tail = rest.partition(FIGURES_END)
+    if not begin or not end:
+        raise ValueError(f"the README has no {FIGURES} ... {FIGURES_END}")
+    return head + begin + "\n" + figures(measured) + end + tail
+
+
+def figures(measured: Mapping[str, str]) -> str:
+    """The README's table of ratios, and what stands below it, from the sections of RESULTS.md."""
+    serving, grpc = measured["Serving"], measured["gRPC"]
+    rows = [
+        f"| {name} | {_ratio(serving, peer, 2)} | {_ratio(serving, peer, 4)} | {_ratio(serving, peer, 1)} "
+        f"| {_ratio(grpc, peer, 1)} |"
+        for peer, name in PEERS.items()
+    ]
+    native, frame, plain = (_cells(measured["Library"], name)[1] for name in LIBRARY)
+    return "\n".join(
+        [
+            "| Fairway against | requests/s, 1 row, 32 connections | requests/s, 64 rows | p50, one connection (less is better) "
+            "| gRPC calls/s, 1 row |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            f"A scikit-learn pipeline on mixed columns, one row: {_milliseconds(native)} natively, "
+            f"{_milliseconds(frame)} through",
+            f"`fairway.load().predict` on the same DataFrame, {_milliseconds(plain)} on a dict.",
+            "",
+        ]
+    )
+
+
+def _cells(section: str, first: str) -> list[str]:
+    """The cells of the row that begins with `first`; none where there is no such row."""
+    rows = (
+        [cell.strip() for cell in line.strip("| ").split("|")]
+        for line in section.splitlines()
+        if line.startswith("|")
+    )
+    return next((row for row in rows if row[0] == first), [])
+
+
+def _ratio(section: str, peer: str, column: int) -> str:
+    row = _cells(section, f"Fairway / {peer}")
+    return f"{float(row[column]):.2g}x" if len(row) > column and row[column] else ""
+
+
+def _milliseconds(microseconds: str) -> str:
+    return f"{float(microseconds.removesuffix(' us').replace(',', '')) / 1000:.2g} ms"
+
+
+PAGES = {
+    "docs/reference/errors.md": errors_page,
+    "docs/reference/cli.md": cli_page,
+    "README.md": readme_page,
+}
 
 
 def markdown_files() -> list[Path]:
