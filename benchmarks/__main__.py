@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -108,15 +108,7 @@ def _serving_section(folder: Path, given: argparse.Namespace) -> list[str]:
 def _batching_section(folder: Path, given: argparse.Namespace) -> list[str]:
     merged = batching.measure(folder, rounds=given.rounds, seconds=given.seconds, log=folder / "servers.log")
     rows = [
-        ["MLP 4 x 1024, bare engine at its best batch size", f"{merged.mlp_offline:,.0f} rows/s", ""],
-        *(
-            [
-                f"MLP, {batching.CONNECTIONS} connections, {n} row{'s' if n > 1 else ''} a request, binary",
-                f"{rate:,.0f} rows/s",
-                f"{rate / merged.mlp_offline:.2f} of the bare engine",
-            ]
-            for n, rate in merged.mlp.items()
-        ),
+        *(row for kind in merged.mlps for row in _mlp_rows(kind, merged)),
         [
             f"200 trees, {batching.CONNECTIONS} connections, merging on / off",
             f"{merged.forest['auto']:,.0f} / {merged.forest['off']:,.0f} requests/s",
@@ -129,6 +121,14 @@ def _batching_section(folder: Path, given: argparse.Namespace) -> list[str]:
         ],
     ]
     return ["## Merging calls", "", *_table(["what", "seen", "ratio"], rows), ""]
+
+
+def _mlp_rows(kind: str, merged: batching.Merged) -> Iterator[list[str]]:
+    offline = merged.mlps_offline[kind]
+    yield [f"MLP 4 x 1024 ({kind}), bare engine at its best batch size", f"{offline:,.0f} rows/s", ""]
+    for n, rate in merged.mlps[kind].items():
+        what = f"the same served, {batching.CONNECTIONS} connections, {n} row{'s' if n > 1 else ''} a request, binary"
+        yield [what, f"{rate:,.0f} rows/s", f"{rate / offline:.2f} of the bare engine"]
 
 
 def _batch_section(folder: Path, given: argparse.Namespace) -> list[str]:

@@ -48,12 +48,11 @@ class Columns(Mapping[str, Array]):
 
     @property
     def bytes(self) -> int:
-        """Rough size in memory: exact for matrices and tensors, 64 bytes for any other value, 1 KiB for the objects
-        around them."""
+        """Rough size in memory: exact for matrices and tensors, 64 bytes for any other value."""
         if self.packed is not None:
-            return int(self.packed.nbytes) + 1024
+            return int(self.packed.nbytes)
         tensors = sum(values.nbytes for values in self.arrays if values.ndim > 1)
-        return 1024 + 64 * self.rows * len(self.names) + tensors
+        return 64 * self.rows * len(self.names) + tensors
 
     def __getitem__(self, name: str) -> Array:
         try:

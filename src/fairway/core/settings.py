@@ -86,9 +86,9 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     queue_rows: int = 50_000
     """Rows waiting to be written; more are dropped and counted."""
     queue_bytes: int = 8 * 1024 * 1024
-    bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 16 * 1024 * 1024
-    """Most inputs that a worker records in a second; requests beyond are passed over whole, and counted. More would only
-    push older rows out of `disk_bytes` within minutes, and cost serving a quarter of its speed. 0: no limit."""
+    bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 8 * 1024 * 1024
+    """Most inputs and outputs that a worker records in a second; requests beyond are passed over whole, and counted. More
+    would only push older rows out of `disk_bytes` within minutes, and cost serving a quarter of its speed. 0: no limit."""
     segment_bytes: int = 32 * 1024 * 1024
     segment_seconds: Annotated[float, msgspec.Meta(gt=0)] = 300.0
     """A segment that is older is closed, so that it can be compacted."""

@@ -12,6 +12,7 @@ from fairway.core.columns import Columns, Outputs
 from fairway.core.errors import Overloaded
 from fairway.core.settings import ModelSettings, Settings
 from fairway.inference.live import LiveVersion
+from fairway.inference.memory import LARGE_BYTES, keep_freed
 from fairway.inference.microbatch import MergingQueue
 from fairway.inference.stats import queue_depth
 from fairway.stores.counters import Counters
@@ -71,6 +72,8 @@ class _Queued:
         version = self._version()
         if version is None:
             raise Overloaded("this version is not loaded any more.", hint="Try again.")
+        if columns.bytes >= LARGE_BYTES:
+            keep_freed()
         return self._call(version, 1, columns)
 
     def merged(self, requests: int) -> None:

@@ -34,6 +34,8 @@ _WRITE_BYTES = (
     1024 * 1024
 )  # gathered rows are written early from here on, so that bursts do not pile up in memory
 _LARGE_BYTES = 256 * 1024
+_OBJECT_BYTES = 1024
+"""What the objects around a few values take in the queue."""
 _WARN_SECONDS = 30.0
 _EVERYTHING = 2**32
 KEY_FIELD = "request key"
@@ -98,6 +100,11 @@ class Predictions(msgspec.Struct, frozen=True, gc=False):
     violations: Mapping[tuple[str, str], int] | None = None
 
     @property
+    def bytes(self) -> int:
+        """Rough size of what came and what was answered."""
+        return self.columns.bytes + sum([values.nbytes for values in self.outputs.values()])
+
+    @property
     def request_ids(self) -> list[str]:
         return [one[0] for one in self.asked]
 
@@ -145,10 +152,11 @@ class Recorder:
     def record(self, prediction: Predictions) -> None:
         """Takes the predictions or counts them as dropped; returns at once."""
         rows = prediction.columns.rows
-        size = prediction.columns.bytes
+        size = prediction.bytes
         if self._rate and not self._may_spend(size):
             self._counts.passed_over(prediction.about.model, rows)
             return
+        size += _OBJECT_BYTES
         with self._lock:
             fits = (
                 not self._closed
@@ -212,7 +220,7 @@ class Recorder:
         groups: dict[tuple[Any, ...], list[Predictions]] = {}
         for prediction in taken:
             self._taken_rows += prediction.columns.rows
-            self._taken_bytes += prediction.columns.bytes
+            self._taken_bytes += prediction.bytes + _OBJECT_BYTES
             about = prediction.about
             groups.setdefault((about.model, about.version, prediction.columns.names), []).append(prediction)
         for predictions in groups.values():

@@ -110,6 +110,10 @@ def prediction(
     return Predictions(logged, [asked], [rows], 1_700_000_000.25, [0.125], columns, outputs, **told)
 
 
+ROW_BYTES = 2 * 8 + 2 * 4
+"""Inputs and outputs of one row."""
+
+
 def recorder(log: MemoryLog, dropped: Dropped, vault: Vault | None = None, **settings: Any) -> Recorder:
     return Recorder(log, LogSettings(**{"flush_seconds": 0.01, **settings}), dropped, lambda: vault, "here.1")
 
@@ -173,7 +177,7 @@ def test_columns_that_are_not_a_matrix() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "kept"), [({"queue_rows": 10}, 10), ({"queue_bytes": 10 * (1024 + 16)}, 10)]
+    ("limit", "kept"), [({"queue_rows": 10}, 10), ({"queue_bytes": 10 * (1024 + ROW_BYTES)}, 10)]
 )
 def test_the_queue_is_bounded_and_what_does_not_fit_is_counted(limit: dict[str, int], kept: int) -> None:
     log, dropped = MemoryLog(), Dropped()
@@ -409,9 +413,7 @@ def test_of_large_batches_only_those_that_fail_are_dropped() -> None:
 
 def test_no_more_is_recorded_than_so_many_bytes_a_second() -> None:
     log, dropped, now = MemoryLog(), Dropped(), [100.0]
-    settings = LogSettings(
-        flush_seconds=0.01, bytes_per_second=10 * (1024 + 16)
-    )  # ten requests of two numbers
+    settings = LogSettings(flush_seconds=0.01, bytes_per_second=10 * ROW_BYTES)
     recording = Recorder(log, settings, dropped, lambda: None, "here.1", clock=lambda: now[0])
     for _ in range(15):
         recording.record(prediction(1))
