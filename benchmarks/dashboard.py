@@ -185,11 +185,11 @@ def _report(digest: str, start: datetime, left: int, columns: int, chance: rando
         drifted=moved > 0.1,
         columns=tuple(_column(i, moved if i in (0, 3) else 0.0, rows, chance) for i in range(columns)),
         quality=(
-            (QualityFinding(check="missing", field="column_03", value=0.08, expected=0.01, text="8% are missing"),)
+            (QualityFinding(check="missing", field="column_03", value=0.08, expected=0.01, text="column_03 is missing in 8.0% of rows; in the reference it was 1.0%."),)
             if moved > 0.5
             else ()
         ),
-        violations={"column_03: below 0": round(rows * 0.002 * (1 + 20 * moved))},
+        violations={"column_03 on_range": round(rows * 0.002 * (1 + 20 * moved))},
         traffic=Traffic(
             requests=rows,
             p50=0.0021 * chance.uniform(0.95, 1.1),
@@ -301,11 +301,11 @@ def _incident(home: Path, digest: str) -> None:
         for hour in range(4, 0, -1):
             findings = (
                 Finding(kind="drift", field="column_00", statistic="wasserstein", value=1.1, effect=1.1, p_value=1e-7, weight=0.4,
-                        text="column_00 has moved by 1.10 standard deviations (p = 1e-07)"),
+                        text="column_00 has moved by 1.10 standard deviations, its mean from 0 to 1.1 (p < 0.0001)."),
                 Finding(kind="estimate", field="roc_auc", value=0.79, threshold=0.85, severity="critical",
-                        text="roc_auc 0.79 (0.77 to 0.81), estimated without labels: below the usual 0.85"),
+                        text="ROC AUC is 0.79 (95% interval 0.77 to 0.81), below the usual 0.85: estimated, as there are no labels yet, 4,000 rows."),
                 Finding(kind="quality", field="column_03", statistic="missing", value=0.08, threshold=0.01,
-                        text="column_03: 8% are missing, 1% were before"),
+                        text="column_03 is missing in 8.0% of rows; in the reference it was 1.0%."),
             )  # fmt: skip
             start = now - timedelta(hours=hour)
             opened.alerts.observe(

@@ -156,8 +156,8 @@ def drifting(rate: float, after: float | None) -> Simulation:
 
 
 class Aftermath(threading.Thread):
-    """What becomes known later: labels are sent `LABELS_AFTER` seconds after their payments, and the first incident of
-    this run is printed."""
+    """What becomes known later: labels are sent `LABELS_AFTER` seconds after their payments, and the incident of this run is
+    printed whenever it is about more than it was."""
 
     def __init__(self, base: str, labels: Path, home: Path) -> None:
         super().__init__(daemon=True)
@@ -167,7 +167,7 @@ class Aftermath(threading.Thread):
         self._begun = datetime.now(UTC).isoformat()
         self._waiting: list[tuple[float, bytes]] = []
         self._place = labels.stat().st_size if labels.exists() else 0
-        self._told = False
+        self._told: set[str] = set()
 
     def run(self) -> None:
         looked = time.monotonic()
@@ -175,7 +175,7 @@ class Aftermath(threading.Thread):
             time.sleep(1.0)
             self._collect()
             self._send()
-            if not self._told and time.monotonic() - looked > 5:
+            if time.monotonic() - looked > 5:
                 looked = time.monotonic()
                 self._tell()
 
@@ -216,11 +216,13 @@ class Aftermath(threading.Thread):
         for incident in json.loads(listed.stdout):
             if incident["updated"] < self._begun:
                 continue  # of an earlier run
-            self._told = True
+            kinds = {signal["finding"]["kind"] for signal in incident["signals"] if signal.get("confirmed")}
+            if kinds <= self._told:
+                continue
+            self._told |= kinds
             print(f"incident  {incident['title']}", flush=True)
             for cause in incident["causes"]:
                 print(f"          {cause['text']}", flush=True)
-            return
 
 
 def serve_and_send(

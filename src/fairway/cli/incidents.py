@@ -17,7 +17,7 @@ from fairway.core.errors import MalformedInput
 from fairway.core.incident import Event, Incident
 from fairway.monitoring.alerts import described, until_text
 from fairway.monitoring.windows import MOST_BYTES, read_windows
-from fairway.monitoring.wording import sentence, subject
+from fairway.monitoring.wording import advice, harm, sentence, subject
 from fairway.stores.alerts import IncidentState
 
 app = typer.Typer(add_completion=False, help="What is wrong with the models, and what is done about it.")
@@ -70,6 +70,12 @@ def show(name: IncidentArgument, home: HomeOption = None, json: JsonOption = Fal
         print_line("\nLikeliest causes")
         for number, cause in enumerate(incident.causes, 1):
             print_line(f"  {number}. {cause.text}")
+    if bad := harm(incident):
+        print_line(f"\nHow bad it is\n  {bad}")
+    if incident.state == "open" and (steps := advice(incident)):
+        print_line("\nWhat to do")
+        for number, text in enumerate(steps, 1):
+            print_line(f"  {number}. {text}")
     if incident.signals:
         print_line()
         print_table(

@@ -1,4 +1,4 @@
-"""Incidents in words: one line, one sentence a finding, and the three likeliest causes. Pure."""
+"""Incidents in words: one line, one sentence a finding, the three likeliest causes, how bad it is, what to do. Pure."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ _KINDS: dict[Kind, tuple[str, str]] = {
     "external": ("external check ({})", "external check"),
 }
 """In titles, with and without what it is about."""
+KINDS: dict[str, str] = {kind: without for kind, (_, without) in _KINDS.items()}
+"""What kinds of findings are called."""
 
 
 def likeliest(signals: Iterable[Signal]) -> tuple[Likely, ...]:
@@ -36,6 +38,52 @@ def likeliest(signals: Iterable[Signal]) -> tuple[Likely, ...]:
             Likely(kind=finding.kind, field=finding.field, text=sentence(finding), weight=weight_of(finding)),
         )
     return tuple(found.values())[:_CAUSES]
+
+
+def harm(incident: Incident) -> str:
+    """How bad it is: what labels say of the model's performance, else what is estimated; empty where it is as usual."""
+    signals = [signal for signal in incident.signals if signal.confirmed and not signal.clean]
+    for kind in ("performance", "estimate"):
+        found = [s.finding for s in signals if s.finding.kind == kind and rank(s.finding.severity) > 0]
+        if found:
+            return sentence(min(found, key=_familiar))
+    return ""
+
+
+def advice(incident: Incident) -> tuple[str, ...]:
+    """What to do, the most urgent first."""
+    kinds: set[Kind] = {
+        signal.finding.kind
+        for signal in incident.signals
+        if signal.confirmed and rank(signal.finding.severity) > 0
+    }
+    column = next(
+        (cause.field for cause in incident.causes if cause.kind in ("drift", "quality") and cause.field), ""
+    )
+    about = subject_of("drift", column) if column else "the data"
+    if "performance" in kinds:
+        kinds.discard("estimate")
+    return tuple(text.format(about) for kind, text in _ADVICE if kind in kinds)
+
+
+_ADVICE: tuple[tuple[Kind, str], ...] = (
+    ("operations", "See what the server is short of: `fairway doctor`."),
+    ("log", "Give the prediction log room, or keep fewer days of it."),
+    ("quality", "Ask whoever sends {} what has changed, and have it mended there."),
+    ("drift", "Find out whether the change of {} is here to stay. If it is, train again on newer rows."),
+    ("performance", "Labels prove the loss: train again on newer rows, or give the traffic back to the version before (`fairway rollback`)."),
+    ("estimate", "The loss is an estimate so far: send labels to be sure (`fairway feedback`)."),
+    ("fairness", "Look at the groups on the page of slices before anything is decided by these predictions."),
+    ("answers", "Precompute the answers again: `fairway precompute`."),
+    ("external", "Ask whoever runs the check that found it."),
+)  # fmt: skip
+_FAMILIAR = ("accuracy", "roc_auc", "f1", "rmse", "mae", "log_loss")
+
+
+def _familiar(finding: Finding) -> tuple[int, str]:
+    """Metrics that most people know come first."""
+    place = _FAMILIAR.index(finding.field) if finding.field in _FAMILIAR else len(_FAMILIAR)
+    return place + 100 * bool(finding.slice), finding.field
 
 
 def weight_of(finding: Finding) -> float:
@@ -82,7 +130,9 @@ def subject(model: str, version: int) -> str:
 def title(incident: Incident) -> str:
     """Such as `payments:3: drift in amount, country and 4 more; performance (ROC AUC)`."""
     kinds: dict[Kind, list[str]] = {}
-    for finding in sorted((signal.finding for signal in incident.signals if signal.confirmed), key=_order):
+    findings = [signal.finding for signal in incident.signals if signal.confirmed]
+    serious = [finding for finding in findings if rank(finding.severity) > 0]
+    for finding in sorted(serious or findings, key=_in_title):
         fields = kinds.setdefault(finding.kind, [])
         named = subject_of(finding.kind, finding.field)
         if named and named not in fields:
@@ -92,6 +142,13 @@ def title(incident: Incident) -> str:
         for kind, fields in kinds.items()
     ]
     return f"{subject(incident.model, incident.version)}: {'; '.join(parts)}"[:300]
+
+
+def _in_title(finding: Finding) -> tuple[object, ...]:
+    """As causes are ordered, but of metrics those that most people know come first."""
+    if finding.kind not in _SYMPTOMS:
+        return False, "", *_order(finding)
+    return True, finding.kind, *_familiar(finding)
 
 
 def _listed(fields: list[str]) -> str:

@@ -16,6 +16,10 @@ _METRICS = {
 _MEASURES = {"latency_p99": "Slowest requests (p99)", "errors": "Failed requests", "saturation": "Waiting"}
 _COLUMNS = {"(together)": "columns together", "label": "the predicted label", "worst slice": "groups of rows"}
 _PROBABILITY = re.compile(r"probabilities\[(.*)\]", re.DOTALL)
+_RULES = {
+    "on_null": "Missing", "on_infinite": "Infinite", "on_range": "Out of range", "on_outlier": "Outlier",
+    "on_category": "Unknown category",
+}  # fmt: skip
 _LONGEST = 40
 
 
@@ -59,8 +63,18 @@ def prediction(name: str) -> str:
 
 
 def inside(text: str) -> str:
-    """Without the capital of a sentence; abbreviations keep theirs."""
-    return text if text[1:2].isupper() or not text[1:2].isalpha() else text[:1].lower() + text[1:]
+    """Without the capital of a sentence; abbreviations and Glenn Brier keep theirs."""
+    keeps = text[1:2].isupper() or not text[1:2].isalpha() or text.startswith("Brier")
+    return text if keeps else text[:1].lower() + text[1:]
+
+
+def rule(name: str) -> str:
+    """A rule of a contract, alone or after its field: `amount on_range` is amount: out of range."""
+    field, _, last = name.rpartition(" ")
+    said = _RULES.get(last)
+    if said is None:
+        return name
+    return f"{field}: {said.lower()}" if field else said
 
 
 def begun(text: str) -> str:

@@ -47,7 +47,7 @@ def test_p_values_and_rows() -> None:
 @pytest.mark.parametrize(
     ("kind", "field", "said"),
     [
-        ("performance", "roc_auc", "ROC AUC"), ("estimate", "log_loss", "log loss"), ("estimate", "f1", "F1"),
+        ("performance", "roc_auc", "ROC AUC"), ("estimate", "log_loss", "log loss"), ("estimate", "f1", "F1"), ("estimate", "brier", "Brier score"),
         ("performance", "calibration_error", "calibration error"), ("performance", "worst slice", "groups of rows"),
         ("performance", "r2", "R²"), ("drift", "amount", "amount"), ("drift", "label", "the predicted label"),
         ("drift", "probabilities[True]", "the predicted probability of True"), ("drift", "(together)", "columns together"),

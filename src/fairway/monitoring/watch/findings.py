@@ -49,7 +49,13 @@ def with_findings(report: Report, reference: Reference, history: Sequence[Summar
         *_fairness(report.fairness),
         *_operations(report.operations),
     )
-    weighted = weighed(findings, reference.importance, loss)
+    outputs = {column.name for column in report.columns if column.role == "output"}
+    weighted = (
+        msgspec.structs.replace(finding, weight=0.0)  # predictions move because inputs do
+        if finding.kind == "drift" and finding.field in outputs
+        else finding
+        for finding in weighed(findings, reference.importance, loss)
+    )
     return msgspec.structs.replace(report, findings=tuple(_fitting(finding) for finding in weighted))
 
 

@@ -97,6 +97,8 @@ def _missing(column: pa.ChunkedArray) -> float:
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    if pa.types.is_floating(column.type):
+        column = column.filter(pc.invert(pc.is_nan(column)))  # is missing, and told as that
     counted = pc.value_counts(as_text(column).drop_null())
     return dict(zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True))
 

@@ -74,7 +74,7 @@ def test_everything_of_the_pages_is_in_it() -> None:
     text = render(told())
     assert '<th scope="row">f0 = ordinary</th>' in text
     for said in (
-        "Incident opened", "ROC AUC", "feature 0", "Missing", "f0 = ordinary", "on_range", "Estimated", "Measured",
+        "Incident opened", "ROC AUC", "feature 0", "Missing", "f0 = ordinary", "out of range", "Estimated", "Measured",
         "has moved by 0.80 standard deviations", "the rows in its bundle", "a note of ordinary",
     ):  # fmt: skip
         assert said in text, said

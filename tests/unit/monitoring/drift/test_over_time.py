@@ -3,12 +3,19 @@
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from fairway.core.errors import InvalidInput
 from fairway.monitoring.drift.online import DETECTORS, open_stream
 from fairway.monitoring.drift.persistence import lasting_drift
-from fairway.monitoring.drift.season import Season, detect_season, matching_rows, strata_of
+from fairway.monitoring.drift.season import (
+    Season,
+    detect_season,
+    matching_rows,
+    season_numbers,
+    strata_of,
+)
 
 HOUR = np.timedelta64(3600, "s")
 START = np.datetime64("2026-01-05T00:00:00", "us")  # a Monday
@@ -103,3 +110,36 @@ def test_unknown_detectors_and_options_are_named() -> None:
         open_stream("nope")
     with pytest.raises(InvalidInput, match="cannot be set up"):
         open_stream("adwin", nope=1)
+
+
+def test_a_season_of_long_and_sorted_data_is_found_by_rows_of_all_its_days() -> None:
+    when = times(24 * 28, 100)
+    day = strata_of(when, Season.week) // 24
+    values = np.random.default_rng(0).standard_normal(len(when)) + 0.5 * (day >= 5)
+    assert detect_season(when, {"x": values}) is Season.week
+    week = when < START + np.timedelta64(7, "D")
+    assert detect_season(when[week], {"x": values[week]}) is Season.week  # workdays against the weekend
+    assert detect_season(when.astype("datetime64[D]").astype("datetime64[us]"), {"x": values}) is Season.none
+
+
+def test_categories_have_seasons_too() -> None:
+    when = times(24 * 3, 40)
+    night = strata_of(when, Season.day) < 8
+    rng = np.random.default_rng(1)
+    country = np.where(night & (rng.random(len(when)) < 0.4), "US", rng.choice(["DE", "FR"], len(when)))
+    plain = pa.chunked_array([pa.array(rng.choice(["a", "b"], len(when)))])
+    assert detect_season(when, season_numbers("c", pa.chunked_array([pa.array(country)]))) is Season.day
+    assert detect_season(when, season_numbers("p", plain)) is Season.none
+    assert season_numbers("t", pa.chunked_array([pa.array(when)])) == {}
+
+
+def test_where_an_hour_has_few_rows_like_days_and_neighbours_stand_for_it() -> None:
+    reference = times(24 * 14, 20)  # 40 rows of each hour of the week
+    tuesday = START + np.timedelta64(15 * 24 + 3, "h") + np.zeros(50, "timedelta64[us]")
+    rows = matching_rows(reference, tuesday, Season.week)
+    assert set(strata_of(reference[rows], Season.day).tolist()) == {3}
+    assert (strata_of(reference[rows], Season.week) // 24).max() < 5  # of workdays
+    saturday = tuesday + np.timedelta64(4, "D")
+    rows = matching_rows(reference, saturday, Season.week)
+    assert set(strata_of(reference[rows], Season.day).tolist()) == {2, 3, 4}
+    assert set((strata_of(reference[rows], Season.week) // 24).tolist()) == {5, 6}

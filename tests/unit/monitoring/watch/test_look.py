@@ -84,6 +84,8 @@ def test_drift_is_found_drawn_weighed_and_said(known: Reference) -> None:
     told = {finding.field: finding for finding in window.findings if finding.kind == "drift"}
     assert "amount has moved by" in told["amount"].text
     assert told["amount"].weight is not None
+    outputs = {column.name for column in report.columns if column.role == "output"}
+    assert all(finding.weight == 0 for name, finding in told.items() if name in outputs)
     assert incident_window(report, ["quality"]).kinds == ("quality",)
     small = summary_of(report)
     assert "amount" in small.drifted

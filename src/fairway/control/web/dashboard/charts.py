@@ -59,6 +59,10 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return all(value is None for line in self.lines for value in line.values)
 
     @property
+    def has_alerts(self) -> bool:
+        return any(any(line.alert) for line in self.lines)
+
+    @property
     def json(self) -> str:
         return msgspec.json.encode(self).decode()
 

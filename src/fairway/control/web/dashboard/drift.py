@@ -13,7 +13,7 @@ from fairway.control.web.dashboard.seen import ranked as in_order
 from fairway.control.web.dashboard.series import Bucket, buckets
 from fairway.control.web.page import Page, Shown
 from fairway.core.errors import NotFound
-from fairway.monitoring.watch.values import ColumnReport
+from fairway.monitoring.watch.values import TOGETHER, ColumnReport
 
 CARDS = 12
 _SPARK_POINTS = 60
@@ -83,7 +83,9 @@ def _over_time(points: tuple[Bucket, ...]) -> Chart:
             Line(
                 label="Columns",
                 values=tuple(
-                    None if point.rows == 0 else float(max(len(w.summary.drifted) for w in point.windows))
+                    None
+                    if point.rows == 0
+                    else float(max(len(set(w.summary.drifted) - {TOGETHER}) for w in point.windows))
                     for point in points
                 ),
             ),

@@ -9,7 +9,7 @@ from fairway.core.clock import utc_now
 from fairway.core.errors import Forbidden, InvalidInput
 from fairway.core.incident import Entry, Incident, Silence, rank
 from fairway.monitoring.alerts import until_text
-from fairway.monitoring.wording import sentence
+from fairway.monitoring.wording import KINDS, advice, harm, sentence
 from fairway.stores.alerts import IncidentState
 
 PAGE = 50
@@ -72,6 +72,10 @@ def shown(page: Page) -> Shown:
         "incident": incident,
         "signals": [(signal, sentence(signal.finding)) for signal in signals[:_FINDINGS]],
         "more_signals": max(0, len(signals) - _FINDINGS),
+        "harm": harm(incident),
+        "advice": advice(incident),
+        "judged": [kind for kind in ("performance", "estimate") if kind in incident.seen],
+        "kinds": KINDS,
         "silences": silences,
         "hours": HOURS,
         "history": folded(incident.history)[:_ENTRIES],

@@ -118,13 +118,14 @@ def effects_reader(columns: Sequence[str]) -> Callable[[Summary], tuple[float | 
 
 
 def ranked(report: Report) -> tuple[ColumnReport, ...]:
-    """Its columns: those that drifted first, then by effect times importance, where that is known."""
+    """Its columns: those that drifted first, inputs before what the model made of them, then by effect times importance, where
+    that is known."""
 
-    def order(column: ColumnReport) -> tuple[bool, float, str]:
+    def order(column: ColumnReport) -> tuple[bool, bool, float, str]:
         drift = column.drift
         if drift is None:
-            return True, 1.0, column.name
+            return True, True, 1.0, column.name
         heeded = 1.0 if column.importance is None else 0.05 + column.importance
-        return not drift.drifted, -abs(drift.effect or 0.0) * heeded, column.name
+        return not drift.drifted, column.role == "output", -abs(drift.effect or 0.0) * heeded, column.name
 
     return tuple(sorted(report.columns, key=order))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
+from markupsafe import Markup, escape
+
 from fairway.core.clock import moment_of
-from fairway.monitoring.words import metric
+from fairway.monitoring.watch.values import ColumnReport
+from fairway.monitoring.words import metric, prediction, rule
 
 _DASH = "–"
 
@@ -104,6 +107,20 @@ def short_digest(text: str) -> str:
     return text.removeprefix("sha256:")[:12]
 
 
+def column(told: ColumnReport) -> str:
+    """An input by its name; an output as what it is, such as Predicted probability of True."""
+    return told.name if told.role == "input" else f"P{prediction(told.name)[5:]}"
+
+
+def code(text: str) -> Markup:
+    """Text whose commands stand between backquotes; all of it is escaped."""
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(part)
+        for index, part in enumerate(parts)
+    )
+
+
 def _moment(text: str) -> datetime | None:
     try:
         return moment_of(text).astimezone(UTC)
@@ -118,6 +135,9 @@ FILTERS = {
     "seconds": seconds,
     "rate": rate,
     "metric": metric,
+    "rule": rule,
+    "code": code,
+    "column": column,
     "when": when,
     "exact": exact,
     "ago": ago,

@@ -116,7 +116,7 @@ const fairwayCharts = (() => {
     const axis = { stroke: color("--muted"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
     const flat = chart.times.length < 2;
     return {
-      width: Math.max(160, element.clientWidth), height: 190, padding: [8, 24, 0, 0],
+      width: Math.max(160, element.clientWidth), height: 190, padding: [8, 32, 0, 0],
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       legend: { show: false }, bands: parts.bands, series: parts.series,
       cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
