@@ -5,6 +5,7 @@ import pytest
 from fairway.core import errors
 from fairway.serving.metrics import described_metrics
 from scripts import docs
+from scripts.settings_page import settings_page
 
 
 @pytest.mark.parametrize("name", docs.PAGES)
@@ -17,6 +18,19 @@ def test_every_error_has_a_code_of_its_own_and_a_place_in_the_tree() -> None:
     assert len({kind.code for kind in kinds}) == len(kinds)
     assert set(docs.meanings()) == {kind.__name__ for kind in kinds}
     assert issubclass(errors.ContractViolation, errors.InvalidInput)
+
+
+def test_every_setting_says_what_it_is() -> None:
+    groups = [*settings_page().split("\n## ")][1:]
+    assert len(groups) > 20
+    silent = [
+        f"{group.partition(chr(10))[0]} {line}"
+        for group in groups
+        for line in group.splitlines()
+        if line.startswith("| `")
+        and line.split(" | ")[2].strip(" |").partition("(")[0].partition("One of")[0] == ""
+    ]
+    assert silent == [], "write a docstring below the field"
 
 
 def test_no_link_is_broken() -> None:

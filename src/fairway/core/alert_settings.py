@@ -22,11 +22,15 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     name: str = ""
     """For people."""
     model: str = "*"
+    """Of these models."""
     kind: str = "*"
     """`drift`, `quality`, `performance`, `estimate`, `fairness`, `operations`, `log`, `answers`, `external`."""
     field: str = "*"
+    """Of these columns, metrics or measures of operation."""
     slice: str = "*"
+    """Of these groups of rows, such as `country=*`."""
     arm: str = "*"
+    """Of these arms of a route."""
     ignore: bool = False
     """Such findings never make an incident."""
     minimum_effect: float | None = None
@@ -34,7 +38,9 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     severity: Severity | None = None
     """Instead of what the monitor said."""
     open_after: _Count | None = None
+    """Instead of `alerts.open_after`."""
     resolve_after: _Count | None = None
+    """Instead of `alerts.resolve_after`."""
     channels: tuple[str, ...] | None = None
     """Only these are told of incidents that have such a finding; together with those of other rules that match."""
 
@@ -43,6 +49,7 @@ class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """One `[alerts.channels.NAME]`. Where a secret may stand, write `env:VARIABLE` or `file:PATH`."""
 
     kind: Literal["webhook", "slack", "teams", "smtp", "alertmanager", "log"]
+    """How it is told."""
     url: str = ""
     """Where to send: http or https; `smtp`: see `host`. Slack's and Teams' addresses are secrets: `env:SLACK_URL`."""
     secret: str = ""
@@ -56,18 +63,23 @@ class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     minimum: Severity = "warning"
     """Less severe incidents are not told here."""
     events: tuple[EventKind, ...] = TOLD
+    """What is told here."""
     models: tuple[str, ...] = ("*",)
     """Patterns of the models whose incidents are told here."""
     host: str = ""
     """`smtp`: the mail server."""
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 587
+    """`smtp`: its port."""
     security: Literal["starttls", "tls", "none"] = "starttls"
     """`none` is refused together with a password."""
     username: str = ""
+    """`smtp`: who logs in; empty: nobody."""
     password: str = ""
     """`env:` or `file:`."""
     sender: str = ""
+    """`smtp`: the address that mails come from."""
     recipients: tuple[str, ...] = ()
+    """`smtp`: the addresses that they go to."""
     labels: dict[str, str] = {}
     """`alertmanager`: further labels of every alert."""
     refresh_seconds: _Positive = 60.0
@@ -90,6 +102,7 @@ class AlertSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     retry_first_seconds: _Positive = 5.0
     """First pause after a failed attempt; it doubles each time, and each pause is drawn between half of it and all."""
     retry_longest_seconds: _Positive = 900.0
+    """The longest pause."""
     retry_hours: _Positive = 72.0
     """A message that could not be sent for so long is given up: `fairway alerts queue --dead`."""
     queue_messages: Annotated[int, msgspec.Meta(ge=10)] = 10_000

@@ -31,26 +31,45 @@ MOST_INTERRUPTIONS = 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 
 
-class BatchWork(msgspec.Struct, frozen=True, kw_only=True, tag="batch", omit_defaults=True):
+class BatchOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a batch run scores; what is empty or 0 is left to its plan."""
+
+    keep: tuple[str, ...] = ()
+    """Input columns that go to the output."""
+    join: bool = False
+    """All input columns go to the output."""
+    format: str = ""
+    """Of output files: parquet, csv, jsonl, arrow; empty: by the output's name."""
+    input_format: str = ""
+    """Of input files; empty: by their names."""
+    encoding: str = "utf-8"
+    """Of CSV input."""
+    delimiter: str = ""
+    """Of CSV input; empty: what its header shows."""
+    rows_per_file: int = 0
+    """About so many rows in each file of a folder."""
+    file_size: str = ""
+    """Begin another file of a folder from about there on, such as 128MB."""
+    compression: str = ""
+    """Of output files; empty: snappy for Parquet, else none."""
+    max_errors: str = ""
+    """Stop when more rows are rejected: 1%, or a number; empty: never."""
+    workers: int = 0
+    """Scorers; 0: one a core."""
+    overwrite: bool = False
+    """Replace what the output holds."""
+    engine: Literal["local", "spark", "ray"] = "local"
+    """What scores: this machine, or a cluster."""
+    address: str = ""
+    """Of a Spark or Ray cluster; empty: as `[batch]` says."""
+
+
+class BatchWork(BatchOptions, frozen=True, kw_only=True, tag="batch", omit_defaults=True):
     """`fairway batch run`. `input` and `output` may hold placeholders such as `{date}`."""
 
     model: str
     input: str
     output: str
-    keep: tuple[str, ...] = ()
-    join: bool = False
-    format: str = ""
-    input_format: str = ""
-    encoding: str = "utf-8"
-    delimiter: str = ""
-    rows_per_file: int = 0
-    file_size: str = ""
-    compression: str = ""
-    max_errors: str = ""
-    workers: int = 0
-    overwrite: bool = False
-    engine: Literal["local", "spark", "ray"] = "local"
-    address: str = ""
 
 
 class PrecomputeWork(msgspec.Struct, frozen=True, kw_only=True, tag="precompute", omit_defaults=True):

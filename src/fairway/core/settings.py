@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from fairway.core.alert_settings import AlertSettings
+from fairway.core.schedule import BatchOptions
 
 
 class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,12 +36,15 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
+    """Elsewhere than on loopback only with keys, best with TLS, or with --insecure."""
     port: int = 8080
+    """Of HTTP; 0: a free one."""
     grpc: bool = True
     """Whether gRPC is served too; it needs the extra `grpc`."""
     grpc_port: int | None = None
     """None: 8081, or a free one where `port` is 0, which any free port is meant by."""
     workers: int = 1
+    """Processes that answer; each holds the models."""
     inline_seconds: float = 0.002
     """Calls expected to take longer run in a thread instead of the event loop."""
     threads: int = 4
@@ -77,6 +81,7 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The prediction log, and the labels beside it."""
 
     enabled: bool = True
+    """Whether predictions are recorded."""
     sample: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     """Share of the requests that is recorded; which ones is decided by their ids."""
     durable: bool = False
@@ -86,10 +91,12 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     queue_rows: int = 50_000
     """Rows waiting to be written; more are dropped and counted."""
     queue_bytes: int = 8 * 1024 * 1024
+    """Most bytes of them."""
     bytes_per_second: Annotated[int, msgspec.Meta(ge=0)] = 8 * 1024 * 1024
     """Most inputs and outputs that a worker records in a second; requests beyond are passed over whole, and counted. More
     would only push older rows out of `disk_bytes` within minutes, and cost serving a quarter of its speed. 0: no limit."""
     segment_bytes: int = 32 * 1024 * 1024
+    """A segment that is larger is closed."""
     segment_seconds: Annotated[float, msgspec.Meta(gt=0)] = 300.0
     """A segment that is older is closed, so that it can be compacted."""
     disk_bytes: int = 2 * 1024 * 1024 * 1024
@@ -329,7 +336,9 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     enabled: bool = True
     """Whether `fairway serve` starts one beside the workers."""
     host: str = "127.0.0.1"
+    """Elsewhere than on loopback only with keys, best with TLS, or with --insecure."""
     port: int = 8090
+    """0: a free one."""
     lease_seconds: Annotated[float, msgspec.Meta(ge=1, le=300)] = 8.0
     """Of several control processes on one database one leads; how long after its death another begins to."""
     interval_seconds: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 1.0
@@ -354,38 +363,38 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """How far it, and what it runs, gives way to serving."""
 
 
-class ScheduleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ScheduleSettings(BatchOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One `[[schedules]]`: `fairway batch run` with `input` and `output`, or `fairway precompute` with `files` and `key`,
     again and again. The options have the names that they have there."""
 
     name: str
+    """What it is called."""
     cron: str
+    """Five fields, or six with seconds first."""
     model: str
+    """A registered model, a version or an alias."""
     time_zone: str = "UTC"
+    """Whose clocks `cron` is read on, such as Europe/Berlin."""
     allow_overlap: bool = False
+    """Begin a run also while one before it goes on."""
     retries: int = 3
+    """How often a failed run is tried again."""
     retry_seconds: float = 60.0
+    """How long before the first retry; then twice as long each time."""
     input: str = ""
+    """What is scored: a file, a folder, a pattern, an address or a table; may hold placeholders such as {date}."""
     output: str = ""
-    keep: tuple[str, ...] = ()
-    join: bool = False
-    format: str = ""
-    input_format: str = ""
-    encoding: str = "utf-8"
-    delimiter: str = ""
-    rows_per_file: int = 0
-    file_size: str = ""
-    compression: str = ""
-    max_errors: str = ""
-    workers: int = 0
-    overwrite: bool = False
-    engine: Literal["local", "spark", "ray"] = "local"
-    address: str = ""
+    """Where answers go; may hold placeholders."""
     files: str = ""
+    """What answers are computed ahead for; may hold placeholders."""
     key: str = ""
+    """The column that answers are stored under."""
     store: str | None = None
+    """Where answers are stored, instead of `hybrid.store`."""
     ttl_seconds: float | None = None
+    """How long answers are fresh, instead of `hybrid.ttl_seconds`."""
     allow_empty: bool = False
+    """Publish also when there is not one answer."""
 
 
 class DriftSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -412,6 +421,7 @@ class DriftSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Most rows of each side that are held together in memory: for calibration, dependence between columns, texts
     and tensors. All rows count in every other test."""
     seed: int = 0
+    """Of every draw: the same windows give the same report."""
 
 
 class QualitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -437,6 +447,7 @@ class MonitoringSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """The monitor, which looks at every window of every version in the log."""
 
     enabled: bool = True
+    """Whether the control process that leads watches the log."""
     interval_seconds: Annotated[float, msgspec.Meta(ge=0.1)] = 30.0
     """How often it is looked whether a window is over."""
     window_seconds: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 3600.0
