@@ -55,6 +55,35 @@ def test_loaded_it_answers_as_the_original_and_records(home: Path, model) -> Non
     np.testing.assert_allclose(mine["input.amount"], LATER["amount"][:3])
 
 
+FORKED = """
+import os, sys
+import fairway
+row = {name: [value] for name, value in eval(sys.argv[2]).items()}
+model = fairway.load("payments", home=sys.argv[1])
+before = model.answer(row)
+children = []
+for _ in range(2):
+    children.append(os.fork())
+    if not children[-1]:
+        assert model.answer(row).outputs["label"].tolist() == before.outputs["label"].tolist()
+        model.close()
+        os._exit(0)
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+model.answer(row)
+model.close()
+"""
+
+
+def test_loaded_before_a_fork_it_answers_and_records_in_every_process(home: Path) -> None:
+    """As servers do that load an application once and fork their workers (`gunicorn --preload`)."""
+    before = len(log_of(home, "payments"))
+    [row] = records(LATER[:1])
+    subprocess.run([sys.executable, "-c", FORKED, str(home), repr(row)], check=True, timeout=60)
+    log = log_of(home, "payments")
+    assert len(log) - before == 4
+    assert log["request_id"].iloc[before:].nunique() == 4
+
+
 def test_served_it_gives_the_same_answers_in_every_form_of_rows(home: Path) -> None:
     with fairway.load("payments", home=home, record=False) as loaded:
         expected = loaded.predict(LATER)["probabilities"]

@@ -43,6 +43,6 @@ def load(name: str, *, home: str | os.PathLike[str] | None = None, record: bool 
     # Whoever calls has a thread that can wait: nothing is gained by running the model in another one.
     serving = msgspec.structs.replace(settings.serving, inline_seconds=math.inf)
     settings = msgspec.structs.replace(settings, serving=serving)
-    loaded = LoadedModel(reference.model, None, open_plane([model], Counters(), settings))
+    loaded = LoadedModel(reference.model, None, lambda: open_plane([model], Counters(), settings))
     atexit.register(loaded.close)
     return loaded

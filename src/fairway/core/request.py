@@ -52,9 +52,18 @@ _serial = itertools.count()
 _process = ""
 
 
+def _forget_process() -> None:
+    global _process  # noqa: PLW0603 - a forked process is another one
+    _process = ""
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_process)
+
+
 def new_request_id() -> str:
     """Unique across processes and restarts: 16 random hex digits of the process, then a serial number."""
-    global _process  # noqa: PLW0603 - made at first use, so that a forked process has its own
+    global _process  # noqa: PLW0603 - made at first use
     if not _process:
         _process = os.urandom(8).hex()
     return f"{_process}-{next(_serial):x}"

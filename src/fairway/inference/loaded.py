@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+import threading
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -20,17 +23,26 @@ from fairway.inference.validate import FEW_ROWS
 
 
 class LoadedModel:
-    """A model by name, as its route says. Safe to call from several threads; close it to flush its log."""
+    """A model by name, as its route says. Safe to call from several threads; close it to flush its log.
 
-    def __init__(self, name: str, version: str | None, plane: Plane) -> None:
+    A process that is forked from this one opens the model anew when it first needs it: threads, connections and the log
+    stay with the parent."""
+
+    def __init__(self, name: str, version: str | None, open_plane: Callable[[], Plane]) -> None:
         self.name = name
         self._version = version
-        self._plane = plane
+        self._open_plane = open_plane
+        self._lock = threading.Lock()
+        self._plane: Plane | None = open_plane()
         self._frames = FrameReader()
+        _LOADED.add(self)
 
     @property
     def contract(self) -> Contract:
-        live = self._plane.table[self.name]
+        return self._contract(self._plane or self._opened())
+
+    def _contract(self, plane: Plane) -> Contract:
+        live = plane.table[self.name]
         return (live.primary if self._version is None else live.pick(self._version, "")).contract
 
     def predict(self, data: Any, *, key: str | None = None) -> Outputs:
@@ -45,26 +57,43 @@ class LoadedModel:
 
     def answer(self, data: Any, *, key: str | None = None, request_id: str | None = None) -> Answer:
         """As `predict`, with the version that answered and the request id that the log knows it by."""
+        plane = self._plane or self._opened()
         request = Request(
             model=self.name,
             version=self._version,
-            inputs=read_inputs(data, self.contract, self._frames),
+            inputs=read_inputs(data, self._contract(plane), self._frames),
             request_id=request_id or new_request_id(),
             key=key,
         )
         try:
-            return self._plane.infer(request)
+            return plane.infer(request)
         except FairwayError as error:
-            self._plane.failed(self.name, self._version, request.protocol, error.code)
+            plane.failed(self.name, self._version, request.protocol, error.code)
             raise
 
     def close(self) -> None:
         """Writes what is still to be recorded, and ends the processes of models that have their own."""
-        self._plane.close()
-        for model in self._plane.table:
+        plane = self._plane
+        if plane is None:
+            return
+        plane.close()
+        for model in plane.table:
             for version in model.versions.values():
                 if getattr(version.engine, "may_block", False):
                     version.engine.unload()
+
+    def _opened(self) -> Plane:
+        with self._lock:
+            if self._plane is None:
+                self._plane = self._open_plane()
+            return self._plane
+
+    def leave(self) -> None:
+        """In a forked process: what was opened is the parent's."""
+        self._lock = threading.Lock()  # a thread that is not here may hold the other one
+        if self._plane is not None:
+            _OF_PARENT.append(self._plane)
+            self._plane = None
 
     def __enter__(self) -> LoadedModel:
         return self
@@ -73,6 +102,20 @@ class LoadedModel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+_LOADED: WeakSet[LoadedModel] = WeakSet()
+_OF_PARENT: list[Plane] = []
+"""Never let go: an engine that waits for its threads to end would wait for ever, for they are not here."""
+
+
+def _leave_all() -> None:
+    for model in _LOADED:
+        model.leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all)
 
 
 def read_inputs(data: Any, contract: Contract, frames: FrameReader | None = None) -> Inputs:

@@ -21,6 +21,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from io import BytesIO, FileIO
 from pathlib import Path
+from weakref import WeakSet
 
 import msgspec
 import numpy as np
@@ -126,6 +127,7 @@ class SegmentLog:
         self._dirty: dict[tuple[object, ...], _Segment] = {}
         self._started = 0
         self._writer = writer_name()
+        _LOGS.add(self)
 
     def append(self, batch: LogBatch) -> int:
         """Appends and hands to the operating system; returns how many bytes. Raises StorageFull or Unavailable; the
@@ -170,6 +172,13 @@ class SegmentLog:
         for key in list(self._open):
             self._close(key)
 
+    def leave(self) -> None:
+        """In a forked process: the segments are the parent's, and locked for as long as anybody holds them open."""
+        for segment in self._open.values():
+            segment.leave()
+        self._open, self._dirty = {}, {}
+        self._writer = writer_name()
+
     def _start(self, batch: LogBatch) -> _Segment:
         model = self._folder / batch.model
         folder = model / batch.stream
@@ -213,6 +222,17 @@ class SegmentLog:
                     segment.sync()
                 del self._dirty[key]
             segment.close()
+
+
+_LOGS: WeakSet[SegmentLog] = WeakSet()
+
+
+def _leave_all() -> None:
+    for log in _LOGS:
+        log.leave()
+
+
+os.register_at_fork(after_in_child=_leave_all)
 
 
 def is_closed(path: Path) -> bool:
@@ -298,6 +318,11 @@ class _Segment:
         if empty:
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)
+
+    def leave(self) -> None:
+        """Closes the file as it is."""
+        with suppress(OSError):
+            self._file.close()
 
     def _flush(self) -> None:
         """Writes what is encoded. Its buffer is kept, because memory that is new each time costs as much as writing."""
