@@ -54,7 +54,7 @@ def mixed(**options: Any) -> Contract:
     ],
 )
 def test_every_form_gives_the_same_answers(data: Any) -> None:
-    outputs = LoadedModel("m", None, lambda: plane()).predict(data)
+    outputs = LoadedModel("m", None, plane).predict(data)
     assert outputs["sum"].tolist() == [3.0, 7.0]
     assert outputs["both"].tolist() == [list(row) for row in ROWS]
 
@@ -63,7 +63,7 @@ def test_every_form_gives_the_same_answers(data: Any) -> None:
     "data", [{"a": 1.0, "b": 2}, {"a": np.float64(1), "b": np.array(2)}, {"a": [1.0], "b": np.array([2])}]
 )
 def test_one_row_of_bare_values(data: Any) -> None:
-    assert LoadedModel("m", None, lambda: plane()).predict(data)["sum"].tolist() == [3.0]
+    assert LoadedModel("m", None, plane).predict(data)["sum"].tolist() == [3.0]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_one_row_of_bare_values(data: Any) -> None:
 )
 def test_what_cannot_be_read_is_refused(data: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
-        LoadedModel("m", None, lambda: plane()).predict(data)
+        LoadedModel("m", None, plane).predict(data)
 
 
 def frame(rows: int) -> pd.DataFrame:
@@ -131,7 +131,7 @@ def test_a_few_rows_of_a_frame_read_as_many_do(storage: str) -> None:
 
 
 def test_each_frame_is_read_by_its_own_names() -> None:
-    model = LoadedModel("m", None, lambda: plane())
+    model = LoadedModel("m", None, plane)
     assert [model.predict(FRAME.iloc[i : i + 1])["sum"].tolist() for i in range(2)] == [[3.0], [7.0]]
     swapped = FRAME.rename(columns={"a": "b", "b": "a"})
     assert model.predict(swapped[["a", "b"]].iloc[:1] * [1, 0])["sum"].tolist() == [FRAME["b"].iloc[0]]
