@@ -1,6 +1,6 @@
 """Writes the reference pages that come from the code, and checks the links of every Markdown file.
 
-python -m scripts.docs            write docs/reference/{errors,cli,settings}.md and the figures of the README, check links
+python -m scripts.docs            write docs/reference/{errors,cli,settings,python}.md and the figures of the README, check links
 python -m scripts.docs --check    change nothing; exit 1 if a page is out of date or a link is broken
 """
 
@@ -20,6 +20,7 @@ from benchmarks.results import sections_of
 from fairway.cli.main import cli
 from fairway.core import errors
 from fairway.serving.errors import status_of
+from scripts.python_page import python_page
 from scripts.settings_page import settings_page
 
 ROOT = Path(__file__).parent.parent
@@ -173,6 +174,7 @@ PAGES = {
     "docs/reference/errors.md": errors_page,
     "docs/reference/cli.md": cli_page,
     "docs/reference/settings.md": lambda: f"{GENERATED}\n{settings_page()}",
+    "docs/reference/python.md": lambda: f"{GENERATED}\n{python_page()}",
     "README.md": readme_page,
 }
 
