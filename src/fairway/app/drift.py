@@ -19,6 +19,7 @@ from fairway.packaging.bundle import read_bundle
 from fairway.packaging.profile import Profile as PackagedProfile
 
 if TYPE_CHECKING:
+    from fairway.core.columns import Array
     from fairway.monitoring.drift.values import DriftReport, Kind
     from fairway.monitoring.tables import Table
 
@@ -123,15 +124,14 @@ def _kinds(kinds: dict[str, str] | None) -> dict[str, Kind]:
 
 def _in_season(table: Table, window: Table, time: str) -> tuple[Any, tuple[str, ...]]:
     """The reference's rows of the window's hours and weekdays, and what was done."""
-    from fairway.monitoring.drift.columns import as_floats, is_numeric
-    from fairway.monitoring.drift.season import Season, detect_season, matching_rows
+    from fairway.monitoring.drift.season import Season, detect_season, matching_rows, season_numbers
 
     before, after = (_times(side, time) for side in (table, window))
     some = np.sort(np.random.default_rng(0).permutation(len(before))[:_SEASON_ROWS])
-    numbers = [name for name in table.names if name != time and is_numeric(table.type_of(name))][
-        :_SEASON_COLUMNS
-    ]
-    season = detect_season(before[some], {name: as_floats(table.take(name, some)) for name in numbers})
+    numbers: dict[str, Array] = {}
+    for name in [name for name in table.names if name != time][:_SEASON_COLUMNS]:
+        numbers |= season_numbers(name, table.take(name, some))
+    season = detect_season(before[some], numbers)
     if season is Season.none:
         return None, ("The reference has no daily or weekly season: all its rows are compared.",)
     rows = matching_rows(before, after, season)

@@ -62,6 +62,7 @@ def package(
     options: ConversionOptions | None = None,
     contract: Contract | str | None = None,
     reference: object = None,
+    time: str | None = None,
     progress: Progress = _silent,
 ) -> Packaged:
     """Makes a bundle in `out` from a model (a file's path or a live object) and a sample of its data (a file's
@@ -71,7 +72,8 @@ def package(
     the function alone gets, in an environment of its own below `home`, for the Python `python` ("3.12" or a path).
 
     `reference` are rows like `data`, labelled and best not trained on, that monitors compare traffic with; rows of `data`
-    if none are given.
+    if none are given. `time` names their column of times, by which an hour is compared with the same hours; by default the
+    only column of moments that the model does not use.
 
     A model may be a pipeline, a path ending in .toml: its nodes name models of `home`, and `data` may be left out.
     See `fairway.packaging.pipeline`.
@@ -83,7 +85,7 @@ def package(
             "files": bool(files),
             "requirements": requirements is not None or python is not None,
             "contract": contract is not None,
-            "reference": reference is not None,
+            "reference or time": reference is not None or time is not None,
             "tolerance, allow_flips or native": options not in (None, ConversionOptions()),
         }
         _refuse_options([name for name, given in refused.items() if given])
@@ -112,6 +114,7 @@ def package(
         options=options or ConversionOptions(),
         contract=contract,
         reference=reference,
+        time=time,
         out=Path(out),
         progress=progress,
     )
@@ -165,6 +168,7 @@ def deploy(
     options: ConversionOptions | None = None,
     contract: Contract | str | None = None,
     reference: object = None,
+    time: str | None = None,
     why: str = "deploy",
     progress: Progress = _silent,
 ) -> Deployment:
@@ -188,6 +192,7 @@ def deploy(
             options=options,
             contract=contract,
             reference=reference,
+            time=time,
             progress=progress,
         )
         version = register_bundle(place, name, packaged, why=why)

@@ -21,6 +21,7 @@ from fairway.cli.packing import (
     ReferenceOption,
     RequirementsOption,
     TargetOption,
+    TimeOption,
     ToleranceOption,
     TrustOption,
     conversion_options,
@@ -49,6 +50,7 @@ def run(
     allow_flips: FlipsOption = 0,
     native: NativeOption = False,
     reference: ReferenceOption = None,
+    time: TimeOption = None,
     why: WhyOption = "deploy",
     home: HomeOption = None,
     json: JsonOption = False,
@@ -69,6 +71,7 @@ def run(
             options=conversion_options(tolerance, allow_flips, native),
             contract=read_contract(contract),
             reference=reference,
+            time=time,
             why=why,
             progress=progress,
         )

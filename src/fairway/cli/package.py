@@ -23,6 +23,7 @@ from fairway.cli.packing import (
     ReferenceOption,
     RequirementsOption,
     TargetOption,
+    TimeOption,
     ToleranceOption,
     TrustOption,
     conversion_options,
@@ -54,6 +55,7 @@ def run(
     allow_flips: FlipsOption = 0,
     native: NativeOption = False,
     reference: ReferenceOption = None,
+    time: TimeOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -74,6 +76,7 @@ def run(
             options=conversion_options(tolerance, allow_flips, native),
             contract=read_contract(contract),
             reference=reference,
+            time=time,
             home=home,
             progress=progress,
         )

@@ -56,6 +56,15 @@ ReferenceOption = Annotated[
         metavar="FILE",
     ),
 ]
+TimeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--time",
+        help="The column that says when the reference's rows were, in UTC: an hour is compared with the same hours.  "
+        "[default: the only column of times that the model does not use]",
+        metavar="COLUMN",
+    ),
+]
 NativeOption = Annotated[
     bool, typer.Option("--native", help="Do not convert: serve with the model's own library.")
 ]

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from fairway.core.bundle import EngineSpec, Proof, Timings
+from fairway.core.columns import Array
 from fairway.core.contract import Contract
 from fairway.packaging.bundle import full_disk_told, require_free, write_bundle, write_file
 from fairway.packaging.card import data_digest, in_sample_metrics, write_card
@@ -28,6 +29,7 @@ from fairway.packaging.reference import FILE as REFERENCE
 from fairway.packaging.reference import make_reference
 from fairway.packaging.sample import read_sample
 from fairway.packaging.source import Sample, SourceModel
+from fairway.packaging.times import read_times
 from fairway.packaging.verify import verify_bundle
 from fairway.runtimes.base import Engine, load
 
@@ -66,6 +68,7 @@ def package(
     options: ConversionOptions | None = None,
     contract: Contract | str | None = None,
     reference: Any = None,
+    time: str | None = None,
     out: Path,
     progress: Progress = _silent,
 ) -> Packaged:
@@ -74,7 +77,9 @@ def package(
     `target` names the label column (or is the labels). `prepare` is "file.py:function", DataFrame to DataFrame,
     run before the model. `trust`, `files` and `requirements` as in `open_model`. `contract` replaces the inferred one: a value,
     or TOML text, whose imputations are then worked out from the data. `reference` are rows like `data` that monitors
-    compare traffic with: best those the model was not trained on, labelled. Rows of `data` if none are given. Raises what its steps raise: see
+    compare traffic with: best those the model was not trained on, labelled. Rows of `data` if none are given. `time` names the column that says
+    when rows were, by which monitors compare an hour with the same hours; without it the only column of moments that the
+    model does not use. Raises what its steps raise: see
     `opening`, `sample`, `contract`, `engine` and `bundle`.
     """
     options = options or ConversionOptions()
@@ -84,7 +89,7 @@ def package(
         options = msgspec.structs.replace(options, isolation=requirements.settings)
         progress("locking the requirements and making their environment", 0.01)
     with contextlib.closing(open_model(model, trust=trust, files=files, requirements=requirements)) as source:
-        return _package(source, data, target, prepare, options, contract, reference, out, progress)
+        return _package(source, data, target, prepare, options, contract, reference, time, out, progress)
 
 
 def _package(
@@ -95,6 +100,7 @@ def _package(
     options: ConversionOptions,
     contract: Contract | str | None,
     reference: Any,
+    time: str | None,
     out: Path,
     progress: Progress,
 ) -> Packaged:
@@ -104,6 +110,7 @@ def _package(
     plan = make_plan(source, sample, prepare, contract, target if isinstance(target, str) else None)
     plan, chosen = choose(plan, options, _part(progress, 0.15, 0.75))
     final = plan.final_contract(chosen)
+    used = frozenset(field.name for field in final)
     columns = sample_columns(final, plan.sample)
     rows = answerable_rows(final, columns, plan.refused)
     asked = np.sort(np.random.default_rng(options.seed).permutation(rows)[:ANSWERED_ROWS])
@@ -122,11 +129,23 @@ def _package(
             importance = permutation_importance(served, final, columns.take(asked))
             if reference is None:
                 labels = None if plan.sample.target is None else plan.sample.target[asked]
-                kept = make_reference(final, columns.take(asked), answers, labels)
+                times = read_times(sample, used, time)
+                moments = None if times is None else times.values[asked]
+                kept = make_reference(final, columns.take(asked), answers, labels, moments)
             else:
-                kept = _given_reference(served, final, plan, read_sample(reference, target=target), options)
+                given = read_sample(reference, target=target)
+                times = read_times(given, used, time)
+                kept = _given_reference(
+                    served, final, plan, given, None if times is None else times.values, options
+                )
         finally:
             served.unload()
+    notes = plan.notes
+    if times is not None:
+        notes = (
+            *notes,
+            f"The reference's rows have their times from {times.name}: hours are compared with the same hours.",
+        )
     progress("profiling", 0.88)
     profile = make_profile(final, columns, answers, importance)
     environment = capture_environment(spec, needs=_needs(spec))
@@ -146,7 +165,7 @@ def _package(
         metrics=in_sample_metrics(
             chosen.task, answers, None if plan.sample.target is None else plan.sample.target[asked]
         ),
-        notes=plan.notes,
+        notes=notes,
     )
     progress("writing the bundle", 0.92)
     digest = write_bundle(
@@ -165,19 +184,25 @@ def _package(
     progress("verifying the bundle", 0.95)
     verify_bundle(out, threads=options.threads, isolation=options.isolation)
     progress("packaged", 1.0)
-    return Packaged(out, digest, spec.kind, chosen.proof, final, chosen.timings, plan.notes)
+    return Packaged(out, digest, spec.kind, chosen.proof, final, chosen.timings, notes)
 
 
 def _given_reference(
-    served: Engine, contract: Contract, plan: Plan, sample: Sample, options: ConversionOptions
+    served: Engine,
+    contract: Contract,
+    plan: Plan,
+    sample: Sample,
+    times: Array | None,
+    options: ConversionOptions,
 ) -> bytes:
-    """The reference of rows of its own."""
+    """The reference of rows of its own, `times` those of the sample's rows."""
     columns = sample_columns(contract, sample)
     rows = answerable_rows(contract, columns, plan.refused)
     chosen = np.sort(np.random.default_rng(options.seed).permutation(rows)[:ANSWERED_ROWS])
     asked = columns.take(chosen)
     labels = None if sample.target is None else sample.target[chosen]
-    return make_reference(contract, asked, served.predict(asked), labels)
+    moments = None if times is None else times[chosen]
+    return make_reference(contract, asked, served.predict(asked), labels, moments)
 
 
 def _part(progress: Progress, start: float, end: float) -> Progress:

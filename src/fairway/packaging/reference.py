@@ -2,7 +2,8 @@
 
 Monitors compare later traffic with these rows: drift of each column and of columns together, and estimates of performance,
 which have to learn from labelled rows how far the model's probabilities can be believed. Columns are called as in the
-prediction log: `input.<field>`, `output.<output>`, `label`. Private fields are left out, as they are from the log.
+prediction log: `input.<field>`, `output.<output>`, `label`, and `time` where the data says when its rows were: an evening is
+then compared with evenings. Private fields are left out, as they are from the log.
 """
 
 from __future__ import annotations
@@ -19,14 +20,21 @@ from fairway.core.contract import Contract
 
 FILE = "reference.parquet"
 LABEL = "label"
+TIME = "time"
 WIDEST = 1024
 """Most elements of a row of a tensor that is kept."""
 MOST_BYTES = 16 * 1024 * 1024
 """Of the rows before they are compressed: beyond it there are fewer rows."""
 
 
-def make_reference(contract: Contract, columns: Columns, outputs: Outputs, target: Array | None) -> bytes:
-    """Parquet of the canonical `columns`, of the answers to them and of their labels, row by row."""
+def make_reference(
+    contract: Contract,
+    columns: Columns,
+    outputs: Outputs,
+    target: Array | None,
+    times: Array | None = None,
+) -> bytes:
+    """Parquet of the canonical `columns`, of the answers to them, of their labels and of their times, row by row."""
     names = [
         field.name
         for field in contract
@@ -38,6 +46,8 @@ def make_reference(contract: Contract, columns: Columns, outputs: Outputs, targe
     }
     if target is not None:
         found[LABEL] = target
+    if times is not None:
+        found[TIME] = times
     width = sum(values[:1].nbytes for values in found.values())
     most = max(1, MOST_BYTES // max(width, 1))
     table = pa.table({name: _arrow(values[:most]) for name, values in found.items()})
@@ -64,4 +74,6 @@ def _arrow(values: Array) -> Any:
         return pa.FixedSizeListArray.from_arrays(_arrow(flat.reshape(-1)), flat.shape[1])
     if values.dtype.kind in "OU":
         return pa.array(values.tolist(), from_pandas=True)
+    if values.dtype.kind == "M":
+        return pa.array(values, pa.timestamp("us", "UTC"))
     return pa.array(values, from_pandas=values.dtype.kind != "f")

@@ -16,7 +16,13 @@ from fairway.monitoring.drift.values import ColumnDrift, DriftReport, Kind
 
 _SPREADS = ("wasserstein", "mean_shift", "length_shift", "length_wasserstein")
 _SHARES = ("ks", "total_variation", "correlation_change", "reconstruction_shift", "length_ks", "word_change")
-_RATES = ("missing_rate_change", "infinite_rate_change", "negative_infinite_rate_change", "tail_rate_change")
+_RATES = (
+    "missing_rate_change",
+    "infinite_rate_change",
+    "negative_infinite_rate_change",
+    "tail_rate_change",
+    "new_category_rate",
+)
 _MEASURES = {
     Kind.number: "wasserstein",
     Kind.category: "total_variation",

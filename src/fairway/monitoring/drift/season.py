@@ -1,7 +1,8 @@
 """Days and weeks: a window is compared with the reference's rows of the same hours and weekdays.
 
 Whether the data has a season at all is asked of the reference: does a column differ between hours of the day, or
-between weekdays (Kruskal and Wallis 1952), by more than one part in a hundred of its variance (epsilon squared)?
+between weekdays (Kruskal and Wallis 1952), by more than two parts in a thousand of its variance (epsilon squared: waves
+smaller than that stay below the least drift that is told)?
 Times are UTC; a season that follows local clocks moves by an hour twice a year, which strata of an hour blur little.
 """
 
@@ -11,14 +12,21 @@ import enum
 from collections.abc import Mapping
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from scipy import stats
 
 from fairway.core.columns import Array
+from fairway.monitoring.drift.columns import as_floats, as_text, is_numeric, kind_in
+from fairway.monitoring.drift.values import Kind
 
 _EFFECT = 0.01
 _ALPHA = 0.001
 _LEAST = 5
 _SEEN = 20_000
+_VALUES = 5
+_WIDEST = 3
+"""Hours to each side that may stand for an hour of which there are too few rows."""
 
 
 class Season(enum.StrEnum):
@@ -27,25 +35,44 @@ class Season(enum.StrEnum):
     week = "week"  # weekdays differ; hours are matched too
 
 
+def season_numbers(name: str, column: pa.ChunkedArray) -> dict[str, Array]:
+    """What `detect_season` looks at of a column: its numbers, or which rows have each of its commonest values."""
+    if is_numeric(column.type):
+        return {name: as_floats(column)}
+    if kind_in(column) not in (Kind.category, Kind.text):
+        return {}
+    texts = as_text(column)
+    counted = pc.value_counts(texts.drop_null())
+    order = np.argsort(-np.asarray(counted.field(1)), kind="stable")[:_VALUES]
+    return {f"{name}={i}": as_floats(pc.equal(texts, counted.field(0)[int(i)])) for i in order}
+
+
 def detect_season(times: Array, columns: Mapping[str, Array]) -> Season:
-    """`times` `[rows]` datetime64 and the reference's numeric columns `[rows]`. Two of each period are needed to tell: two
-    days for hours, two weeks for weekdays. Half of all rows in one group tell nothing."""
+    """`times` `[rows]` datetime64 and the reference's columns `[rows]` as numbers. Two days are needed
+    to tell of hours, one week of workdays against weekends, two of weekdays. Dates without hours tell nothing: a window is of some hours."""
     micros = times.astype("datetime64[us]")
     known = ~np.isnat(micros)
     if known.sum() < 100:
         return Season.none
+    if len(np.unique(strata_of(micros, Season.day)[known])) < 2:
+        return Season.none
     span = (micros[known].max() - micros[known].min()).astype("timedelta64[s]").astype(float)
     found = Season.none
-    if span >= 2 * 86_400 and _differ(strata_of(micros, Season.day), columns, known):
+    days = span / 86_400 + 0.5  # two days of traffic end a little before two days are over
+    if days >= 2 and _differ(strata_of(micros, Season.day), columns, known):
         found = Season.day
-    if span >= 14 * 86_400 and _differ(_weekday(micros), columns, known):
+    weekday = _weekday(micros)
+    if days >= 7 and _differ(
+        weekday if days >= 14 else np.where(weekday < 0, -1, weekday // 5), columns, known
+    ):
         found = Season.week
     return found
 
 
 def _differ(groups: Array, columns: Mapping[str, Array], known: Array) -> bool:
+    order = np.random.default_rng(0).permutation(len(known))  # rows are mostly in order of time: the first tell of few days
     for values in columns.values():
-        usable = np.flatnonzero(known & np.isfinite(values))[:_SEEN]
+        usable = order[(known & np.isfinite(values))[order]][:_SEEN]
         parts = [values[usable][groups[usable] == group] for group in np.unique(groups[usable])]
         parts = [part for part in parts if len(part) >= _LEAST]
         if len(parts) < 2 or len(np.unique(values[usable])) < 2:
@@ -72,29 +99,41 @@ def _weekday(micros: Array) -> Array:
 
 
 def matching_rows(
-    reference: Array, current: Array, season: Season, *, least: int = 200, seed: int = 0
+    reference: Array, current: Array, season: Season, *, least: int = 150, seed: int = 0
 ) -> Array:
     """Positions of reference rows `[m]` whose hours are mixed as those of the current rows are. `reference` and `current`
-    are times `[rows]`. All rows where there is no season, or where fewer than `least` would match."""
-    everything = np.arange(len(reference))
-    if season is Season.none:
-        return everything
-    before, after = strata_of(reference, season), strata_of(current, season)
+    are times `[rows]`. Where an hour of the week has too few rows, workdays stand for each other and so do the two days of
+    a weekend; then neighbouring hours do too. All rows where there is no season, or where fewer than `least` match even so."""
+    if season is not Season.none and not np.isnat(current).all():
+        sides = [strata_of(times, season) for times in (reference, current)]
+        if season is Season.week:
+            found = _mixed(sides[0], sides[1], 0, np.random.default_rng(seed))
+            if len(found) >= least:
+                return found
+            sides = [np.where(hour < 0, -1, hour // 120 * 24 + hour % 24) for hour in sides]
+        for wide in range(_WIDEST + 1):
+            found = _mixed(sides[0], sides[1], wide, np.random.default_rng(seed))
+            if len(found) >= least:
+                return found
+    return np.arange(len(reference))
+
+
+def _mixed(before: Array, after: Array, wide: int, random: np.random.Generator) -> Array:
+    """Rows at most `wide` hours away, as many as the scarcest of the window's common hours allows."""
     wanted, counts = np.unique(after[after >= 0], return_counts=True)
-    if not len(wanted):
-        return everything
-    shares = counts / counts.sum()
-    available = np.array([(before == stratum).sum() for stratum in wanted])
-    common = (shares >= 0.2 / len(wanted)) & (available > 0)
-    if not common.any():
-        return everything
-    # As many rows as the scarcest of the common hours allows.
+    shares = counts / max(counts.sum(), 1)
+    pools = []
+    for stratum in wanted:
+        apart = np.abs(before % 24 - stratum % 24)
+        near = (before >= 0) & (before // 24 == stratum // 24) & (np.minimum(apart, 24 - apart) <= wide)
+        pools.append(np.flatnonzero(near))
+    available = np.array([len(pool) for pool in pools])
+    common = shares >= 0.2 / max(len(wanted), 1)
+    if not common.any() or not available[common].all():
+        return np.zeros(0, np.intp)
     total = float((available[common] / shares[common]).min())
-    rng = np.random.default_rng(seed)
-    chosen = []
-    for stratum, share, there in zip(wanted, shares, available, strict=True):
-        take = min(round(total * share), int(there))
-        if take:
-            chosen.append(rng.choice(np.flatnonzero(before == stratum), take, replace=False))
-    found = np.sort(np.concatenate(chosen)) if chosen else everything
-    return found if len(found) >= least else everything
+    chosen = [
+        random.choice(pool, min(round(total * share), len(pool)), replace=False)
+        for pool, share in zip(pools, shares, strict=True)
+    ]
+    return np.unique(np.concatenate(chosen))

@@ -70,8 +70,8 @@ def look(
     version before it, the oldest first."""
     notes = [*reference.notes]
     judged: list[str] = []
-    like = reference.frame_for(window, notes)
-    drift = _drift(window, profile, reference, like, asked.drift, notes)
+    likes = _likes(window, reference, notes)
+    drift = _drift(window, profile, reference, likes, asked.drift, notes)
     if drift is not None:
         judged.append("drift")
     violations = broken_rules(window.about)
@@ -90,7 +90,7 @@ def look(
         rows=profile.rows,
         reference=reference.text,
         drifted=drift is not None and drift.drifted,
-        columns=_columns(window, reference, like, drift),
+        columns=_columns(window, reference, likes, drift),
         multivariate=drift.multivariate if drift is not None else None,
         quality=quality,
         violations=violations,
@@ -153,39 +153,81 @@ def look_at_performance(
     )
 
 
+def _likes(window: Frame, reference: Reference, notes: list[str]) -> dict[str, Frame]:
+    """The rows that each column is compared with; empty where there are none."""
+    frame = reference.like(window, notes)
+    if frame is None:
+        return {}
+    found = dict.fromkeys(frame.table.column_names, frame)
+    if reference.own is not None:
+        own = reference.own.hours.like(window, notes)
+        found |= {
+            name: own
+            for name in found
+            if name in own.table.column_names and name not in reference.own.standing
+        }
+    return found
+
+
 def _drift(
     window: Frame,
     profile: Profile,
     reference: Reference,
-    like: Frame | None,
+    likes: Mapping[str, Frame],
     settings: DriftSettings,
     notes: list[str],
 ) -> DriftReport | None:
-    """Against `like`, rows of the reference, or else against its profile."""
+    """Each column against the rows that it is compared with, or else all against the reference's profile."""
     if profile.rows < settings.min_rows:
         notes.append(f"drift: {profile.rows} rows, and {settings.min_rows} are needed")
         return None
-    if like is None:
+    if not likes:
         report = compare_profiles(reference.profile, profile, settings)
     else:
-        names = tuple(name for name in like.table.column_names if name in window.table.column_names)
-        kinds = frame_kinds(like, reference.contract)
-        report = compare_tables(like.held, window.held, settings, columns=names, kinds=kinds)
+        report = _joined([_compared(window, reference, names, settings) for names in _alike(window, likes)])
     notes += report.notes
     return report
 
 
+def _alike(window: Frame, likes: Mapping[str, Frame]) -> list[dict[str, Frame]]:
+    """Columns by what they are compared with, most columns first."""
+    found: dict[int, dict[str, Frame]] = {}
+    for name, frame in likes.items():
+        if name in window.table.column_names:
+            found.setdefault(id(frame), {})[name] = frame
+    return sorted(found.values(), key=len, reverse=True) or [dict(likes)]
+
+
+def _compared(
+    window: Frame, reference: Reference, columns: Mapping[str, Frame], settings: DriftSettings
+) -> DriftReport:
+    like = next(iter(columns.values()))
+    kinds = frame_kinds(like, reference.contract)
+    return compare_tables(like.held, window.held, settings, columns=tuple(columns), kinds=kinds)
+
+
+def _joined(reports: Sequence[DriftReport]) -> DriftReport:
+    """One report of columns that were compared with different rows; together are those of the first."""
+    first = reports[0]
+    return msgspec.structs.replace(
+        first,
+        drifted=any(report.drifted for report in reports),
+        columns=tuple(column for report in reports for column in report.columns),
+        notes=tuple(note for report in reports for note in report.notes),
+    )
+
+
 def _columns(
-    window: Frame, reference: Reference, like: Frame | None, drift: DriftReport | None
+    window: Frame, reference: Reference, likes: Mapping[str, Frame], drift: DriftReport | None
 ) -> tuple[ColumnReport, ...]:
     compared: Mapping[str, ColumnDrift] = {} if drift is None else {c.name: c for c in drift.columns}
-    kinds = {} if like is None else frame_kinds(like, reference.contract)
+    kinds = {} if reference.frame is None else frame_kinds(reference.frame, reference.contract)
     found = []
     for role, names in (("input", window.inputs), ("output", window.outputs)):
         for name in names:
             shape = None
-            if like is not None and name in like.table.column_names:
-                shape = shape_of(like.table[name], window.table[name], kinds.get(name))
+            if name in likes:
+                shape = shape_of(likes[name].table[name], window.table[name], kinds.get(name))
             found.append(
                 ColumnReport(
                     name=name,

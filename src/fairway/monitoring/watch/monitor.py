@@ -13,10 +13,10 @@ comes. One that jumps ahead forgets nothing at once.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -31,6 +31,7 @@ from fairway.core.settings import MonitoringSettings
 from fairway.monitoring.watch.findings import incident_window, with_findings
 from fairway.monitoring.watch.kept import encoded, report_in, summary_in
 from fairway.monitoring.watch.look import About, Asked, look, look_at_performance, unseen
+from fairway.monitoring.watch.own import asks_for_season, days_known, with_own_season
 from fairway.monitoring.watch.reference import Reference
 from fairway.monitoring.watch.sample import Gathered, Sample
 from fairway.monitoring.watch.values import Report, Summary, summary_of
@@ -74,7 +75,7 @@ class Rows(Protocol):
         """Rows that have a label, with `label` (JSON)."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Subjected:
     """What a version is compared with, and what is looked for."""
 
@@ -104,6 +105,7 @@ class Monitor:
         self._settings = settings
         self._clock = clock
         self._known: dict[tuple[str, int, str], Subjected] = {}
+        self._seasons: dict[tuple[str, int, str], tuple[int, Subjected]] = {}
         self._refused: dict[tuple[str, int, str], str] = {}
         self._versions: Sequence[Version] = ()
         self._over: datetime | None = None
@@ -201,10 +203,30 @@ class Monitor:
                 end=utc_text(end),
                 latest=end + step > over,
             )
-            report = self._look(version, about, gathered, subjected, history, now)
+            report = self._look(
+                version, about, gathered, self._in_season(version, subjected, start), history, now
+            )
             yield report
             history = [*history, summary_of(report)][-_HISTORY:]
             start = end
+
+    def _in_season(self, version: Version, subjected: Subjected, start: datetime) -> Subjected:
+        """With the season of the version's own past by `start`, where its reference tells of none."""
+        days = days_known(version.first, start) if asks_for_season(subjected.reference) else 0
+        if not days:
+            return subjected
+        key = (version.model, version.version, version.digest)
+        known = self._seasons.get(key)
+        if known is None or known[0] != days:
+
+            def rows(begin: datetime, end: datetime) -> Iterator[pa.RecordBatch]:
+                return self._rows.rows(version, begin, end)
+
+            found = with_own_season(subjected.reference, rows, version.first, days, subjected.asked.drift)
+            while len(self._seasons) >= _MOST_KNOWN:
+                del self._seasons[next(iter(self._seasons))]
+            known = self._seasons[key] = (days, dataclasses.replace(subjected, reference=found))
+        return known[1]
 
     def _gather(
         self,

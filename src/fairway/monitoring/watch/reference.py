@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fairway.core.columns import Array
 from fairway.core.contract import Contract
 from fairway.core.errors import CorruptBundle, InvalidInput
-from fairway.monitoring.drift.columns import as_floats, is_numeric
-from fairway.monitoring.drift.season import Season, detect_season, matching_rows
+from fairway.monitoring.drift.columns import as_floats
+from fairway.monitoring.drift.season import Season, detect_season, matching_rows, season_numbers
 from fairway.monitoring.performance import regression
 from fairway.monitoring.performance.cbpe import DEFAULT, Cbpe, fit_cbpe
 from fairway.monitoring.performance.classification import measure_classification
@@ -34,6 +35,38 @@ _LEARNED = 20_000
 _CHUNKS = 20
 _CHUNK_ROWS = 50
 """Rows of a chunk of the reference at the least, for what is usual."""
+
+
+@dataclass(frozen=True)
+class Hours:
+    """Rows by which an hour is compared with the same hours: all of `frame`, or those of a window's hours where `season` says
+    that hours differ. `text` names them for people."""
+
+    frame: Frame
+    season: Season
+    text: str = "the reference's rows"
+
+    def like(self, window: Frame, notes: list[str]) -> Frame:
+        """The rows that a window is compared with."""
+        before, now = self.frame.times, window.times
+        if self.season is Season.none or before is None or now is None:
+            return self.frame
+        rows = matching_rows(before, now, self.season)
+        if len(rows) == self.frame.rows:
+            return self.frame
+        same = "hours" if self.season is Season.day else "weekdays and hours"
+        notes.append(f"compared with {self.text} of the same {same}: {len(rows):,} of {self.frame.rows:,}")
+        return self.frame.take(rows)
+
+
+@dataclass(frozen=True)
+class Own:
+    """The version's own predictions of whole days, where they have a season and the reference does not tell when its rows
+    were: columns are compared with their `hours`. `standing` are those that, over all hours, were not as in the reference:
+    they are compared with the reference, so that what drifted from the first day on does not become what is usual."""
+
+    hours: Hours
+    standing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,21 +89,11 @@ class Reference:
     season: Season = Season.none
     """Whether rows of `frame` differ by hour or weekday: a window is then compared with those of its own hours."""
 
-    def frame_for(self, window: Frame, notes: list[str]) -> Frame | None:
-        """The rows that a window is compared with."""
-        if self.frame is None or self.season is Season.none:
-            return self.frame
-        before, now = self.frame.times, window.times
-        if before is None or now is None:
-            return self.frame
-        rows = matching_rows(before, now, self.season)
-        if len(rows) == self.frame.rows:
-            return self.frame
-        same = "hours" if self.season is Season.day else "weekdays and hours"
-        notes.append(
-            f"compared with the reference's rows of the same {same}: {len(rows):,} of {self.frame.rows:,}"
-        )
-        return self.frame.take(rows)
+    own: Own | None = None
+
+    def like(self, window: Frame, notes: list[str]) -> Frame | None:
+        """The rows of `frame` that a window is compared with."""
+        return None if self.frame is None else Hours(self.frame, self.season).like(window, notes)
 
 
 def bundle_reference(bundle: Bundle, profile: PackagedProfile, *, value: Any = None) -> Reference:
@@ -115,19 +138,17 @@ def make_reference(
         violations,
         value,
         tuple(notes),
-        _season(frame),
+        season_of(frame),
     )
 
 
-def _season(frame: Frame | None) -> Season:
+def season_of(frame: Frame | None) -> Season:
     times = None if frame is None else frame.times
     if frame is None or times is None:
         return Season.none
-    numbers = {
-        name: as_floats(frame.table[name])
-        for name in frame.table.column_names
-        if is_numeric(frame.table.schema.field(name).type)
-    }
+    numbers: dict[str, Array] = {}
+    for name in frame.table.column_names:
+        numbers |= season_numbers(name, frame.table[name])
     return detect_season(times, numbers)
 
 

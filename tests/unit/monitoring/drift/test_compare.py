@@ -285,3 +285,13 @@ def test_false_alarms_and_power_over_many_windows() -> None:
             seen += compare(before, after, settings).column("x1").drifted
     assert alarms <= 11
     assert seen >= 19
+
+
+def test_a_new_category_is_drift_however_small_beside_the_others() -> None:
+    """Two rows in a hundred: less than shares may move, and yet nothing that a model has seen."""
+    before = np.repeat(["phone", "desktop", "tablet"], [6000, 3000, 1000])
+    after = np.repeat(["phone", "desktop", "tablet", "watch"], [588, 294, 98, 20])
+    [column] = compare({"device": before}, {"device": after}).columns
+    assert column.drifted
+    assert column.effects["total_variation"] == pytest.approx(0.02)
+    assert column.new_categories == ("watch",)

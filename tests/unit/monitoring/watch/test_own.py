@@ -2,10 +2,12 @@
 
 from datetime import timedelta
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from fairway.core.contract import Category
 from fairway.core.settings import DriftSettings, MonitoringSettings
 from fairway.monitoring.drift.season import Season
 from fairway.monitoring.watch.frame import frame_of
@@ -14,9 +16,15 @@ from fairway.monitoring.watch.monitor import Subjected
 from fairway.monitoring.watch.own import asks_for_season, days_known
 from fairway.monitoring.watch.reference import Reference, make_reference
 from fairway.monitoring.watch.values import Report
-from tests.unit.monitoring.watch.rows import CONTRACT, NOON, PROFILE, MemoryRows, log_table
+from tests.unit.monitoring.watch.rows import CONTRACT as OF_TEXTS
+from tests.unit.monitoring.watch.rows import NOON, PROFILE, MemoryRows, log_table
 from tests.unit.monitoring.watch.test_monitor import Watch
 
+COUNTRIES = tuple(Category(name, 1 / 3) for name in ("DE", "FR", "PL"))
+AMOUNT, COUNTRY = OF_TEXTS.inputs
+CONTRACT = msgspec.structs.replace(
+    OF_TEXTS, inputs=(AMOUNT, msgspec.structs.replace(COUNTRY, categories=COUNTRIES))
+)
 MONDAY = NOON.replace(day=4, hour=0)
 STEP = 6
 EVERY = MonitoringSettings(window_seconds=STEP * 3600, min_rows=100, look_back_days=60)
