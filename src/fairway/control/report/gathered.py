@@ -7,7 +7,6 @@ import msgspec
 from fairway.control.web.dashboard.charts import Mark
 from fairway.control.web.dashboard.seen import report_in
 from fairway.control.web.dashboard.series import Seen, read_windows
-from fairway.core.clock import moment_of
 from fairway.core.errors import NotFound
 from fairway.core.incident import Incident
 from fairway.monitoring.watch.values import Report
@@ -28,11 +27,7 @@ class Gathered(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def marks(self) -> tuple[Mark, ...]:
-        return tuple(
-            Mark(moment_of(incident.opened).timestamp(), "incident")
-            for incident in self.incidents
-            if incident.opened
-        )
+        return Mark.of(self.incidents)
 
 
 def gather(

@@ -25,8 +25,8 @@ from fairway.control.web.dashboard.charts import (
     spark,
     wake,
 )
-from fairway.control.web.dashboard.seen import effects_reader, ranked
-from fairway.control.web.dashboard.series import Bucket, buckets
+from fairway.control.web.dashboard.seen import ranked
+from fairway.control.web.dashboard.series import Bucket, buckets, largest_effects, metric_names
 from fairway.control.web.dashboard.words import FILTERS
 from fairway.monitoring.told import Measured
 from fairway.monitoring.watch.values import ColumnReport, Report
@@ -44,20 +44,6 @@ _COLUMNS = 300
 """Columns that are drawn; those that drifted come first."""
 _METRICS = 12
 _SLICES = 200
-_FIRST = (
-    "roc_auc",
-    "pr_auc",
-    "accuracy",
-    "precision",
-    "recall",
-    "f1",
-    "log_loss",
-    "brier",
-    "rmse",
-    "mae",
-    "mape",
-    "bias",
-)
 _RATES = (
     ("selection_rate", "Chosen"),
     ("true_positive_rate", "True positives"),
@@ -134,7 +120,7 @@ def _values(told: Gathered) -> dict[str, Any]:
         "over_time": [_drawn(chart) for chart in _drift(points, told)],
         "cards": [
             Card(column, effects)
-            for column, effects in zip(columns, _effects(few, columns[:_COLUMNS]), strict=False)
+            for column, effects in zip(columns, largest_effects(few, columns[:_COLUMNS]), strict=False)
         ],
         "columns": columns,
         "drifted": [c for c in columns if c.drift is not None and c.drift.drifted],
@@ -208,13 +194,10 @@ def _quality(points: Sequence[Bucket], told: Gathered) -> tuple[Chart, ...]:
     )  # fmt: skip
 
 
-def _names(told: Gathered) -> list[str]:
-    known = {name for seen in told.windows for name in (*seen.summary.performance, *seen.summary.estimates)}
-    return sorted(known, key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name))
-
-
 def _metrics(points: Sequence[Bucket], told: Gathered) -> list[Chart]:
-    return [metric_chart(name, metric(name), points, told.marks) for name in _names(told)[:_METRICS]]
+    return [
+        metric_chart(name, metric(name), points, told.marks) for name in metric_names(told.windows)[:_METRICS]
+    ]
 
 
 def _latest(told: Gathered) -> list[tuple[str, Any, Any]]:
@@ -224,17 +207,7 @@ def _latest(told: Gathered) -> list[tuple[str, Any, Any]]:
         found = (getattr(seen.summary, of).get(name) for seen in reversed(told.windows))
         return next((point for point in found if point is not None), None)
 
-    return [(name, last("performance", name), last("estimates", name)) for name in _names(told)]
-
-
-def _effects(points: Sequence[Bucket], columns: Sequence[ColumnReport]) -> list[tuple[float | None, ...]]:
-    """For each column, the largest effect of each point."""
-    read = effects_reader([column.name for column in columns])
-    seen = [[read(window.summary) for window in point.windows] for point in points]
-    return [
-        tuple(max((e for one in point if (e := one[index]) is not None), default=None) for point in seen)
-        for index in range(len(columns))
-    ]
+    return [(name, last("performance", name), last("estimates", name)) for name in metric_names(told.windows)]
 
 
 def _slice_metrics(report: Report | None) -> list[tuple[str, tuple[float, float]]]:

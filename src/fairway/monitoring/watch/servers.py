@@ -14,6 +14,7 @@ from fairway.core.clock import moment_of
 from fairway.core.incident import Finding, Window
 from fairway.monitoring.operations import judge_operations
 from fairway.monitoring.told import Anomaly, Measure
+from fairway.monitoring.watch.values import Step
 from fairway.monitoring.words import percent
 
 MOST_STEPS = 2000
@@ -26,15 +27,6 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
     requests: float = 0.0
     failed: float = 0.0
     waiting: float = 0.0
-
-
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened up to `end`: requests, of which the server failed some; the fullest that the queue was seen, 0 to 1."""
-
-    end: str
-    requests: float
-    failed: float
-    saturation: float
 
 
 def count_models(

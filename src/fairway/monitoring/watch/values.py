@@ -115,6 +115,15 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     findings: int = 0
 
 
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened at a server up to `end`: requests, of which it failed some; the fullest that the queue was seen, 0 to 1."""
+
+    end: str
+    requests: float
+    failed: float
+    saturation: float
+
+
 TOGETHER = "(together)"
 """Stands among the drifted columns of a summary for drift that no single column shows."""
 

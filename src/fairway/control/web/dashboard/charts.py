@@ -6,7 +6,7 @@ are written as a table behind each chart, so that nothing is told by a drawing a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -15,6 +15,8 @@ from markupsafe import Markup
 from fairway.control.web.dashboard.seen import Summary
 from fairway.control.web.dashboard.series import Bucket
 from fairway.control.web.dashboard.words import number
+from fairway.core.clock import moment_of
+from fairway.core.incident import Incident
 from fairway.monitoring.watch.values import Point, Shape
 from fairway.monitoring.words import bounded
 
@@ -39,6 +41,11 @@ class Mark(msgspec.Struct, frozen=True):
 
     at: float
     label: str
+
+    @classmethod
+    def of(cls, incidents: Iterable[Incident]) -> tuple[Mark, ...]:
+        """When they opened."""
+        return tuple(cls(moment_of(i.opened).timestamp(), "incident") for i in incidents if i.opened)
 
 
 class Chart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

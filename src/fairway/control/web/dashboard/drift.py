@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 
 from fairway.control.web.dashboard.charts import Chart, Line, bar, histogram, spark, within
 from fairway.control.web.dashboard.frame import frame_of
-from fairway.control.web.dashboard.seen import effects_reader
 from fairway.control.web.dashboard.seen import ranked as in_order
-from fairway.control.web.dashboard.series import Bucket, buckets
+from fairway.control.web.dashboard.series import Bucket, buckets, largest_effects
 from fairway.control.web.page import Page, Shown
 from fairway.core.errors import NotFound
 from fairway.monitoring.watch.values import TOGETHER, ColumnReport
@@ -37,7 +34,9 @@ def ranked(page: Page) -> Shown:
     shown = columns[(number - 1) * CARDS : number * CARDS]
     return "drift.html", {
         **values,
-        "cards": [Card(column, effects) for column, effects in zip(shown, _effects(few, shown), strict=True)],
+        "cards": [
+            Card(column, effects) for column, effects in zip(shown, largest_effects(few, shown), strict=True)
+        ],
         "columns": columns,
         "drifted": [column for column in columns if column.drift is not None and column.drift.drifted],
         "over_time": _over_time(points),
@@ -64,7 +63,7 @@ def column(page: Page) -> Shown:
         lines=(
             Line(
                 label="Effect",
-                values=_effects(points, (found,))[0],
+                values=largest_effects(points, (found,))[0],
                 alert=tuple(_drifted(point, name) for point in points),
             ),
         ),
@@ -92,16 +91,6 @@ def _over_time(points: tuple[Bucket, ...]) -> Chart:
         ),
         zero=True,
     )
-
-
-def _effects(points: Sequence[Bucket], columns: Sequence[ColumnReport]) -> list[tuple[float | None, ...]]:
-    """For each column, the largest effect of each point."""
-    read = effects_reader([column.name for column in columns])
-    seen = [[read(window.summary) for window in point.windows] for point in points]
-    return [
-        tuple(max((e for one in point if (e := one[index]) is not None), default=None) for point in seen)
-        for index in range(len(columns))
-    ]
 
 
 def _drifted(point: Bucket, name: str) -> bool:

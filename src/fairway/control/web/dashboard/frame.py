@@ -11,7 +11,7 @@ from fairway.control.web.dashboard.charts import Mark
 from fairway.control.web.dashboard.seen import report_in
 from fairway.control.web.dashboard.series import Seen, read_windows
 from fairway.control.web.page import Page
-from fairway.core.clock import moment_of, utc_text
+from fairway.core.clock import utc_text
 from fairway.core.errors import InvalidInput, NotFound
 from fairway.core.incident import Incident
 from fairway.monitoring.watch.values import Report
@@ -55,11 +55,7 @@ class ModelFrame(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def marks(self) -> tuple[Mark, ...]:
         """When incidents of this version opened."""
-        return tuple(
-            Mark(moment_of(incident.opened).timestamp(), "incident")
-            for incident in self.incidents
-            if incident.opened and incident.version in (0, self.version)
-        )
+        return Mark.of(incident for incident in self.incidents if incident.version in (0, self.version))
 
 
 def frame_of(page: Page, tab: str) -> dict[str, Any]:

@@ -9,12 +9,13 @@ import msgspec
 from fairway.control.web.dashboard.charts import Chart, Line, simple, wake
 from fairway.control.web.dashboard.frame import LATEST, ModelFrame, frame_of
 from fairway.control.web.dashboard.overview import PAGE
-from fairway.control.web.dashboard.seen import Step, steps_in
+from fairway.control.web.dashboard.seen import steps_in
 from fairway.control.web.dashboard.series import MOST_POINTS, Bucket, buckets
 from fairway.control.web.page import Page, Shown
 from fairway.core.clock import moment_of
 from fairway.core.route import Route
 from fairway.core.version import Change
+from fairway.monitoring.watch.values import Step
 
 _HISTORY = 50
 

@@ -7,27 +7,13 @@ from collections.abc import Sequence
 from fairway.control.web.dashboard.charts import bar, interval, metric_chart, simple
 from fairway.control.web.dashboard.frame import frame_of
 from fairway.control.web.dashboard.seen import report_in
-from fairway.control.web.dashboard.series import Seen, buckets
+from fairway.control.web.dashboard.series import Seen, buckets, metric_names
 from fairway.control.web.page import Page, Shown
 from fairway.monitoring.told import Measured
 from fairway.monitoring.watch.values import Report
 from fairway.monitoring.words import bounded, metric
 
 _CHARTS = 12
-_ORDER = (
-    "roc_auc",
-    "pr_auc",
-    "accuracy",
-    "precision",
-    "recall",
-    "f1",
-    "log_loss",
-    "brier",
-    "rmse",
-    "mae",
-    "mape",
-    "bias",
-)
 _SLICES = 60
 
 
@@ -35,8 +21,7 @@ def performance(page: Page) -> Shown:
     values = frame_of(page, "performance")
     frame = values["frame"]
     points = buckets(frame.windows)
-    known = {name for w in frame.windows for name in (*w.summary.performance, *w.summary.estimates)}
-    names = sorted(known, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
+    names = metric_names(frame.windows)
     latest = next((w for w in reversed(frame.windows) if w.summary.performance), None)
     return "performance.html", {
         **values,

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from fairway.monitoring.watch.values import ColumnReport, Point, Report
+from fairway.monitoring.watch.values import ColumnReport, Point, Report, Step
 from fairway.stores.windows import WatchedWindow
 
 _NONE = msgspec.Raw(b"{}")
@@ -42,15 +42,6 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def performance(self) -> dict[str, Point]:
         return _points_in(self.performance_json)
-
-
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """As `monitoring.watch.servers.Step`, which brings numpy."""
-
-    end: str
-    requests: float
-    failed: float
-    saturation: float
 
 
 _steps = msgspec.json.Decoder(tuple[Step, ...])

@@ -6,11 +6,26 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from fairway.control.web.dashboard.seen import Summary, summary_in
+from fairway.control.web.dashboard.seen import Summary, effects_reader, summary_in
 from fairway.core.clock import moment_of
-from fairway.monitoring.watch.values import Point
+from fairway.monitoring.watch.values import ColumnReport, Point
 from fairway.stores.windows import MOST_WINDOWS, WindowKey, WindowStore
 
+METRICS = (
+    "roc_auc",
+    "pr_auc",
+    "accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "log_loss",
+    "brier",
+    "rmse",
+    "mae",
+    "mape",
+    "bias",
+)
+"""Those that people look for first."""
 MOST_POINTS = 240
 """Points of a series: more cannot be told apart on a screen."""
 
@@ -109,6 +124,24 @@ def buckets(windows: Sequence[Seen], most: int = MOST_POINTS) -> tuple[Bucket, .
         if a_day > 1 and size * 2 > a_day:
             size = -(-size // a_day) * a_day
     return tuple(Bucket(tuple(windows[i : i + size])) for i in range(0, len(windows), size))
+
+
+def metric_names(windows: Sequence[Seen]) -> list[str]:
+    """The metrics that were measured or estimated in them: those of `METRICS` first."""
+    known = {name for window in windows for name in (*window.summary.performance, *window.summary.estimates)}
+    return sorted(known, key=lambda name: (METRICS.index(name) if name in METRICS else len(METRICS), name))
+
+
+def largest_effects(
+    points: Sequence[Bucket], columns: Sequence[ColumnReport]
+) -> list[tuple[float | None, ...]]:
+    """For each column, the largest effect of each point."""
+    read = effects_reader([column.name for column in columns])
+    seen = [[read(window.summary) for window in point.windows] for point in points]
+    return [
+        tuple(max((e for one in point if (e := one[index]) is not None), default=None) for point in seen)
+        for index in range(len(columns))
+    ]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
