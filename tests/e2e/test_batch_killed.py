@@ -180,7 +180,7 @@ def test_a_database_that_is_killed_in_mid_run(home_copy: Path, fragile: Postgres
 
         return tell
 
-    with pytest.raises(Unavailable, match="resume the run"):
+    with pytest.raises(Unavailable, match="run the same command again"):
         run_batch(
             "line", *places, keep=("id",), rows_per_file=100, home=home_copy, tell=kill_at(next(moments))
         )

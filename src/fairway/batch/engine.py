@@ -20,6 +20,7 @@ from fairway.batch.score import Scored
 from fairway.core.errors import ModelFailed
 
 _A = TypeVar("_A")
+_B = TypeVar("_B")
 _POLL_SECONDS = 0.1
 _MOST_CALLS = 1000
 _TRIES = 3
@@ -28,11 +29,11 @@ _WORTH = 1.4
 
 
 def in_order(
-    pool: Executor, source: Generator[_A], score: Callable[[_A], Scored | None], *, ahead: int
-) -> Generator[tuple[_A, Future[Scored | None]]]:
+    pool: Executor, source: Generator[_A], score: Callable[[_A], _B], *, ahead: int
+) -> Generator[tuple[_A, Future[_B]]]:
     """Every item of `source`, read in a thread of its own, with the call that scores it, in order; at most `ahead`
     of them at once. What `source` raises is raised here, after what came before it."""
-    ready: Queue[tuple[_A, Future[Scored | None]] | BaseException | None] = Queue(maxsize=ahead)
+    ready: Queue[tuple[_A, Future[_B]] | BaseException | None] = Queue(maxsize=ahead)
     room = threading.Semaphore(ahead)
     ended = threading.Event()
 

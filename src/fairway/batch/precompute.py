@@ -8,20 +8,24 @@ the same.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 
+from fairway.batch.engine import in_order, scorers
 from fairway.batch.score import Parsed, Reject, plan_calls
-from fairway.batch.source import Position, Reading, SourceFile, kept_schema, parse, pieces
+from fairway.batch.source import Piece, Position, Reading, SourceFile, kept_schema, parse, pieces
 from fairway.batch.sql import Place, SqlSource
 from fairway.core.columns import Array, Columns, Outputs
-from fairway.core.errors import Conflict, InvalidInput, ModelFailed, StorageFull
+from fairway.core.contract import Contract
+from fairway.core.errors import Conflict, InvalidInput, MalformedInput, ModelFailed, StorageFull
 from fairway.core.settings import HybridSettings
 from fairway.inference.entries import encode_rows, features_of, key_bytes, layout_of
 from fairway.inference.freshness import contract_signature
@@ -142,8 +146,11 @@ def precompute(
     resumed = writer is not None
     gathered = _Gathered()
     try:
-        with _rejects_file(rejects, mark.rejects_bytes) as file:
-            for chunk in _chunks(live, source, mark):
+        with (
+            _rejects_file(rejects, mark.rejects_bytes) as file,
+            closing(_chunks(live, source, mark)) as chunks,
+        ):
+            for chunk in chunks:
                 rows = chunk.rows
                 entries: list[bytes] = []
                 if writer is None and rows.keys:
@@ -273,49 +280,100 @@ def _nothing(mark: Mark, rejects: Path) -> InvalidInput:
     )
 
 
-def _chunks(live: LiveVersion, source: Source, mark: Mark) -> Iterator[_Chunk]:
-    """Scored chunks from `mark` on."""
+def _chunks(live: LiveVersion, source: Source, mark: Mark) -> Generator[_Chunk]:
+    """Scored chunks from `mark` on, in order. While the caller stores one, others are scored and read: at most a few."""
     calls = plan_calls(live)
     # Where a row's answer depends on the rows that come with it, each is asked alone, as most requests are.
     call_rows = calls.rows if live.floor.rows is not None else 1
     chunk_rows = max(1, min(_CHUNK_ROWS, int(_CHUNK_SECONDS / max(calls.seconds_a_row, 1e-9))))
+    read = _files if source.place is None else _table
+    schema, rows_there, works = read(live.contract, source, mark, chunk_rows)
+    position, number = mark.position, mark.file
+
+    def score(work: _Work) -> tuple[_Rows, int]:
+        with _naming(source.files[work.file]):
+            parsed = parse(work.piece, source.files[work.file], live.contract, schema)
+            return _score(live, parsed, call_rows), parsed.total
+
+    workers = len(os.sched_getaffinity(0))
+    with (
+        scorers(workers, processes=False) as pool,
+        closing(in_order(pool, works, score, ahead=2 * workers)) as found,
+    ):
+        for work, scoring in found:
+            rows, total = scoring.result()
+            if work.file != number:
+                position, number = Position(), work.file
+            end = Position(work.piece.offset, position.row + total, work.piece.key)
+            done = min(1.0, end.row / rows_there) if rows_there else work.done
+            yield _Chunk(rows, number, position, end, done)
+            position = end
+
+
+class _Work(msgspec.Struct, frozen=True):
+    """A piece of the file `file`, and how much of all files is read with it, 0..1."""
+
+    file: int
+    piece: Piece
+    done: float = 0.0
+
+
+def _files(
+    contract: Contract, source: Source, mark: Mark, chunk_rows: int
+) -> tuple[pa.Schema, int, Generator[_Work]]:
+    """The type of the key; rows there are, 0 where that is not known; and the pieces of all files."""
     reading = Reading(chunk_rows=chunk_rows, chunk_bytes=_CHUNK_BYTES, kept=(source.key,))
-    if source.place is not None:
-        yield from _sql_chunks(live, source, source.place, mark, chunk_rows, call_rows)
-        return
-    schema = kept_schema(source.fs, source.files[0], reading, live.contract)
+    with _naming(source.files[0]):
+        schema = kept_schema(source.fs, source.files[0], reading, contract)
     all_bytes = max(1, sum(file.bytes for file in source.files))
-    before = sum(file.bytes for file in source.files[: mark.file])
-    position = mark.position
-    for number in range(mark.file, len(source.files)):
-        file = source.files[number]
-        for piece in pieces(source.fs, file, position, reading, live.contract):
-            parsed = parse(piece, file, live.contract, schema)
-            end = Position(piece.offset, position.row + parsed.total, piece.key)
-            done = min(1.0, (before + piece.offset) / all_bytes)
-            yield _Chunk(_score(live, parsed, call_rows), number, position, end, done)
-            position = end
-        before += file.bytes
-        position = Position()
 
-
-def _sql_chunks(
-    live: LiveVersion, source: Source, place: Place, mark: Mark, chunk_rows: int, call_rows: int
-) -> Iterator[_Chunk]:
-    """The same of a table or query."""
-    table = SqlSource(place)
-    try:
-        schema = table.kept_schema(live.contract, (source.key,), chunk_rows)
-        (file,) = source.files
-        total = max(1, table.count())
+    def read() -> Generator[_Work]:
+        before = sum(file.bytes for file in source.files[: mark.file])
         position = mark.position
-        for piece in table.pieces(position, chunk_rows):
-            parsed = parse(piece, file, live.contract, schema)
-            end = Position(row=position.row + parsed.total, key=piece.key)
-            yield _Chunk(_score(live, parsed, call_rows), 0, position, end, min(1.0, end.row / total))
-            position = end
-    finally:
+        for number, file in enumerate(source.files[mark.file :], mark.file):
+            with _naming(file):
+                for piece in pieces(source.fs, file, position, reading, contract):
+                    yield _Work(number, piece, min(1.0, (before + piece.offset) / all_bytes))
+            before += file.bytes
+            position = Position()
+
+    return schema, 0, read()
+
+
+def _table(
+    contract: Contract, source: Source, mark: Mark, chunk_rows: int
+) -> tuple[pa.Schema, int, Generator[_Work]]:
+    """The same of a table or query."""
+    assert source.place is not None, "files are read by _files"
+    table = SqlSource(source.place)
+    try:
+        schema = table.kept_schema(contract, (source.key,), chunk_rows)
+        rows = table.count()
+    except BaseException:
         table.close()
+        raise
+
+    def read() -> Generator[_Work]:
+        try:
+            for piece in table.pieces(mark.position, chunk_rows):
+                yield _Work(0, piece)
+        finally:
+            table.close()
+
+    return schema, rows, read()
+
+
+@contextmanager
+def _naming(file: SourceFile) -> Iterator[None]:
+    """What is wrong with a file is told with its name."""
+    try:
+        yield
+    except InvalidInput as error:
+        if file.path in str(error):
+            raise
+        raise MalformedInput(
+            f"{file.path}: {error}", hint="Nothing is published. Mend the file, or leave it out."
+        ) from error
 
 
 def _score(live: LiveVersion, parsed: Parsed, call_rows: int) -> _Rows:

@@ -14,7 +14,7 @@ from fairway.batch.seen import Column
 from fairway.packaging.profile import Profile
 
 _REASONS = 50
-_VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|[-+]?\d[\d.e+-]*|\bnan\b|\binf\b")
+_VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|(?<![\w-])[-+]?\d[\d.e+-]*|\bnan\b|\binf\b")
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -91,8 +91,8 @@ class FilePart:
     ) -> None:
         self._scratch = scratch
         self._publish = publish
-        scratch.parent.mkdir(parents=True, exist_ok=True)
         with disk_errors("write the output", scratch.parent):
+            scratch.parent.mkdir(parents=True, exist_ok=True)
             self._raw: BinaryIO = scratch.open("wb")
             self._file: Any = _packing(self._raw, packed if format in _TEXT else "")
             self._write, self._close = _WRITERS[format](self._file, schema, packed)

@@ -200,11 +200,13 @@ def pieces(
 
 def _open(fs: Any, file: SourceFile) -> Any:
     """Local files of columns are opened by Arrow itself, which reads them without Python's lock."""
-    local = is_local(fs)
-    if local and not file.packed and file.format in ("parquet", "arrow"):
-        return pa.OSFile(file.path)
-    if local:
-        return fs.open(file.path, "rb")
+    if is_local(fs):
+        try:
+            if not file.packed and file.format in ("parquet", "arrow"):
+                return pa.OSFile(file.path)
+            return fs.open(file.path, "rb")
+        except PermissionError as error:
+            raise MalformedInput("the file may not be read.", hint="Let this user read it.") from error
     with store_errors(fs, file.path):
         return _Far(fs, file.path)
 
@@ -248,7 +250,8 @@ def store_errors(fs: Any, path: str) -> Iterator[None]:
         text = (str(error).splitlines() or [""])[0][:200].rstrip(".") or type(error).__name__
         raise Unavailable(
             f"the store of {path} does not answer as it should: {text}.",
-            hint="What was done is kept: run the same command again.",
+            hint="What was done is kept: run the same command again. Its keys and address may stand under "
+            "[batch.storage] in fairway.toml.",
         ) from error
 
 
@@ -386,7 +389,7 @@ def kept_schema(fs: Any, file: SourceFile, reading: Reading, contract: Contract)
     names = list(types) if reading.kept is None else list(reading.kept)
     absent = [name for name in names if name not in types]
     if absent:
-        raise InvalidInput(f"{file.path} has no column {', '.join(absent)} to keep.")
+        raise InvalidInput(f"{file.path} has no column {', '.join(absent)}.")
     return pa.schema([(name, types[name]) for name in names])
 
 

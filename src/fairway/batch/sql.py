@@ -115,11 +115,11 @@ def _errors(place: Place, what: str, engine: sa.Engine) -> Iterator[None]:
         yield
     except (sa.exc.SQLAlchemyError, driver.Error) as error:
         cause = getattr(error, "orig", None) or error
-        text = f"cannot {what} {place.shown}: {_first_line(error)}"
+        text = f"cannot {what} {place.shown}: {_first_line(error).rstrip('.')}."
         if getattr(cause, "sqlstate", None) == _DISK_FULL or "disk is full" in str(cause):
-            raise StorageFull(text, hint="Free some space there, then resume the run.") from error
+            raise StorageFull(text, hint="Free some space there, then run the same command again.") from error
         if isinstance(cause, driver.OperationalError | driver.InterfaceError) and "no such" not in str(cause):
-            raise Unavailable(text, hint="What was done is kept: resume the run.") from error
+            raise Unavailable(text, hint="What was done is kept: run the same command again.") from error
         raise InvalidInput(text) from error
 
 

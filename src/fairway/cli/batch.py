@@ -387,7 +387,8 @@ def _moved(column: Column) -> str:
 
 def _show(report: Report) -> None:
     reason = f": {report.reason}" if report.reason and report.reason != report.state else ""
-    print_line(f"{report.run}  {report.model}:{report.version}  {report.state}{reason}")
+    failed = f", but {len(report.failed_files)} of {report.files} files failed" if report.failed_files else ""
+    print_line(f"{report.run}  {report.model}:{report.version}  {report.state}{reason}{failed}")
     print_line(f"input    {report.input}")
     print_line(f"output   {report.output}, {report.parts} parts, {report.bytes:,} bytes")
     print_line(

@@ -181,7 +181,7 @@ class RedisAnswers:
                 hint="Put user and password in the store's URL.",
             ) from error
         except redis.RedisError as error:
-            raise AnswersUnavailable(f"{self.where} does not answer: {error}.") from error
+            raise AnswersUnavailable(f"{self.where} does not answer: {str(error).rstrip('.')}.") from error
 
 
 class RedisWriter:

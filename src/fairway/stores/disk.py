@@ -32,7 +32,7 @@ def disk_errors(what: str, where: Path | str) -> Iterator[None]:
         if error.errno in _DENIED:
             raise RegistryUnavailable(
                 f"May not {what} in {where} ({reason}).",
-                hint="Make the folder writable for this user, or choose another home with --home.",
+                hint="Make the folder writable for this user, or choose another.",
             ) from error
         raise RegistryUnavailable(f"Could not {what} in {where}: {error}.") from error
 

@@ -24,6 +24,8 @@ def test_a_package_of_spark_connect_that_is_missing_is_named(monkeypatch: pytest
     for name in [name for name in sys.modules if name.startswith("pyspark.sql.connect")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "grpc_status", None)
+    # A process without a main file is one that runs doctests, pyspark thinks, and ends it; xdist's have none.
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
     with (
         closing(socket.create_server(("127.0.0.1", 0))) as server,
         pytest.raises(MissingExtra, match="grpcio-status") as missing,

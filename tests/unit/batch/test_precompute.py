@@ -1,6 +1,7 @@
 """Rows in, answers by key out: once, whole, and the same as a request would get."""
 
 import json
+import threading
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -349,3 +350,48 @@ def test_an_answer_that_cannot_be_stored_is_rejected(place: Place) -> None:
 def test_a_mark_survives_its_encoding() -> None:
     mark = Mark(1, module.Position(5, 6), 7, 8, 9, 10, 11)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(mark), type=Mark) == mark
+
+
+def test_rows_are_scored_while_others_are_stored(place: Place) -> None:
+    """The store takes the first rows only when the model has seen later ones."""
+    place.write([{**row, "a": 1000.0 + row["id"]} for row in customers(60)])
+    later = threading.Event()
+
+    class Watched(Adding):
+        def predict(self, columns: Columns) -> Outputs:
+            if columns.rows and columns["a"].max() >= 1015:
+                later.set()
+            return super().predict(columns)
+
+    class Waiting:
+        def __init__(self, writer: AnswerWriter) -> None:
+            self.writer = writer
+
+        def write(self, entries: Iterable[tuple[bytes, bytes]], mark: bytes) -> None:
+            assert later.wait(20), "nothing is scored meanwhile"
+            self.writer.write(entries, mark)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.writer, name)
+
+    class Patient:
+        where = ""
+
+        def begin(self, generation: Generation) -> Any:
+            return Waiting(place.store.begin(generation))
+
+    assert place.run(live_version(1, Watched(), floor=1), store=Patient()).keys == 60
+
+
+def test_what_is_wrong_with_a_file_is_told_with_its_name(place: Place) -> None:
+    place.write(customers(5), "a.csv")
+    for name, content, why in (
+        ("b.csv", b"", "empty"),
+        ("b.csv", b"id,a\n1,2\n", "b: missing"),
+        ("b.parquet", b"PAR1 and then nothing", "cannot be read"),
+    ):
+        (place.folder / "in" / name).write_bytes(content)
+        with pytest.raises(InvalidInput, match=f"in/{name}: .*{why}.*Nothing is published"):
+            place.run()
+        (place.folder / "in" / name).unlink()
+    assert place.store.current() is None

@@ -17,6 +17,7 @@ def test_reasons_are_counted_without_their_values() -> None:
     )
     assert reason_kind("a", "-3.5e2 is outside 0.0 to nan") == "a: ... is outside ... to ..."
     assert reason_kind(None, "is not JSON") == "is not JSON"
+    assert reason_kind("a", "is not UTF-8") == "a: is not UTF-8"
     assert counts([part(0, rejected={"x": 1}), part(1, rejected={"x": 1, "y": 5})], "rejected") == {
         "y": 5,
         "x": 2,

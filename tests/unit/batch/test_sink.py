@@ -10,7 +10,7 @@ import pytest
 from fairway.batch.sink import COMPRESSIONS, Folder, SingleFile, open_file_sink
 from fairway.batch.source import Position, Reading, find_files, kept_schema, parse, pieces, zstd
 from fairway.core.contract import Contract, DType, Field
-from fairway.core.errors import AlreadyExists, InvalidInput, UnsupportedContent
+from fairway.core.errors import AlreadyExists, FairwayError, InvalidInput, UnsupportedContent
 from tests.batches import LOCAL
 
 SCHEMA = pa.schema([("say", pa.string()), ("p", pa.list_(pa.float64(), 2))])
@@ -144,3 +144,10 @@ def test_compressions_that_a_format_has_not(tmp_path: Path) -> None:
         open_file_sink(LOCAL, str(tmp_path / "o.csv"), format="", compression="snappy", **options)
     with pytest.raises(UnsupportedContent, match="not named like"):
         open_file_sink(LOCAL, str(tmp_path / "o.csv"), format="", compression="gzip", **options)
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    target = sink(tmp_path, "file/below/")
+    with pytest.raises(FairwayError, match=r"[Cc]ould not write the output in .*file/below"):
+        target.begin("", "part-0", SCHEMA)

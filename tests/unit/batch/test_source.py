@@ -1,5 +1,6 @@
 """Files of every kind, in chunks from any position on; and what damaged ones say."""
 
+import errno
 import gzip
 from pathlib import Path
 from typing import Any
@@ -204,3 +205,15 @@ def test_a_column_to_keep_that_is_not_there_is_named(tmp_path: Path) -> None:
     reading = Reading(chunk_rows=9, chunk_bytes=999, kept=("nope",))
     with pytest.raises(InvalidInput, match="nope"):
         kept_schema(LOCAL, file, reading, TWO_NUMBERS)
+
+
+def test_a_file_that_may_not_be_read_is_that_files_own_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*words: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied")  # root may read anything
+
+    file = SourceFile(path=str(write(tmp_path, "x.csv")), format="csv")
+    monkeypatch.setattr(LOCAL, "open", closed)
+    with pytest.raises(MalformedInput, match="may not be read"):
+        kept_schema(LOCAL, file, READING, TWO_NUMBERS)
