@@ -148,16 +148,22 @@ def _subjected(bundle: Bundle, version: Version, log: PredictionLog, settings: S
     value = np.array(own.business_value) if own.business_value else None
     profile = read_profile(bundle)
     if not own.reference:
-        reference = bundle_reference(bundle, profile, value=value)
+        reference = bundle_reference(bundle, profile, value=value, query=own.query)
     else:
-        reference = _of_the_past(own.reference, bundle, version, log, settings, value)
+        reference = _of_the_past(own, bundle, version, log, settings, value)
     return Subjected(bundle.contract, reference, asked)
 
 
 def _of_the_past(
-    period: str, bundle: Bundle, version: Version, log: PredictionLog, settings: Settings, value: object
+    own: ModelSettings,
+    bundle: Bundle,
+    version: Version,
+    log: PredictionLog,
+    settings: Settings,
+    value: object,
 ) -> Reference:
     """The version's own predictions in a time, with the labels that have come for them."""
+    period = own.reference
     where = f"models.{version.model}.reference"
     try:
         start, end = (_day(part) for part in period.split("/"))
@@ -178,7 +184,9 @@ def _of_the_past(
         raise InvalidInput(f"{where}: the log has no predictions of version {version.version} in {period}.")
     frame = sample.frame(bundle.contract)
     text = f"its own predictions of {period}"
-    return make_reference(bundle.contract, read_profile(bundle), frame, text=text, value=value)
+    return make_reference(
+        bundle.contract, read_profile(bundle), frame, text=text, value=value, query=own.query
+    )
 
 
 def _day(text: str) -> datetime:

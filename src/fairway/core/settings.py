@@ -215,6 +215,9 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Fields whose values are groups of rows that performance is told of one by one."""
     protected: tuple[str, ...] = ()
     """Fields by whose values people must not be treated differently: parity between these groups is watched."""
+    query: str = ""
+    """Of a model that ranks: the field whose values tell which rows are one list, or `request_id` where a request is one.
+    Labels are then relevances, and NDCG and MAP are watched."""
     business_value: tuple[tuple[float, ...], ...] = ()
     """What an outcome is worth: a row for each actual class, a column for each predicted one."""
 
@@ -412,7 +415,7 @@ class DriftSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     share_floor: Annotated[float, msgspec.Meta(ge=0)] = 0.025
     """The same for the share of rows that lie elsewhere (Kolmogorov-Smirnov, total variation), and for correlations."""
     rate_floor: Annotated[float, msgspec.Meta(ge=0)] = 0.005
-    """The same for the share of rows that are missing, infinite or in the reference's tails."""
+    """The same for the share of rows that are missing, infinite, of new categories or in the reference's tails."""
     multivariate: bool = True
     """Whether drift that no single column shows is looked for."""
     resamples: Annotated[int, msgspec.Meta(ge=200, le=100_000)] = 2000

@@ -21,12 +21,14 @@ from fairway.monitoring.drift.values import ColumnDrift, DriftReport
 from fairway.monitoring.operations import judge_operations
 from fairway.monitoring.performance.cbpe import DEFAULT, Cbpe
 from fairway.monitoring.performance.fairness import measure_fairness
+from fairway.monitoring.performance.ranking import measure_ranking
 from fairway.monitoring.performance.slices import find_worst_slices, losses_of, measure_slices
 from fairway.monitoring.performance.thresholds import Usual, outside
 from fairway.monitoring.performance.values import Classified
 from fairway.monitoring.quality import check_quality
 from fairway.monitoring.told import Anomaly, Fairness, Measure, Measured
 from fairway.monitoring.watch.frame import Frame, broken_rules, frame_kinds, latest_time
+from fairway.monitoring.watch.ranked import enough_queries, ranked_of
 from fairway.monitoring.watch.reference import Reference, measure
 from fairway.monitoring.watch.shapes import shape_of
 from fairway.monitoring.watch.subject import Predicted, labelled_rows, rarest_labels
@@ -119,8 +121,11 @@ def look_at_performance(
     report: Report, window: Frame, reference: Reference, asked: Asked, notes: list[str]
 ) -> Report:
     """The report with estimates, and with what labels say: the part of it that later labels change."""
-    if reference.subject is None or window.rows == 0:
+    if window.rows == 0:
         return report
+    lists = _lists(window, reference, notes)
+    if reference.subject is None:
+        return report if not lists else _of_lists(report, window, lists, reference)
     try:
         predicted = reference.subject.window(window, "the window")
     except InvalidInput as error:
@@ -137,6 +142,7 @@ def look_at_performance(
         performance = _judged(measured, reference.normal if enough else {})
         if enough:
             judged.append("performance")
+    performance += _judged(lists, reference.normal if enough_queries(lists) else {})
     slices, worst = _slices(predicted, labels, asked, notes)
     fairness = _fairness(predicted, asked, notes)
     if fairness:
@@ -373,6 +379,30 @@ def _judged(measured: Sequence[Measured], normal: Mapping[str, Usual | None]) ->
             alert = metric.lower is not None and metric.lower > limits[1]
         found.append(Metric(measured=metric, usual=limits, alert=alert))
     return tuple(found)
+
+
+def _of_lists(report: Report, window: Frame, lists: tuple[Measured, ...], reference: Reference) -> Report:
+    """The report of a model of which nothing but its order is known."""
+    assert window.actual is not None
+    enough = enough_queries(lists)
+    return msgspec.structs.replace(
+        report,
+        labels=len(window.actual) - window.actual.null_count,
+        performance=_judged(lists, reference.normal if enough else {}),
+        judged=("performance",) if enough else (),
+    )
+
+
+def _lists(window: Frame, reference: Reference, notes: list[str]) -> tuple[Measured, ...]:
+    """NDCG and MAP of a model that ranks, from labels; none without a relevant item."""
+    if not reference.query or window.actual is None:
+        return ()
+    try:
+        measured = measure_ranking(ranked_of(window, reference.query, "the window"))
+    except InvalidInput as error:
+        notes.append(f"ranking: {error}")
+        return ()
+    return tuple(metric for metric in measured if metric.value is not None)
 
 
 def _slices(window: Predicted, labels: int, asked: Asked, notes: list[str]) -> tuple[Any, Any]:

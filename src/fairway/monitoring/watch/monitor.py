@@ -318,7 +318,7 @@ class Monitor:
             if version.model != model or not starts:
                 continue
             subjected = self._subject(version)
-            if subjected is None or subjected.reference.subject is None:
+            if subjected is None or not subjected.reference.heeds_labels:
                 continue
             for window in self._windows_within(version, starts, length):
                 if (model, version.version, version.digest, window.key.start) in fresh:
@@ -363,7 +363,7 @@ class Monitor:
 
     def _with_labels(self, version: Version, subjected: Subjected, before: Report) -> Report | None:
         """The report with what the labels say that have come for its window; None where none has."""
-        if subjected.reference.subject is None or before.rows == 0:
+        if not subjected.reference.heeds_labels or before.rows == 0:
             return None
         sample = Sample(self._settings.sample_rows)
         for batch in self._rows.labelled(version, moment_of(before.start), moment_of(before.end)):

@@ -25,6 +25,7 @@ from fairway.monitoring.performance.thresholds import Usual, usual
 from fairway.monitoring.performance.values import Classified
 from fairway.monitoring.told import Measured
 from fairway.monitoring.watch.frame import Frame, frame_of
+from fairway.monitoring.watch.ranked import ranked_of, usual_ranking
 from fairway.monitoring.watch.subject import Predicted, Subject, labelled_rows, subject_of
 from fairway.packaging.bundle import Bundle
 from fairway.packaging.profile import Profile as PackagedProfile
@@ -90,24 +91,38 @@ class Reference:
     """Whether rows of `frame` differ by hour or weekday: a window is then compared with those of its own hours."""
 
     own: Own | None = None
+    query: str = ""
+    """The field that tells which rows are one list, where the model ranks."""
+
+    @property
+    def heeds_labels(self) -> bool:
+        return self.subject is not None or bool(self.query)
 
     def like(self, window: Frame, notes: list[str]) -> Frame | None:
         """The rows of `frame` that a window is compared with."""
         return None if self.frame is None else Hours(self.frame, self.season).like(window, notes)
 
 
-def bundle_reference(bundle: Bundle, profile: PackagedProfile, *, value: Any = None) -> Reference:
+def bundle_reference(
+    bundle: Bundle, profile: PackagedProfile, *, value: Any = None, query: str = ""
+) -> Reference:
     """The reference that a bundle carries. Raises CorruptBundle."""
     path = bundle.directory / FILE
     frame = None
     if path.is_file():
         frame = frame_of(_read(path), bundle.contract)
     where = "the rows in its bundle" if frame is not None else "the profile in its bundle"
-    return make_reference(bundle.contract, profile, frame, text=where, value=value)
+    return make_reference(bundle.contract, profile, frame, text=where, value=value, query=query)
 
 
 def make_reference(
-    contract: Contract, profile: PackagedProfile, frame: Frame | None, *, text: str, value: Any = None
+    contract: Contract,
+    profile: PackagedProfile,
+    frame: Frame | None,
+    *,
+    text: str,
+    value: Any = None,
+    query: str = "",
 ) -> Reference:
     """Learns what there is to learn from labelled rows of `frame`."""
     inputs = tuple(field.name for field in contract) if frame is None else frame.inputs
@@ -125,6 +140,11 @@ def make_reference(
             estimator = fit_cbpe(window, value=value) if isinstance(window, Classified) else fit_dle(window)
         except InvalidInput as error:
             notes.append(f"performance is not estimated: {error}")
+    if query and frame is not None and frame.actual is not None:
+        try:
+            normal |= usual_ranking(ranked_of(frame, query, "the reference"))
+        except InvalidInput as error:
+            notes.append(f"what is usual of lists is not known: {error}")
     violations = {} if frame is None else _broken(frame, contract)
     return Reference(
         contract,
@@ -139,6 +159,7 @@ def make_reference(
         value,
         tuple(notes),
         season_of(frame),
+        query=query,
     )
 
 
