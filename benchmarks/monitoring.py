@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import peers, serving
+from benchmarks.recording import cost
 from benchmarks.serving import Load
 from benchmarks.subject import Subject
 from fairway.app.drift import drift
@@ -76,17 +77,7 @@ def measure(folder: Path, *, rounds: int, seconds: int, log: Path) -> Watched:
                 if mode == "on":
                     time.sleep(10)  # until the control process has its lease and the monitor has started
                 for load in LOADS:
-                    before = serving.cpu_seconds(process.pid)
-                    result = serving.wrk(
-                        server, subject.bodies[load.form, load.rows], load.connections, seconds
-                    )
-                    spent = serving.cpu_seconds(process.pid) - before
-                    values = (
-                        result["rate"],
-                        result["p50_ms"],
-                        spent / max(1.0, result["rate"] * seconds) * 1e6,
-                    )
-                    for name, value in zip(seen, values, strict=True):
+                    for name, value in cost(server, process.pid, subject, load, seconds).items():
                         seen[name].setdefault((mode, load), []).append(value)
     return Watched(**{name: {k: statistics.median(v) for k, v in of.items()} for name, of in seen.items()})
 

@@ -38,6 +38,18 @@ class Recorded:
     labels_p50_ms: dict[int, float] = field(default_factory=dict)
 
 
+def cost(server: Server, process: int, subject: Subject, load: Load, seconds: int) -> dict[str, float]:
+    """What a load costs the server of this process: requests a second, milliseconds, and microseconds of CPU a request."""
+    before = serving.cpu_seconds(process)
+    result = serving.wrk(server, subject.bodies[load.form, load.rows], load.connections, seconds)
+    spent = serving.cpu_seconds(process) - before
+    return {
+        "rate": result["rate"],
+        "p50_ms": result["p50_ms"],
+        "cpu_us": spent / max(1.0, result["rate"] * seconds) * 1e6,
+    }
+
+
 def measure(folder: Path, *, rounds: int, seconds: int, log: Path) -> Recorded:
     subject = Subject(folder)
     plain = peers.fairway(subject.home, subject.key)
@@ -52,17 +64,7 @@ def measure(folder: Path, *, rounds: int, seconds: int, log: Path) -> Recorded:
             server = replace(plain, environment={**plain.environment, **environment})
             with serving.running(server, subject.bodies["json", 1], log) as (process, _):
                 for load in LOADS:
-                    before = serving.cpu_seconds(process.pid)
-                    result = serving.wrk(
-                        server, subject.bodies[load.form, load.rows], load.connections, seconds
-                    )
-                    spent = serving.cpu_seconds(process.pid) - before
-                    values = (
-                        result["rate"],
-                        result["p50_ms"],
-                        spent / max(1.0, result["rate"] * seconds) * 1e6,
-                    )
-                    for name, value in zip(seen, values, strict=True):
+                    for name, value in cost(server, process.pid, subject, load, seconds).items():
                         seen[name].setdefault((mode, load), []).append(value)
                 if mode == "on":
                     _labels(server, key, label, seconds, labels)

@@ -1,6 +1,5 @@
 """`fairway control` as users start it, and what tests ask of it."""
 
-import http.client
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.asking import ask
 from tests.e2e.servers import FAIRWAY
 
 FAST = {
@@ -30,15 +30,10 @@ class Control:
     errors: Path
 
     def ask(self, path: str, method: str = "GET", body: Any = None, key: str = "") -> tuple[int, Any]:
-        connection = http.client.HTTPConnection(self.address, timeout=30)
-        try:
-            headers = {"x-api-key": key} if key else {}
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            answer = connection.getresponse()
-            content = answer.read()
-            return answer.status, json.loads(content) if content.startswith((b"{", b"[")) else content
-        finally:
-            connection.close()
+        headers = {"x_api_key": key} if key else {}
+        sent = None if body is None else json.dumps(body).encode()
+        status, _, content = ask(self.address, method, path, sent, **headers)
+        return status, json.loads(content) if content.startswith((b"{", b"[")) else content
 
     @property
     def leads(self) -> bool:

@@ -24,6 +24,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from fairway.stores.log_reading import Segment, rows_of
+from tests.asking import ask
 
 FAIRWAY = str(Path(sys.executable).with_name("fairway"))
 NUMBERS = ["amount", "items", "member"]
@@ -94,15 +95,7 @@ class Server:
     def ask(
         self, method: str, path: str, body: bytes | None = None, **headers: str
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        connection = http.client.HTTPConnection(self.address, timeout=30)
-        try:
-            connection.request(
-                method, path, body, {name.replace("_", "-"): value for name, value in headers.items()}
-            )
-            answer = connection.getresponse()
-            return answer.status, answer.headers, answer.read()
-        finally:
-            connection.close()
+        return ask(self.address, method, path, body, **headers)
 
     def post(
         self, value: Any, path: str, kind: str = "application/json", **headers: str

@@ -2,7 +2,6 @@
 phone, in the dark, while things change."""
 
 import json
-import os
 import re
 import shutil
 import time
@@ -12,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from fairway.app.batch import run_batch
 from fairway.core.settings import RegistrySettings
@@ -22,7 +21,6 @@ from tests.e2e.controlling import Control, controlling
 from tests.e2e.servers import MIXED, records, serving, visits
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-CHROMIUM = os.environ.get("FAIRWAY_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
 WATCHING = {
     "FAIRWAY_MONITORING_WINDOW_SECONDS": "1",
@@ -111,15 +109,6 @@ def _await_windows(control: Control, key: str) -> None:
             return
         time.sleep(0.5)
     raise AssertionError(control.errors.read_text()[-4000:])
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert CHROMIUM, "no browser: run scripts/services.sh, or name one in FAIRWAY_CHROMIUM"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def _page(browser: Browser, site: Site, key: str, **options: object) -> Page:

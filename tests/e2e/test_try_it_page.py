@@ -1,35 +1,23 @@
 """The page on which a model is tried, in a real browser: filled in, sent with the keyboard, refused, asked for a key."""
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.servers import FAIRWAY, Server, serving
 
 pytestmark = pytest.mark.e2e
-CHROMIUM = os.environ.get("FAIRWAY_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[Server]:
     with serving(home) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert CHROMIUM, "no browser: run scripts/services.sh, or name one in FAIRWAY_CHROMIUM"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

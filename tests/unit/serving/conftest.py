@@ -17,6 +17,7 @@ from fairway.inference.plane import Plane
 from fairway.security.access import Access
 from fairway.serving.app import DataApp
 from fairway.serving.protocol import protocol_for
+from tests.asking import ask
 
 
 class Port:
@@ -30,15 +31,7 @@ class Port:
     def ask(
         self, method: str, path: str, body: bytes | None = None, **headers: str
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.number, timeout=20)
-        try:
-            connection.request(
-                method, path, body, {name.replace("_", "-"): value for name, value in headers.items()}
-            )
-            answer = connection.getresponse()
-            return answer.status, answer.headers, answer.read()
-        finally:
-            connection.close()
+        return ask(f"127.0.0.1:{self.number}", method, path, body, **headers)
 
     def infer(
         self, value: Any, path: str = "/v2/models/m/infer", **headers: str
