@@ -43,6 +43,7 @@ class _Answering:
         self.disconnected = False
         self.more_body = False
         self.body = b""
+        self.waiting_for_100_continue = False
         self.message_event = self
         self.ticket: HttpTicket | None = None
 
@@ -105,15 +106,25 @@ class PredictProtocol(HttpToolsProtocol):
         )
 
     def _close_if_idle(self) -> None:
-        """One timer a connection, moved on when it fires, instead of one a request."""
+        """One timer a connection, moved on when it fires, instead of one a request. A request whose rest does not come is
+        idle too: nobody may hold what has come of it for ever."""
         idle = self.loop.time() - self._last_active
-        busy = self._match is not None or (self.cycle is not None and not self.cycle.response_complete)
+        begun = self._match is not None or (self.cycle is not None and not self.cycle.response_complete)
+        busy = begun and not self._is_receiving()
         if not busy and idle >= self.timeout_keep_alive:
             if not self.transport.is_closing():
+                if begun:
+                    self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\r\n")
                 self.transport.close()
             return
         wait = self.timeout_keep_alive if busy else self.timeout_keep_alive - idle
         self._idle_check = self.loop.call_later(wait, self._close_if_idle)
+
+    def _is_receiving(self) -> bool:
+        """Whether it is the client's turn: the rest of the body has been asked for."""
+        if self._match is not None:
+            return True
+        return self.cycle.more_body and not (self.flow.read_paused or self.cycle.waiting_for_100_continue)
 
     def on_message_begin(self) -> None:
         self.url = b""

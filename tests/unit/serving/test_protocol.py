@@ -228,6 +228,18 @@ def test_an_idle_connection_is_closed_in_time_and_a_busy_one_is_not(serve: Serve
         assert read_answers(busy, 1)[0][0] == 200
 
 
+@pytest.mark.parametrize("size", [200, 900_000], ids=["short way", "long way"])
+def test_a_request_whose_rest_does_not_come_is_given_up(serve: Serve, size: int) -> None:
+    port = serve(plane())
+    port.server.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
+    head = f"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n".encode()
+    with port.raw() as stalled:
+        stalled.sendall(head + b" " * min(size - 1, 300_000))
+        with stalled.makefile("rb") as told:
+            assert told.read() == b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\r\n"
+    assert port.infer(ROWS)[0] == 200
+
+
 @pytest.mark.parametrize(
     ("behind", "status"),
     [(b"garbage\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nx: " + b"y" * 70_000 + b"\r\n\r\n", 431)],
