@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fairway.core.bundle import EngineSpec, Proof
-from fairway.core.columns import Columns, Outputs
+from fairway.core.bundle import EngineSpec, GoldenRows, Proof
+from fairway.core.columns import Array, Columns, Outputs
 from fairway.core.contract import Contract, DType, Output
 from fairway.core.errors import FairwayError, ModelFailed, Problem, ProofFailed, UnknownFormat
 from fairway.core.pipeline import FILE, KIND, ModelNode, Pipeline, Source, folder
@@ -92,27 +92,16 @@ def package_pipeline(
             Path(scratch), spec, contract, 1, isolation=isolation or IsolationSettings(), name=path.stem
         )
         try:
-            progress("answering the sample", 0.4)
-            reached: dict[str, int] = {}
-            engine.timings = lambda node, count, _: reached.update({node: reached.get(node, 0) + count})
-            asked = np.sort(np.random.default_rng(0).permutation(rows.columns.rows)[:ANSWERED_ROWS])
-            answers = engine.predict(rows.columns.take(asked))
-            notes = tuple(
-                f"No row of the {rows.kind} reached {node.name}."
-                for node in checked.pipeline.nodes
-                if not reached.get(node.name)
-            )
-            progress("proving that rows are answered one by one", 0.6)
-            proof = _prove(engine, contract, rows, checked.pipeline)
-            golden = make_golden(engine, contract, rows.columns)
-            importance = permutation_importance(engine, contract, rows.columns.take(asked))
+            tried = _tried(engine, contract, checked.pipeline, rows, progress)
         finally:
             engine.unload()
-    labels = None if rows.target is None else rows.target[asked]
-    files[REFERENCE] = make_reference(contract, rows.columns.take(asked), answers, labels)
-    outputs = make_profile(contract, rows.columns.take(asked), answers).outputs
+    labels = None if rows.target is None else rows.target[tried.asked]
+    asked = rows.columns.take(tried.asked)
+    files[REFERENCE] = make_reference(contract, asked, tried.answers, labels)
     profile = Profile(
-        rows=rows.profile.rows, inputs=with_importance(rows.profile.inputs, importance), outputs=outputs
+        rows=rows.profile.rows,
+        inputs=with_importance(rows.profile.inputs, tried.importance),
+        outputs=make_profile(contract, asked, tried.answers).outputs,
     )
     environment = capture_environment(spec, needs=_needs(parts, functions))
     card = write_card(
@@ -123,10 +112,10 @@ def package_pipeline(
         spec=spec,
         profile=profile,
         environment=environment,
-        proof=proof,
+        proof=tried.proof,
         data=_digest(data, rows.columns),
-        metrics=in_sample_metrics(contract.task, answers, labels),
-        notes=notes,
+        metrics=in_sample_metrics(contract.task, tried.answers, labels),
+        notes=tried.notes,
     )
     progress("writing the bundle", 0.85)
     digest = write_bundle(
@@ -134,17 +123,53 @@ def package_pipeline(
         spec=spec,
         contract=contract,
         files=files,
-        golden=golden,
+        golden=tried.golden,
         profile=profile,
         environment=environment,
-        proof=proof,
+        proof=tried.proof,
         card=card,
         timings=None,
     )
     progress("verifying the bundle", 0.95)
     verify_bundle(out, isolation=isolation)
     progress("packaged", 1.0)
-    return Packaged(out, digest, KIND, proof, contract, None, notes)
+    return Packaged(out, digest, KIND, tried.proof, contract, None, tried.notes)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tried:
+    """What the pipeline did with the rows at the positions `asked`, and whether it may be trusted."""
+
+    asked: Array
+    answers: Outputs
+    notes: tuple[str, ...]
+    proof: Proof
+    golden: GoldenRows
+    importance: dict[str, float]
+
+
+def _tried(
+    engine: PipelineEngine, contract: Contract, pipeline: Pipeline, rows: Rows, progress: Progress
+) -> _Tried:
+    progress("answering the sample", 0.4)
+    reached: dict[str, int] = {}
+    engine.timings = lambda node, count, _: reached.update({node: reached.get(node, 0) + count})
+    asked = np.sort(np.random.default_rng(0).permutation(rows.columns.rows)[:ANSWERED_ROWS])
+    answers = engine.predict(rows.columns.take(asked))
+    notes = tuple(
+        f"No row of the {rows.kind} reached {node.name}."
+        for node in pipeline.nodes
+        if not reached.get(node.name)
+    )
+    progress("proving that rows are answered one by one", 0.6)
+    return _Tried(
+        asked=asked,
+        answers=answers,
+        notes=notes,
+        proof=_prove(engine, contract, rows, pipeline),
+        golden=make_golden(engine, contract, rows.columns),
+        importance=permutation_importance(engine, contract, rows.columns.take(asked)),
+    )
 
 
 def _collect(
