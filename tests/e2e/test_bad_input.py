@@ -161,7 +161,7 @@ def test_a_field_that_is_wrong_is_named(
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"", "not a valid request"),
+        (b"", "The body is empty"),
         (b"{", "not a valid request"),
         (b'{"instances": [{]}', "not a valid request"),
         (b"\xff\xfe\x00", "not a valid request"),
