@@ -194,7 +194,7 @@ def pandas_dtype(series: pd.Series) -> str:
 
 
 def to_frame(columns: Columns, names: Sequence[str], dtypes: Mapping[str, str]) -> pd.DataFrame:
-    """The columns as a DataFrame with the dtypes the model was packaged with.
+    """The columns as a DataFrame with the dtypes the model was packaged with; a tensor is a column of arrays, one a row.
 
     A value outside a `category` column's categories becomes missing there, as pandas itself does.
     """
@@ -206,6 +206,8 @@ def to_frame(columns: Columns, names: Sequence[str], dtypes: Mapping[str, str]) 
 def _series(array: Array, dtype: Any) -> Any:
     import pandas as pd  # optional: only models that want a DataFrame need it
 
+    if array.ndim > 1:
+        return pd.Series(list(array), dtype=object)
     if dtype in ("object", "object-none"):
         values = _nan_for_none(array) if dtype == "object" else array
         return pd.Series(values, dtype=object)  # or pandas would guess text

@@ -70,7 +70,9 @@ def detect_season(times: Array, columns: Mapping[str, Array]) -> Season:
 
 
 def _differ(groups: Array, columns: Mapping[str, Array], known: Array) -> bool:
-    order = np.random.default_rng(0).permutation(len(known))  # rows are mostly in order of time: the first tell of few days
+    order = np.random.default_rng(0).permutation(
+        len(known)
+    )  # rows are mostly in order of time: the first tell of few days
     for values in columns.values():
         usable = order[(known & np.isfinite(values))[order]][:_SEEN]
         parts = [values[usable][groups[usable] == group] for group in np.unique(groups[usable])]

@@ -177,7 +177,10 @@ class _Fitted:
         realised = [self.measured("reference", chunk) for chunk in past]
         normal = {
             name: usual(
-                [m[i].value for m in realised], [m[i].error for m in realised], [m[i].rows for m in realised]
+                name,
+                [m[i].value for m in realised],
+                [m[i].error for m in realised],
+                [m[i].rows for m in realised],
             )
             for i, name in enumerate(self.metrics)
         }

@@ -9,6 +9,8 @@ import msgspec
 import numpy as np
 
 DEVIATIONS = 3.0
+SHARES = frozenset({"accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "ndcg", "map"})
+"""Metrics that are shares, 1 at best."""
 
 
 class Usual(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,12 +29,13 @@ class Usual(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def usual(
-    values: Sequence[float | None], errors: Sequence[float | None], rows: Sequence[int]
+    name: str, values: Sequence[float | None], errors: Sequence[float | None], rows: Sequence[int]
 ) -> Usual | None:
     """From the metric of each chunk of the reference (as its labels have it), its standard error and rows.
 
     The spread between chunks is never taken to be less than sampling alone gives, and what exceeds that is added
     for chunks of every size (as between-study variance in DerSimonian and Laird 1986). None without any value.
+    A model that is always right on n rows may still be wrong once in n: shares vary by that at the least.
     """
     known = [
         (v, e, n) for v, e, n in zip(values, errors, rows, strict=True) if v is not None and e is not None
@@ -41,6 +44,8 @@ def usual(
         return None
     value, error, size = (np.array(column, dtype=np.float64) for column in zip(*known, strict=True))
     per_row = float(np.average(error**2 * size, weights=size))
+    if name in SHARES:
+        per_row = max(per_row, (1 - 1 / size.sum()) / size.sum())
     between = 0.0
     if len(value) > 2:
         between = max(float(value.var(ddof=1)) - float(np.mean(error**2)), 0.0)

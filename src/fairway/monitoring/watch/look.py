@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from fairway.core.clock import moment_of, seconds_between
 from fairway.core.errors import InvalidInput
+from fairway.core.request import BATCH
 from fairway.core.settings import DriftSettings, MonitoringSettings, QualitySettings
 from fairway.monitoring.drift.compare import compare_tables
 from fairway.monitoring.drift.compare_profiles import compare_profiles
@@ -299,6 +300,9 @@ def _traffic(window: Frame, rows: int) -> Traffic:
         else pa.chunked_array([[True] * about.num_rows])
     )
     requests = about.filter(first)
+    if "protocol" in about.column_names:  # a nightly run is no traffic
+        asked = pc.not_equal(requests["protocol"].cast(pa.string()), BATCH)
+        requests = requests.filter(pc.fill_null(asked, True))
     share = rows / about.num_rows
     seconds = (
         np.asarray(requests["seconds"].cast(pa.float64()))

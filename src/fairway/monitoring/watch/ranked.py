@@ -65,7 +65,7 @@ def usual_ranking(ranked: Ranked) -> Mapping[str, Usual | None]:
     measured = [measure_ranking(_of(ranked, part)) for part in np.array_split(order, chunks)]
     return {
         metrics[0].name: usual(
-            [m.value for m in metrics], [m.error for m in metrics], [m.rows for m in metrics]
+            metrics[0].name, [m.value for m in metrics], [m.error for m in metrics], [m.rows for m in metrics]
         )
         for metrics in zip(*measured, strict=True)
     }

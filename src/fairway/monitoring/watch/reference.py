@@ -215,7 +215,7 @@ def _normal(window: Predicted, value: Any) -> dict[str, Usual | None]:
     measured = [measure(window.take(np.sort(part)), value) for part in np.array_split(order, chunks)]
     return {
         metrics[0].name: usual(
-            [m.value for m in metrics], [m.error for m in metrics], [m.rows for m in metrics]
+            metrics[0].name, [m.value for m in metrics], [m.error for m in metrics], [m.rows for m in metrics]
         )
         for metrics in zip(*measured, strict=True)
     }

@@ -8,7 +8,7 @@ from fairway.monitoring.told import Measured
 
 
 def test_chunks_that_differ_by_chance_only() -> None:
-    found = usual([0.80, 0.81, 0.79], [0.02, 0.02, 0.02], [400, 400, 400])
+    found = usual("f1", [0.80, 0.81, 0.79], [0.02, 0.02, 0.02], [400, 400, 400])
     assert found is not None
     assert found.between == 0.0
     assert found.limits(400) == pytest.approx((0.74, 0.86))
@@ -16,21 +16,35 @@ def test_chunks_that_differ_by_chance_only() -> None:
 
 
 def test_chunks_that_differ_by_more() -> None:
-    found = usual([0.7, 0.8, 0.9], [0.02, 0.02, 0.02], [400, 400, 400])
+    found = usual("f1", [0.7, 0.8, 0.9], [0.02, 0.02, 0.02], [400, 400, 400])
     assert found is not None
     assert found.between == pytest.approx(0.01 - 0.0004)
     assert found.limits(10**9)[0] == pytest.approx(0.8 - 3 * 0.0096**0.5)
 
 
 def test_without_values_nothing_is_usual() -> None:
-    assert usual([None], [None], [5]) is None
+    assert usual("f1", [None], [None], [5]) is None
     assert not outside(0.5, None)
     assert not outside(None, (0.0, 0.1))
     assert outside(0.5, (0.0, 0.1))
 
 
+def test_a_model_that_is_never_wrong_on_its_reference_may_be_wrong_a_little() -> None:
+    found = usual("accuracy", [1.0, 1.0], [0.0, 0.0], [500, 500])
+    assert found is not None
+    low, high = found.limits(100)
+    assert 0.98 < low < 0.995
+    assert outside(0.97, (low, high))
+    error = usual("mae", [0.0, 0.0], [0.0, 0.0], [500, 500])  # in a unit of its own
+    assert error is not None
+    assert error.limits(100) == (0.0, 0.0)
+
+
 def test_findings() -> None:
-    normal = {"roc_auc": usual([0.8], [0.02], [400]), "log_loss": usual([0.4], [0.01], [400])}
+    normal = {
+        "roc_auc": usual("roc_auc", [0.8], [0.02], [400]),
+        "log_loss": usual("log_loss", [0.4], [0.01], [400]),
+    }
     bad = Measured(name="roc_auc", value=0.68, lower=0.6, upper=0.7, rows=400, estimated=True)
     good = Measured(name="log_loss", value=0.3, rows=400)
     normal_one = Measured(name="roc_auc", value=0.79, rows=400)
