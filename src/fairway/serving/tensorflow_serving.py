@@ -116,6 +116,15 @@ def signatures(contract: Contract) -> dict[str, tuple[str, tuple[str, ...]]]:
     return found
 
 
+def signature(name: str, contract: Contract) -> tuple[str, tuple[str, ...]]:
+    """The one of `signatures` of that name. Raises MalformedInput for a name that is none."""
+    known = signatures(contract)
+    if name not in known:
+        there = ", ".join([DEFAULT_SIGNATURE, *known])
+        raise MalformedInput(f'Serving signature key "{name[:100]}" not found. There is {there}.')
+    return known[name]
+
+
 def _signature_outputs(sent: dict[str, Any], contract: Contract, verb: str) -> tuple[str, ...] | None:
     """The outputs that `signature_name` stands for; None for the default ones."""
     name = sent.get("signature_name", "")
@@ -125,11 +134,7 @@ def _signature_outputs(sent: dict[str, Any], contract: Contract, verb: str) -> t
         )
     if name in ("", DEFAULT_SIGNATURE, _NAMES[verb], f"tensorflow/serving/{verb}"):
         return None
-    known = signatures(contract)
-    if name not in known:
-        there = ", ".join([DEFAULT_SIGNATURE, *known])
-        raise MalformedInput(f'Serving signature key "{name[:100]}" not found. There is {there}.')
-    belongs, outputs = known[name]
+    belongs, outputs = signature(name, contract)
     if belongs != verb:
         raise MalformedInput(
             f"Expected {_NAMES[verb]} signature method_name to be tensorflow/serving/{verb}. Was: "

@@ -21,7 +21,7 @@ from fairway.serving.entrance import Reading
 from fairway.serving.grpc.method import Admit, Arrival, Asking, Method
 from fairway.serving.grpc.tensorflow_tensors import fill_tensor, read_example, read_tensor
 from fairway.serving.keyed import take_column, take_keys
-from fairway.serving.tensorflow_serving import DEFAULT_SIGNATURE, signatures
+from fairway.serving.tensorflow_serving import DEFAULT_SIGNATURE, signature, signatures
 from fairway.serving.tensorflow_values import from_examples
 
 SERVICE = "/tensorflow.serving.PredictionService/"
@@ -206,11 +206,7 @@ def _judged_outputs(verb: str, name: str, contract: Contract) -> tuple[str, ...]
 
 
 def _signature(name: str, verb: str, contract: Contract) -> tuple[str, ...]:
-    known = signatures(contract)
-    if name not in known:
-        there = ", ".join([DEFAULT_SIGNATURE, *known])
-        raise MalformedInput(f'Serving signature key "{name[:100]}" not found. There is {there}.')
-    belongs, outputs = known[name]
+    belongs, outputs = signature(name, contract)
     if belongs != verb:
         raise MalformedInput(
             f'The signature "{name}" is for tensorflow/serving/{belongs}, not tensorflow/serving/{verb}.'
