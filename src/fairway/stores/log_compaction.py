@@ -40,12 +40,16 @@ from fairway.stores.log_reading import (
     short_digest,
 )
 from fairway.stores.log_segments import is_closed
+from fairway.stores.segment_batches import Damage
 
 logger = logging.getLogger("fairway.log")
 
 _GROUP_BYTES = 256 * 1024 * 1024
 """Most bytes of segments that become one part a day."""
 _DAYS_AT_ONCE = 32
+DAMAGED = ".damaged"
+_MOST_DAMAGED = 20
+"""Files kept for a person, per stream of a model."""
 _DAY = 86_400_000_000
 _ODD_SECONDS = 86_400.0
 _TRUST_SECONDS = 3600.0
@@ -117,6 +121,7 @@ def _compact(
     removed: list[Part] = []
     try:
         removed = retain(log.archive, settings, log.folder / ".clock.json", clock())
+        _forget_damaged(log.folder, clock() - settings.keep_days * 86_400)
     except (FairwayError, OSError) as error:
         errors.append(f"retention: {error}")
     return msgspec.structs.replace(
@@ -158,9 +163,10 @@ def _compact_group(
     log: PredictionLog, group: Sequence[Segment], scratch: Path, clock: Callable[[], float]
 ) -> dict[str, int]:
     model, kind = group[0].model, group[0].kind
-    by_segment = {segment.path.name: days_of(segment) for segment in group}
-    damaged = [segment for segment in group if not by_segment[segment.path.name]]
-    lost = sum(_set_aside(segment) for segment in damaged)
+    damage = {segment.path.name: Damage() for segment in group}
+    by_segment = {segment.path.name: days_of(segment, damage[segment.path.name]) for segment in group}
+    nothing = [segment for segment in group if not by_segment[segment.path.name]]
+    lost = sum(_set_aside(segment, "nothing can be read from it") for segment in nothing)
     whole = [segment for segment in group if by_segment[segment.path.name]]
     with log.snapshot(kind, model) as snapshot:
         covered = snapshot.covered
@@ -177,7 +183,12 @@ def _compact_group(
             writers.close()
     with model_lock(log.folder, model, exclusive=True) as alone:
         for segment in whole if alone else ():
-            segment.path.unlink(missing_ok=True)
+            if places := damage[segment.path.name].places:
+                lost += _set_aside(
+                    segment, f"it is damaged in {places} places; what can be read is compacted"
+                )
+            else:
+                segment.path.unlink(missing_ok=True)
     if not alone:  # somebody reads them now; the parts say that they are done
         logger.info("segments of %s are being read; they are removed the next time", model)
     return {"segments": len(whole), "parts": parts, "rows": rows, "damaged": lost}
@@ -296,17 +307,30 @@ class _Writer:
             self._held, self._held_rows = [], 0
 
 
-def _set_aside(segment: Segment) -> int:
-    """A closed segment that has no whole batch: nothing was lost with an empty one, another is kept for a person."""
+def _set_aside(segment: Segment, why: str) -> int:
+    """A closed segment that cannot be read as a whole is kept for a person, as `.damaged`; an empty one is of no use. Of those
+    kept, the oldest go when there are many."""
     try:
         if segment.path.stat().st_size == 0:
             segment.path.unlink(missing_ok=True)
             return 0
-        segment.path.rename(segment.path.with_suffix(".damaged"))
+        segment.path.rename(segment.path.with_suffix(DAMAGED))
     except FileNotFoundError:
         return 0
-    logger.error("nothing can be read from %s; it is kept as .damaged", segment.path)
+    logger.error("%s: %s; it is kept as %s", segment.path, why, DAMAGED)
+    kept = sorted(segment.path.parent.glob(f"*{DAMAGED}"))
+    for path in kept[:-_MOST_DAMAGED]:
+        logger.error("%s is removed: more than %d damaged files are kept", path, _MOST_DAMAGED)
+        path.unlink(missing_ok=True)
     return 1
+
+
+def _forget_damaged(folder: Path, before: float) -> None:
+    """Files that were set aside go by age as rows do."""
+    for path in folder.glob(f"*/*/*{DAMAGED}"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < before:
+                path.unlink()
 
 
 def retain(archive: Archive, settings: LogSettings, state: Path, now: float) -> list[Part]:

@@ -26,6 +26,7 @@ from fairway.core.errors import Unavailable
 from fairway.stores.arrow_columns import ROWS
 from fairway.stores.log_archive import LABELS, PREDICTIONS, Archive, Part
 from fairway.stores.log_segments import ENDING, FIELDS, MATRIX
+from fairway.stores.segment_batches import Damage, whole_batches
 
 SEGMENTS = b"fairway.segments"
 """In the metadata of a part: the names of the segments that it has all rows of its day of, as JSON."""
@@ -223,7 +224,8 @@ def rows_of(
     """The whole batches of a segment, without rows of days that are `covered`. What its writer says once for all rows
     (digest, writer, sample) is a column too."""
     days = (covered or {}).get(segment.path.name)
-    for batch in _raw_batches(segment.path):
+    for written in whole_batches(segment.path, segment.stream, Damage()):
+        batch = _flat(written) if ROWS in written.schema.names else written
         rows = _with_constants(batch, columns) if segment.stream != LABELS else batch
         if days:
             of_day = rows.column(_clock(segment)).cast(pa.int64()).to_numpy() // _DAY
@@ -232,10 +234,10 @@ def rows_of(
             yield rows
 
 
-def days_of(segment: Segment) -> set[int]:
-    """The days, since 1970, that a segment has rows of."""
+def days_of(segment: Segment, damage: Damage | None = None) -> set[int]:
+    """The days, since 1970, that a segment has rows of. `damage` is told what could not be read."""
     days: set[int] = set()
-    for batch in _written_batches(segment.path):
+    for batch in whole_batches(segment.path, segment.stream, damage or Damage()):
         micro = batch.column(_clock(segment)).cast(pa.int64()).to_numpy()
         days.update((micro // _DAY).tolist())
     return days
@@ -244,28 +246,6 @@ def days_of(segment: Segment) -> set[int]:
 def _clock(segment: Segment) -> str:
     """Labels are kept by when they came: what they say of themselves may be any time."""
     return "received" if segment.stream == LABELS else "time"
-
-
-def _raw_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    for batch in _written_batches(path):
-        yield _flat(batch) if ROWS in batch.schema.names else batch
-
-
-def _written_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """A file whose writer died, or is writing now, ends in the middle of a batch."""
-    try:
-        source = pa.memory_map(str(path))
-    except (OSError, pa.ArrowInvalid):
-        return
-    with source:
-        try:
-            reader = pa.ipc.open_stream(source)
-            while True:
-                batch = reader.read_next_batch()
-                batch.validate()
-                yield batch
-        except (StopIteration, pa.ArrowInvalid, OSError, EOFError):
-            return
 
 
 def _flat(requests: pa.RecordBatch) -> pa.RecordBatch:
