@@ -15,7 +15,7 @@ from fairway.batch.local import Scorer
 from fairway.batch.plan import Options, Plan, now_text, pack_schema
 from fairway.batch.report import Report
 from fairway.batch.run import Run, Work
-from fairway.batch.score import Scored
+from fairway.batch.score import ForLog, Scored
 from fairway.batch.sink import Sink, open_file_sink
 from fairway.batch.source import Piece, Position, Reading, SourceFile, find_files, kept_schema, pieces
 from tests.planes import TWO_NUMBERS, live_version
@@ -69,6 +69,7 @@ def go(
     engine: object | None = None,
     on_start: Callable[[Run], None] = lambda run: None,
     tell: Any = lambda progress: None,
+    recording: Any = None,
     **options: Any,
 ) -> Report:
     """Begins the run in `folder`, or goes on with it."""
@@ -87,9 +88,20 @@ def go(
                 if sink
                 else open_file_sink(LOCAL, str(output), format="", scratch=folder / "parts", inputs=paths)
             )
-            run = Run(plan, ledger, TWO_NUMBERS, Files(plan.reading), target, flat=flat, step=step, tell=tell)
+            run = Run(
+                plan,
+                ledger,
+                TWO_NUMBERS,
+                Files(plan.reading),
+                target,
+                flat=flat,
+                recording=recording,
+                step=step,
+                tell=tell,
+            )
             on_start(run)
-            scorer = Scorer(live_version(1, engine), plan.kept, plan.call_rows)
+            for_log = None if recording is None else ForLog("id")
+            scorer = Scorer(live_version(1, engine), plan.kept, plan.call_rows, for_log=for_log)
 
             def score(work: Work) -> Scored | None:
                 return scorer(work) if work.piece is not None else None

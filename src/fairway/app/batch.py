@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Generator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from fairway.batch.plan import (
     read_size,
     run_name,
 )
+from fairway.batch.recording import recording
 from fairway.batch.report import Report
 from fairway.batch.run import Run, Tell, shown
 from fairway.batch.score import plan_calls
@@ -52,6 +54,7 @@ from fairway.core.errors import (
     FairwayError,
     InvalidInput,
     MalformedInput,
+    NotSupported,
     RunNotFound,
 )
 from fairway.core.version import parse_reference
@@ -113,6 +116,7 @@ def run_batch(
     compression: str = "",
     max_errors: str = "",
     workers: int = 0,
+    log: str = "",
     overwrite: bool = False,
     fresh: bool = False,
     engine: EngineName = "local",
@@ -126,7 +130,8 @@ def run_batch(
     `name` is a model, `payments@champion` or `payments:3`. `input` is a file, a folder, a glob, an fsspec URL or a
     database's; so is `output`. The same run again has nothing to do, and gives the report it had. With `fresh`, rows of
     a database are read from the first on, also where a run before was not finished: they may have changed since.
-    `file_size` is such as "128MB". `engine` "spark" or "ray" scores on a cluster: the session or connection there is, else one at `address`. See
+    `file_size` is such as "128MB". `log` is a kept column: predictions go to the log under its values, for the monitor
+    and for labels. `engine` "spark" or "ray" scores on a cluster: the session or connection there is, else one at `address`. See
     `docs/guides/batch.md`. Raises what the model's loading raises, AlreadyExists for a sink that holds other data,
     NotFound, InvalidInput, StorageFull, Unavailable, ModelFailed.
     """
@@ -144,9 +149,11 @@ def run_batch(
         compression=compression,
         max_errors=max_errors,
         workers=workers,
+        log=log,
     )
     read_limit(max_errors)
     with open_home(home) as place:
+        check_log(options, engine, place)
         model = find_model(place, name)
         files = find_input(place, options)
         run = run_name(model.name, model.digest, options, files)
@@ -173,6 +180,25 @@ def run_batch(
                 )
         with open_cluster(engine, address, place.settings, model) as cluster:
             return _begin(place, run, model, options, files, overwrite, engine, cluster, tell, started)
+
+
+def check_log(options: Options, engine: EngineName, place: Home) -> None:
+    """Raises what is in the way of recording predictions, where that was asked for."""
+    if not options.log:
+        return
+    if engine != "local":
+        raise NotSupported(
+            "--log records where the rows are scored, and the machines of a cluster have no log.",
+            hint="Leave it out: the run's report has drift too. Or score with --engine local.",
+        )
+    if not options.join and options.log not in options.keep:
+        raise InvalidInput(
+            f"--log {options.log}: the key must go to the output too.", hint=f"Add --keep {options.log}"
+        )
+    if not place.settings.log.enabled:
+        raise InvalidInput(
+            "--log: the prediction log is switched off.", hint="Set log.enabled in fairway.toml."
+        )
 
 
 def resume(
@@ -206,6 +232,7 @@ def resume(
                     f"{plan.model}:{plan.version} is another model than the one that the run began with."
                 )
             chosen = engine or plan.engine
+            check_log(plan.options, chosen, place)
             with ledger.lock(), open_cluster(chosen, address, place.settings, model) as cluster:
                 check_unchanged(place, ledger, plan)
                 ledger.begin()
@@ -394,14 +421,25 @@ def _go(
         call_rows=plan.call_rows,
         workers=plan.workers,
         processes=plan.processes,
+        log=plan.options.log,
     )
+    log = plan.options.log
     try:
-        run = Run(
-            plan, ledger, live.contract, source, sink, flat=is_flat(plan.options), watch=watch, tell=tell
-        )
-        started(run)
-        with pool as executor:
-            report = run.go(executor, score)
+        with recording(live, place.settings, plan.attempt) if log else nullcontext() as recorded:
+            run = Run(
+                plan,
+                ledger,
+                live.contract,
+                source,
+                sink,
+                flat=is_flat(plan.options),
+                watch=watch,
+                recording=recorded,
+                tell=tell,
+            )
+            started(run)
+            with pool as executor:
+                report = run.go(executor, score)
         if report.state == "finished":
             _tidy(ledger, report)
         return report

@@ -34,7 +34,7 @@ from fairway.batch.spread import Here
 from fairway.batch.sql import SqlSink, is_sql, read_place
 from fairway.batch.stretches import Stretch, save
 from fairway.batch.worker import Outcome
-from fairway.core.errors import AlreadyExists, Conflict, InvalidInput
+from fairway.core.errors import AlreadyExists, Conflict, InvalidInput, NotSupported
 from fairway.inference.live import LiveVersion
 
 INDEX_VARIABLES = (
@@ -68,6 +68,11 @@ def run_shard(
     shards are not of one run.
     """
     read_limit(options.max_errors)
+    if options.log:
+        raise NotSupported(
+            "--log with --shard would write to the log of whichever machine the shard is on.",
+            hint="Leave it out: the run's report has drift too.",
+        )
     if is_sql(options.input) and not run:
         raise InvalidInput(
             "shards that read a database need a name for their run: nobody can see whether it has new rows.",

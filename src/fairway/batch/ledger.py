@@ -57,7 +57,7 @@ CREATE TABLE IF NOT EXISTS parts (file INTEGER NOT NULL, part INTEGER NOT NULL, 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
     """A committed stretch of a file: rows `first` to `end.row`. `rejected` counts by field and reason; `seen` is what a
-    `Watch` counted; `broken` counts by field and rule."""
+    `Watch` counted; `broken` counts by field and rule; `logged` are rows for the prediction log."""
 
     file: int
     part: int
@@ -72,6 +72,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     rejected: dict[str, int] = {}
     broken: dict[str, int] = {}
     seen: list[float] = []
+    logged: int = 0
 
 
 class FileRecord(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from fairway.batch.engine import scorers, threads_scale
 from fairway.batch.run import Work
-from fairway.batch.score import Calls, Scored, score
+from fairway.batch.score import Calls, ForLog, Scored, score
 from fairway.batch.seen import Watch
 from fairway.batch.source import parse
 from fairway.core.conform import to_columns
@@ -42,14 +42,20 @@ class Scorer:
     """Scores pieces of files with a loaded version. Called from several threads."""
 
     def __init__(
-        self, live: LiveVersion, kept: pa.Schema, call_rows: int, watch: Watch | None = None
+        self,
+        live: LiveVersion,
+        kept: pa.Schema,
+        call_rows: int,
+        watch: Watch | None = None,
+        for_log: ForLog | None = None,
     ) -> None:
         self._live, self._kept, self._call_rows, self._watch = live, kept, call_rows, watch
+        self._for_log = for_log
 
     def __call__(self, work: Work) -> Scored:
         assert work.piece is not None, "the end of a file is not scored"
         parsed = parse(work.piece, work.file, self._live.contract, self._kept)
-        return score(self._live, parsed, call_rows=self._call_rows, watch=self._watch)
+        return score(self._live, parsed, call_rows=self._call_rows, watch=self._watch, for_log=self._for_log)
 
 
 def load_for_batch(model: Model, settings: Settings, workers: int) -> LiveVersion:
@@ -93,12 +99,17 @@ _here: list[Scorer] = []
 """The scorer of this process, when it is one of several."""
 
 
-def begin_process(model: bytes, settings: bytes, schema: str, call_rows: int) -> None:
+def begin_process(model: bytes, settings: bytes, schema: str, call_rows: int, log: str) -> None:
     """Loads the version in a process of scorers."""
     version = msgspec.json.decode(model, type=Model)
     live = load_for_batch(version, msgspec.json.decode(settings, type=Settings), 1)
     kept = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(schema)))
-    _here[:] = [Scorer(live, kept, call_rows, open_watch(version, live))]
+    _here[:] = [Scorer(live, kept, call_rows, open_watch(version, live), for_log(live, log))]
+
+
+def for_log(live: LiveVersion, column: str) -> ForLog | None:
+    """What goes to the log, by the version's own share; nothing without a column of keys."""
+    return ForLog(column, live.logged.sample) if column else None
 
 
 def open_scorers(
@@ -111,10 +122,12 @@ def open_scorers(
     call_rows: int,
     workers: int,
     processes: bool,
+    log: str = "",
 ) -> tuple[AbstractContextManager[Executor], Callable[[Work], Scored | None]]:
-    """The pool and what runs in it."""
+    """The pool and what runs in it. `log` is the column of keys, where rows go to the log."""
     if processes:
-        arguments = (msgspec.json.encode(model), msgspec.json.encode(settings), schema, call_rows)
+        arguments = (msgspec.json.encode(model), msgspec.json.encode(settings), schema, call_rows, log)
         return scorers(workers, processes=True, begin=begin_process, arguments=arguments), score_work
-    scorer = Scorer(live, pa.ipc.read_schema(pa.py_buffer(base64.b64decode(schema))), call_rows, watch)
+    kept = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(schema)))
+    scorer = Scorer(live, kept, call_rows, watch, for_log(live, log))
     return scorers(workers, processes=False), lambda work: scorer(work) if work.piece is not None else None

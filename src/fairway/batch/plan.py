@@ -37,7 +37,7 @@ _MOST_CHUNK_VALUES = 2 * 1024 * 1024
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked for. `keep` are input columns that go to the output; `join` keeps all. `format` of output
     files, `rows_per_file` in them, `file_bytes` from which on one is full, their `compression`; "" and 0 leave it to the plan. `max_errors` as "1%" or "100"; "" for any number.
-    `workers` 0: one for each core."""
+    `workers` 0: one for each core. `log` is the kept column under whose values predictions go to the log; "" for none."""
 
     input: str
     output: str
@@ -52,6 +52,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     compression: str = ""
     max_errors: str = ""
     workers: int = 0
+    log: str = ""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

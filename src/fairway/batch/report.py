@@ -19,7 +19,7 @@ _VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|(?<![\w-])[-+]?\d[\d.e+-]*|\bnan\b|\bi
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """`checksum` is the digest of the digests of all parts in order. `rejects_by_reason` and `broken_rules` are
-    "field: what" and how many rows; `failed_files` are paths and reasons; `columns` are the rows beside the training
+    "field: what" and how many rows; `logged` went to the prediction log; `failed_files` are paths and reasons; `columns` are the rows beside the training
     data, and `profile` is what they were made of: of the same kind as the reference profile of a bundle."""
 
     run: str
@@ -46,6 +46,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     broken_rules: dict[str, int]
     columns: tuple[Column, ...]
     profile: Profile | None = None
+    logged: int = 0
     notes: tuple[str, ...] = ()
 
 

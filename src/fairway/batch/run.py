@@ -16,8 +16,9 @@ import msgspec
 from fairway.batch.engine import in_order, result_of
 from fairway.batch.ledger import Ledger, Part, State, starts
 from fairway.batch.plan import Plan, output_schema, read_limit
+from fairway.batch.recording import Recording
 from fairway.batch.report import Report, checksum, counts, failed, reason_kind
-from fairway.batch.score import Reject, Scored
+from fairway.batch.score import LogRows, Reject, Scored
 from fairway.batch.seen import Watch
 from fairway.batch.sink import PartWriter, Sink, Written
 from fairway.batch.source import Piece, Position, SourceFile
@@ -28,6 +29,8 @@ from fairway.stores.disk import disk_errors
 
 _AHEAD = 3
 """Chunks a scorer between reading and writing."""
+_LOGGED_BYTES = 16 * 1024 * 1024
+"""A part ends when it has so much for the prediction log, which is in memory until then."""
 _LOOK_SECONDS = 0.5
 """How often it is looked whether the run was cancelled."""
 _encode_lines = msgspec.json.Encoder().encode_lines
@@ -79,6 +82,8 @@ class _Open(msgspec.Struct):
     writer: PartWriter
     scored: int = 0
     rejects: list[Reject] = []
+    logged: list[LogRows] = []
+    logged_bytes: int = 0
     rejected: Counter[str] = msgspec.field(default_factory=Counter)
     broken: Counter[str] = msgspec.field(default_factory=Counter)
     seen: Array | None = None
@@ -97,13 +102,16 @@ class Run:
         *,
         flat: bool,
         watch: Watch | None = None,
+        recording: Recording | None = None,
         tell: Tell = lambda progress: None,
         step: Step = _no_step,
     ) -> None:
-        """`flat` says that the sink has no form for lists; `watch` is what the scorers count with."""
+        """`flat` says that the sink has no form for lists; `watch` is what the scorers count with, `recording` the log that their
+        rows for it go to."""
         self.name = plan.run
         self._plan, self._ledger, self._watch = plan, ledger, watch
         self._source, self._sink = source, sink
+        self._recording = recording
         self._tell, self._step = tell, step
         self._schema = output_schema(plan.kept, contract, flat=flat)
         self._limit = read_limit(plan.options.max_errors)
@@ -211,6 +219,8 @@ class Run:
             now.broken[f"{field}: {rule}"] += rows
         if scored.seen is not None and self._watch is not None:
             now.seen = scored.seen if now.seen is None else self._watch.add(now.seen, scored.seen)
+        now.logged += scored.logged
+        now.logged_bytes += sum(rows.columns.bytes for rows in scored.logged)
         end = Position(work.piece.offset, position.row + scored.total, work.piece.key)
         self._at[number] = (part, end)
         self._rows += scored.total
@@ -218,6 +228,7 @@ class Run:
         self._rejects += len({reject.row for reject in scored.rejects})
         plan = self._plan
         is_full = end.row - now.first >= plan.part_rows or 0 < plan.part_bytes <= now.writer.bytes
+        is_full = is_full or now.logged_bytes >= _LOGGED_BYTES
         if is_full or len(now.rejects) >= plan.part_rejects:
             self._commit()
         self._report_progress("progress", file=work.file)
@@ -260,9 +271,13 @@ class Run:
                 rejected=dict(now.rejected),
                 broken=dict(now.broken),
                 seen=[] if now.seen is None else now.seen.tolist(),
+                logged=sum(rows.columns.rows for rows in now.logged),
             ),
             ends_file=ends_file,
         )
+        if self._recording is not None:
+            self._step("record")
+            self._recording.record(f"{self.name}.{now.file}.{now.part}", now.logged)
         self._at[now.file] = (now.part + 1, end)
         self._step("committed")
 
@@ -330,7 +345,8 @@ class Run:
             broken_rules=counts(parts, "broken"),
             columns=() if watch is None or seen is None else watch.summarise(seen),
             profile=None if watch is None or seen is None else watch.profile(seen),
-            notes=plan.notes,
+            logged=sum(part.logged for part in parts),
+            notes=(*plan.notes, *self._unlogged()),
         )
         folder = self._ledger.folder / "rejects"
         where = self._sink.finish(
@@ -343,6 +359,12 @@ class Run:
         self._step("end")
         self._ledger.end(state, reason, msgspec.json.encode(report), seconds)
         return report
+
+    def _unlogged(self) -> tuple[str, ...]:
+        lost = 0 if self._recording is None else self._recording.lost
+        return (
+            (f"{lost:,} predictions could not be recorded in the log; it is full, or away",) if lost else ()
+        )
 
     @property
     def _engine(self) -> str:

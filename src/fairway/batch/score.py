@@ -18,9 +18,11 @@ from fairway.batch.seen import Watch
 from fairway.core.columns import Array, Columns, Outputs
 from fairway.core.conform import to_columns
 from fairway.core.contract import Output
-from fairway.core.errors import FairwayError, ModelFailed
+from fairway.core.errors import FairwayError, InvalidInput, ModelFailed
 from fairway.core.request import Inputs
+from fairway.inference.entries import key_bytes
 from fairway.inference.live import LiveVersion
+from fairway.inference.record import in_sample
 
 _MOST_CALL_ROWS = 8192
 _PROVED_ROWS = 100
@@ -54,22 +56,43 @@ class Parsed(msgspec.Struct, frozen=True):
     rejects: tuple[Reject, ...] = ()
 
 
+class ForLog(msgspec.Struct, frozen=True):
+    """Rows that go to the prediction log: each under its key, in the kept column `column`; `share` of the keys."""
+
+    column: str
+    share: float = 1.0
+
+
+class LogRows(msgspec.Struct, frozen=True):
+    """Rows as the model was asked and as it answered, and the key of each."""
+
+    columns: Columns
+    outputs: Outputs
+    keys: list[bytes]
+
+
 class Scored(msgspec.Struct, frozen=True):
     """The rows that were scored, in their order: kept columns, then outputs. Rows of `rejects` count within the
     chunk. `total` is both together; `seen` is what a `Watch` counted, `broken` counts (field, rule, rows) that were
-    let through, clipped or imputed."""
+    let through, clipped or imputed; `logged` is for the prediction log."""
 
     table: pa.Table
     rejects: tuple[Reject, ...]
     total: int
     seen: Array | None = None
     broken: tuple[tuple[str, str, int], ...] = ()
+    logged: tuple[LogRows, ...] = ()
 
 
 def score(
-    live: LiveVersion, parsed: Parsed, *, call_rows: int = _PROVED_ROWS, watch: Watch | None = None
+    live: LiveVersion,
+    parsed: Parsed,
+    *,
+    call_rows: int = _PROVED_ROWS,
+    watch: Watch | None = None,
+    for_log: ForLog | None = None,
 ) -> Scored:
-    """Scores what can be scored; `watch` counts what the rows are like. Raises ContractViolation or MalformedInput when
+    """Scores what can be scored; `watch` counts what the rows are like, `for_log` says which go to the log. Raises ContractViolation or MalformedInput when
     the columns are not those of the contract, ModelFailed when the model fails on every row of a call.
 
     When a call fails its rows are tried one by one, as requests would be: one row cannot fail the others. Rows are looked
@@ -84,7 +107,7 @@ def score(
         end = begin + step
         inputs = parsed.inputs if step >= rows else {n: v[begin:end] for n, v in parsed.inputs.items()}
         some = Parsed(inputs, parsed.kept.slice(begin, step), 0, places[begin:end])
-        parts.append(_score(live, some, call_rows, watch, sampled))
+        parts.append(_score(live, some, call_rows, watch, sampled, for_log))
     rejects = [*parsed.rejects, *(reject for part in parts for reject in part.rejects)]
     rejects.sort(key=lambda reject: reject.row)
     tables = [part.table for part in parts if len(part.table)]
@@ -95,10 +118,18 @@ def score(
             seen = part.seen if seen is None else watch.add(seen, part.seen)
     broken = tuple(note for part in parts for note in part.broken)
     table = tables[0] if len(tables) == 1 else pa.concat_tables(tables)
-    return Scored(table, tuple(rejects), parsed.total, seen, broken)
+    logged = tuple(rows for part in parts for rows in part.logged)
+    return Scored(table, tuple(rejects), parsed.total, seen, broken, logged)
 
 
-def _score(live: LiveVersion, parsed: Parsed, call_rows: int, watch: Watch | None, sampled: int) -> Scored:
+def _score(
+    live: LiveVersion,
+    parsed: Parsed,
+    call_rows: int,
+    watch: Watch | None,
+    sampled: int,
+    for_log: ForLog | None,
+) -> Scored:
     """Some rows of a chunk."""
     places = parsed.places
     assert places is not None, "the rows know where they stand"
@@ -110,6 +141,7 @@ def _score(live: LiveVersion, parsed: Parsed, call_rows: int, watch: Watch | Non
     rejects = [Reject(int(places[p.row or 0]), p.reason, p.field) for p in problems]
     good = split.rows
     outputs: Outputs = {}
+    columns: Columns | None = None
     seen = None
     if split.columns is not None:
         outputs, failed = _run(live, split.columns, call_rows)
@@ -122,7 +154,30 @@ def _score(live: LiveVersion, parsed: Parsed, call_rows: int, watch: Watch | Non
             seen = watch.see(columns, outputs, sampled)
     kept = parsed.kept if len(good) == len(parsed.kept) else parsed.kept.take(pa.array(good))
     table = _scored(kept, outputs, live.contract.outputs)
-    return Scored(table, tuple(rejects), parsed.total, seen, tuple(broken))
+    logged: tuple[LogRows, ...] = ()
+    if for_log is not None and columns is not None and outputs:
+        logged = _for_log(for_log, kept, columns, outputs)
+    return Scored(table, tuple(rejects), parsed.total, seen, tuple(broken), logged)
+
+
+def _for_log(for_log: ForLog, kept: pa.Table, columns: Columns, outputs: Outputs) -> tuple[LogRows, ...]:
+    """The rows of a sample, chosen by their keys so that a customer is in it every night or never. One whose key cannot
+    be one (null, a fraction) is in none."""
+    rows, keys = [], []
+    for row, value in enumerate(kept.column(for_log.column).to_pylist()):
+        try:
+            key = key_bytes(value)
+        except InvalidInput:
+            continue
+        if for_log.share >= 1.0 or in_sample(key.decode(), for_log.share):
+            rows.append(row)
+            keys.append(key)
+    if not rows:
+        return ()
+    if len(rows) == columns.rows:
+        return (LogRows(columns, outputs, keys),)
+    chosen = np.array(rows)
+    return (LogRows(columns.take(chosen), {name: values[chosen] for name, values in outputs.items()}, keys),)
 
 
 def _scored(kept: pa.Table, outputs: Outputs, declared: Sequence[Output]) -> pa.Table:

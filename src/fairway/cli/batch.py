@@ -117,6 +117,14 @@ def run_(
     workers: Annotated[
         int, typer.Option("--workers", min=0, max=256, help="Scorers.  [default: one a core]")
     ] = 0,
+    log: Annotated[
+        str,
+        typer.Option(
+            "--log",
+            metavar="COLUMN",
+            help="Record predictions for the monitor, each under its key in this column.",
+        ),
+    ] = "",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what the output holds, and do a finished run anew.")
     ] = False,
@@ -165,6 +173,7 @@ def run_(
                     compression=compression.value if compression else "",
                     max_errors=max_errors,
                     workers=workers,
+                    log=log,
                 ),
                 home,
                 json,
@@ -188,6 +197,7 @@ def run_(
             compression=compression.value if compression else "",
             max_errors=max_errors,
             workers=workers,
+            log=log,
             overwrite=overwrite,
             engine=engine.value,
             address=address,
@@ -398,6 +408,8 @@ def _show(report: Report) -> None:
     print_line(
         f"time     {seconds_text(report.seconds)}, {report.rows_per_second:,.0f} rows/s, {report.engine}"
     )
+    if report.logged:
+        print_line(f"log      {report.logged:,} predictions recorded")
     print_line(f"model    {report.digest}")
     print_line(f"checksum {report.checksum}")
     for heading, values in (("rejects by reason", report.rejects_by_reason), ("rules", report.broken_rules)):

@@ -88,6 +88,14 @@ def schedule_batch(
     workers: Annotated[
         int, typer.Option("--workers", min=0, max=256, help="Scorers.  [default: one a core]")
     ] = 0,
+    log: Annotated[
+        str,
+        typer.Option(
+            "--log",
+            metavar="COLUMN",
+            help="Record predictions for the monitor, each under its key in this column.",
+        ),
+    ] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the output holds.")] = False,
     engine: Annotated[Engine, typer.Option("--engine", help="What scores.")] = Engine.local,
     address: Annotated[str, typer.Option("--address", help="Of a Spark or Ray cluster.")] = "",
@@ -110,6 +118,7 @@ def schedule_batch(
         compression=compression,
         max_errors=max_errors,
         workers=workers,
+        log=log,
         overwrite=overwrite,
         engine=engine.value,
         address=address,

@@ -15,6 +15,9 @@ Inputs = Mapping[str, Values]
 """Values by field name: arrays, or lists of Python values as JSON gives them. A numeric table may also be
 one `[n, fields]` matrix under any other single name."""
 
+BATCH = "batch"
+"""Who answered, and by which protocol, where a run scored rows of files or tables: nobody waited for them."""
+
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`version` is a number or an alias as text, None for live traffic. `key` decides the arm of a split;

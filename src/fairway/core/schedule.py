@@ -56,6 +56,8 @@ class BatchOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Stop when more rows are rejected: 1%, or a number; empty: never."""
     workers: int = 0
     """Scorers; 0: one a core."""
+    log: str = ""
+    """A kept column: predictions go to the log under its values, for the monitor and for labels; empty: they do not."""
     overwrite: bool = False
     """Replace what the output holds."""
     engine: Literal["local", "spark", "ray"] = "local"

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 from functools import cache, partial
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -13,7 +14,7 @@ from fairway.core.errors import FairwayError
 from fairway.core.settings import Settings
 from fairway.inference.live import Table
 from fairway.inference.plane import Plane
-from fairway.inference.record import KEY_FIELD, Recorder
+from fairway.inference.record import KEY_FIELD, Counts, Recorder
 from fairway.inference.residents import Residents
 from fairway.inference.stats import LogCounts
 from fairway.registry.snapshot import ServedModel
@@ -23,6 +24,12 @@ from fairway.stores.label_log import LabelLog
 from fairway.stores.log_segments import SegmentLog, writer_name
 
 logger = logging.getLogger("fairway.log")
+
+
+class Told(Counts, Protocol):
+    """`Counts` that hear of segments that were removed too."""
+
+    def removed(self, model: str, segments: int) -> None: ...
 
 
 def open_plane(models: Iterable[ServedModel], counters: Counters, settings: Settings) -> Plane:
@@ -48,7 +55,12 @@ def connect(residents: Residents, counters: Counters, settings: Settings) -> Pla
 
 def open_recorder(counters: Counters, settings: Settings) -> Recorder:
     """The log of a process that answers, and the thread that writes it."""
-    own, counts = settings.log, LogCounts(counters)
+    return recorder_of(settings, LogCounts(counters))
+
+
+def recorder_of(settings: Settings, counts: Told) -> Recorder:
+    """The log that the settings name, and the thread that writes it."""
+    own = settings.log
     log = SegmentLog(
         Path(own.folder_at(settings.home)),
         segment_bytes=own.segment_bytes,

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fairway.batch.score import Parsed, Reject, plan_calls, score
+from fairway.batch.score import ForLog, Parsed, Reject, plan_calls, score
 from fairway.core.bundle import GoldenRows
 from fairway.core.columns import Columns, Outputs
 from fairway.core.contract import Contract, DType, Field, Output
@@ -51,6 +51,24 @@ def test_calls_of_any_size_give_the_same(call_rows: int) -> None:
     scored = score(live_version(1, engine), parsed(a=[1.0, 2.0, 3.0], b=[1.0, 1.0, 1.0]), call_rows=call_rows)
     assert scored.table.column("sum").to_pylist() == [2.0, 3.0, 4.0]
     assert engine.calls == -(-3 // call_rows)
+
+
+def test_rows_for_the_log_are_those_that_were_scored_under_their_keys() -> None:
+    chunk = Parsed(
+        {"a": [1.0, "x", 3.0, 4.0, 5.0], "b": [1.0] * 5},
+        pa.table({"id": ["p", "q", None, "s", "t" * 481]}),
+        5,
+    )
+    (rows,) = score(live_version(1), chunk, for_log=ForLog("id")).logged
+    assert rows.keys == [b"p", b"s"]  # q breaks the contract, the others have no key that is one
+    assert rows.columns["a"].tolist() == [1.0, 4.0]
+    assert rows.outputs["sum"].tolist() == [2.0, 5.0]
+    assert score(live_version(1), chunk).logged == ()
+    many = parsed(a=np.ones(1000), b=np.ones(1000))
+    halves = [score(live_version(1), many, for_log=ForLog("id", 0.5)).logged[0].keys for _ in range(2)]
+    assert halves[0] == halves[1]  # by the key alone: the same every night
+    assert 400 < len(halves[0]) < 600
+    assert score(live_version(1), many, for_log=ForLog("id", 0.0)).logged == ()
 
 
 def test_an_engine_that_gives_other_rows_than_asked_has_failed() -> None:

@@ -18,7 +18,7 @@ from fairway.stores.disk import disk_errors, file_lock, write_whole
         (errno.ENOSPC, StorageFull, "No room left to store a file in /x"),
         (errno.EDQUOT, StorageFull, "No room left"),
         (errno.EFBIG, StorageFull, "No room left"),
-        (errno.EROFS, RegistryUnavailable, "May not store a file in /x .*--home"),
+        (errno.EROFS, RegistryUnavailable, "May not store a file in /x .*choose another"),
         (errno.EACCES, RegistryUnavailable, "May not"),
         (errno.EIO, RegistryUnavailable, "Could not store a file in /x: .*Input/output"),
     ],

@@ -39,6 +39,14 @@ def seen(
     return with_findings(report, known, history, need=2)
 
 
+def test_rows_of_a_batch_run_are_rows_and_no_traffic(known: Reference) -> None:
+    table = log_table(1500, seed=3)
+    place = table.column_names.index("protocol")
+    protocols = pa.array(["batch"] * 1000 + ["v2"] * 500)
+    report = seen(table.set_column(place, "protocol", protocols), known)
+    assert (report.rows, report.traffic.requests) == (1500, 500)
+
+
 def test_a_window_like_the_reference(known: Reference) -> None:
     report = seen(log_table(1500, seed=3, label="json"), known)
     assert not report.drifted

@@ -76,7 +76,14 @@ def batch(page: Page) -> Shown:
 def batch_run(page: Page) -> Shown:
     line, report = page.service.batch_run(page.names["run"])
     page.check_model(line.model)
-    return "batch_run.html", {"section": "batch", "run": line, "report": report, "most": PAGE}
+    columns = [] if report is None else sorted(report.columns, key=lambda c: (not c.drifted, -(c.psi or 0.0)))
+    return "batch_run.html", {
+        "section": "batch",
+        "run": line,
+        "report": report,
+        "columns": columns[:PAGE],
+        "most": PAGE,
+    }
 
 
 def _changed(sent: Sent) -> str:
