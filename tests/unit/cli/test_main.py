@@ -55,6 +55,13 @@ def test_every_verb_helps_and_shows_an_example(verb: str, capsys: pytest.Capture
         assert import_module(VERBS[verb][0]).app is not None
 
 
+def test_a_typing_mistake_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, told = run(capsys, "servee")
+    assert code == 2
+    assert "No such command 'servee'. Did you mean serve?" in told
+    assert "Did you mean" not in run(capsys, "frobnicate")[2]
+
+
 def test_groups_are_told_from_verbs() -> None:
     assert {"show", "edit", "check"} <= set(inner_verbs("contract"))
     assert inner_verbs("serve") == ()
