@@ -16,14 +16,13 @@ import msgspec
 
 from fairway.core.columns import Outputs
 from fairway.core.contract import Contract
-from fairway.core.errors import NotFound
 from fairway.core.request import Inputs, Request
 from fairway.core.settings import Settings
 from fairway.inference.live import LiveVersion
 from fairway.inference.plane import Plane
 from fairway.inference.repository import Health, Repository
 from fairway.security.access import Access
-from fairway.serving.errors import MethodNotAllowed, error_answer
+from fairway.serving.errors import MethodNotAllowed, NoSuchPath, error_answer
 from fairway.serving.label_writer import LabelWriter
 
 Headers = Mapping[bytes, bytes]
@@ -172,10 +171,6 @@ class Entry(msgspec.Struct, frozen=True):
     codec: Codec | None = None
     handler: Handler | None = None
     words: Words = words
-
-
-class NoSuchPath(NotFound):
-    code = "no_such_path"
 
 
 class Match(NamedTuple):

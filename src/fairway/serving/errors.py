@@ -26,6 +26,10 @@ from fairway.core.errors import (
 )
 
 
+class NoSuchPath(NotFound):
+    code = "no_such_path"
+
+
 class MethodNotAllowed(FairwayError):
     """`allowed` are the methods that the path knows."""
 

@@ -3,9 +3,9 @@
 import pytest
 
 from fairway.core.errors import FairwayError
-from fairway.serving.entrance import NoSuchPath, Router
+from fairway.serving.entrance import Router
 from fairway.serving.entrances import ENTRIES
-from fairway.serving.errors import MethodNotAllowed
+from fairway.serving.errors import MethodNotAllowed, NoSuchPath
 
 ROUTER = Router(ENTRIES)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable
+from http import HTTPStatus
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
@@ -15,9 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fairway.control.web.api import ROUTES
 from fairway.control.web.gate import Gate
 from fairway.control.web.openapi import document
-from fairway.control.web.pages import STATIC, page_routes
-from fairway.control.web.routes import JSON, ApiRoute, route_of
+from fairway.control.web.pages import STATIC, error_page, page_routes
+from fairway.control.web.routes import JSON, ApiRoute, error_response, route_of
 from fairway.control.web.service import Service
+from fairway.core.errors import FairwayError
+from fairway.serving.errors import MethodNotAllowed, NoSuchPath
 
 _HEADERS = (
     (
@@ -42,7 +47,21 @@ def control_app(service: Service, gate: Gate, more: Iterable[ApiRoute] = ()) -> 
     routes: list[BaseRoute] = [route_of(entry, service, gate) for entry in entries]
     routes += [Route("/openapi.json", openapi), *page_routes(service, gate)]
     routes.append(Mount("/static", StaticFiles(directory=STATIC)))
-    return _Guarded(Starlette(routes=routes))
+
+    async def nowhere(request: Request, error: Exception) -> Response:
+        """What no route takes is told as all else is: to programs as JSON, to people as a page."""
+        assert isinstance(error, HTTPException)
+        told: FairwayError = NoSuchPath(f"there is nothing at {request.url.path[:200]}.")
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            told = MethodNotAllowed(request.method, tuple((error.headers or {}).get("Allow", "").split(", ")))
+        if request.url.path.startswith("/api/"):
+            answer = error_response(told, uuid.uuid4().hex, service)
+        else:
+            answer = error_page(request, told, service)
+        answer.headers.update(error.headers or {})
+        return answer
+
+    return _Guarded(Starlette(routes=routes, exception_handlers={HTTPException: nowhere}))
 
 
 class _Guarded:

@@ -58,10 +58,10 @@ def page_routes(service: Service, gate: Gate) -> list[Route]:
             except Unauthenticated:
                 return RedirectResponse(f"/login?next={quote(_here(request), safe='')}", 303)
             except FairwayError as error:
-                return _error(request, error, service, visitor)
+                return error_page(request, error, service, visitor)
             except Exception as error:  # noqa: BLE001 - whatever it was, people get a page
                 logger.exception("the page %s failed", request.url.path, exc_info=error)
-                return _error(request, error, service, visitor)
+                return error_page(request, error, service, visitor)
 
         return show
 
@@ -76,7 +76,7 @@ def page_routes(service: Service, gate: Gate) -> list[Route]:
                 )
                 path = await run_in_threadpool(do, sent)
             except FairwayError as error:
-                return _error(request, error, service, visitor)
+                return error_page(request, error, service, visitor)
             return RedirectResponse(_own_path(path), 303)
 
         return act
@@ -113,7 +113,7 @@ def page_routes(service: Service, gate: Gate) -> list[Route]:
             if visitor.cookie and not gate.sessions.is_form_token(visitor.cookie, form.get(FORM_FIELD, "")):
                 raise Unauthenticated("This was not sent by a page of this server.")
         except AccessDenied as error:
-            return _error(request, error, service)
+            return error_page(request, error, service)
         answer = RedirectResponse("/login", 303)
         answer.delete_cookie(COOKIE)
         return answer
@@ -152,7 +152,9 @@ def _page(request: Request, name: str, values: dict[str, Any], status: int = 200
     return templates.TemplateResponse(request, name, given, status_code=status)
 
 
-def _error(request: Request, error: Exception, service: Service, visitor: Visitor | None = None) -> Response:
+def error_page(
+    request: Request, error: Exception, service: Service, visitor: Visitor | None = None
+) -> Response:
     safe = service.settings.serving.errors == "safe"
     known = error if isinstance(error, FairwayError) else None
     text = "Something went wrong here; the log says what." if known is None else error_text(known, safe=safe)

@@ -98,7 +98,11 @@ def test_what_is_there_or_is_not_is_said(client: Client) -> None:
         ("GET", "/api/v1/batch/runs/x"),
     ):
         assert client.request(method, path).status_code == 404, path
-    assert client.request("PUT", "/api/v1/schedules").status_code == 405
+    refused = client.request("PUT", "/api/v1/schedules")
+    assert (refused.status_code, refused.json()["code"]) == (405, "method_not_allowed")
+    assert refused.headers["allow"]
+    nothing = client.get("/api/v1/nothing")
+    assert (nothing.status_code, nothing.json()["code"]) == (404, "no_such_path")
     for wrong in ("0", "-1", "x", "1001", "9" * 30):
         assert client.get(f"/api/v1/schedules/nightly/runs?limit={wrong}").status_code == 400
 
@@ -157,5 +161,9 @@ def test_pages_show_models_and_static_files_come_from_the_package(client: Client
     assert "http://" not in page.replace("http://127.0.0.1", "")
     assert client.get("/static/control.css").status_code == 200
     assert client.get("/static/../app.py").status_code == 404
+    nothing = client.get("/nothing")
+    assert nothing.status_code == 404
+    assert "there is nothing at /nothing." in nothing.text
+    assert "Not possible" in nothing.text
     site.trouble = "The registry is away."
     assert "The registry is away." in client.get("/").text
