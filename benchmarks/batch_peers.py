@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -187,7 +188,17 @@ def _timed(command: list[str]) -> tuple[float, float]:
     """Seconds, and the most memory of the process and all that it has started, looked at ten times a second."""
     began = time.perf_counter()
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, cwd=HERE.parent, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            cwd=HERE.parent,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={
+                **os.environ,
+                "PYSPARK_PYTHON": sys.executable,
+            },  # Spark's workers otherwise take what PATH says
+        )
         peak = 0.0
         while process.poll() is None:
             peak = max(peak, _memory(process.pid))
