@@ -182,11 +182,15 @@ def record_end(data: bytes, delimiter: str = ",", *, last: bool = True) -> int:
     return -1
 
 
+def is_odd(data: bytes, delimiter: str) -> bool:
+    """Whether anything in it is read in another way by Arrow than by the server."""
+    return any(mark in data and what.search(data) is not None for mark, what in _odd(delimiter))
+
+
 def parse(data: bytes, header: Header, contract: Contract, kept: Sequence[str]) -> Parsed:
     """A chunk's records as rows; `kept` columns stay the text they are."""
     fields = [field for field in contract if field.name in header.names]
-    odd = any(mark in data and what.search(data) for mark, what in _odd(header.delimiter))
-    if not odd and not any(field.shape for field in fields):
+    if not is_odd(data, header.delimiter) and not any(field.shape for field in fields):
         try:
             return _quick(data, header, contract, fields, kept)
         except (pa.ArrowException, UnicodeDecodeError, MalformedInput):

@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from fairway.batch import delimited
 from fairway.batch.ledger import FileRecord, Part
 from fairway.batch.source import Piece, Position, Reading, SourceFile, pieces, reading_errors
 from fairway.core.contract import Contract
@@ -172,6 +173,8 @@ def count_records(data: bytes, delimiter: str) -> int:
         line = b"\r\n" if returns else b"\n"
         if not (data.startswith((b"\n", b"\r\n")) or line + b"\n" in data or line + line in data):
             return data.count(b"\n") + (not data.endswith(b"\n"))
+    if delimited.is_odd(data, delimiter):
+        return _count_slowly(data, delimiter)
     try:
         table = pyarrow.csv.read_csv(
             pa.BufferReader(data),

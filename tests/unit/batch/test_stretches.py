@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fairway.batch import delimited
@@ -77,7 +77,13 @@ CELLS = st.lists(
 
 
 @settings(deadline=None)
-@given(st.lists(CELLS, max_size=12), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.integers(0, 3))
+@example(records=[["1", "1"], ['"a"b', '"a\nb"']], end="\n", ends=False, empty=0)
+@given(
+    records=st.lists(CELLS, max_size=12),
+    end=st.sampled_from(["\n", "\r\n"]),
+    ends=st.booleans(),
+    empty=st.integers(0, 3),
+)
 def test_records_are_counted_as_they_are_read(
     records: list[list[str]], end: str, ends: bool, empty: int
 ) -> None:
