@@ -36,15 +36,16 @@ def check_quality(
     latest: datetime | None = None,
     now: datetime | None = None,
     settings: QualitySettings | None = None,
+    given: int | None = None,
 ) -> QualityReport:
     """`violations` are rows that broke a rule of the contract in this window, by `field rule`, and
-    `violations_before` the same in the reference; what another check says of a field is not told again by its rule. `past_rows` are the rows of earlier windows of the same length and
+    `violations_before` the same in the reference; `given` are the rows that had inputs (None: all); what another check says of a field is not told again by its rule. `past_rows` are the rows of earlier windows of the same length and
     season. `latest` is when the last row came (or else the largest timestamp in the window) and `now` the time it is."""
     settings = settings or QualitySettings()
     rates = _Rates(settings, max(1, 3 * len(current.columns) + len(violations or {})))
     findings: list[QualityFinding] = []
     for name in _expected(reference, contract):
-        if name not in current.columns and current.rows:
+        if name not in current.columns and (current.rows if given is None else given):
             text = f"{name} is gone: no row of this window has it."
             findings.append(QualityFinding(check="absent", field=name, value=1.0, expected=0.0, text=text))
     for name, sketch in current.columns.items():
@@ -62,7 +63,14 @@ def check_quality(
         before_rows = reference.rows if reference is not None and violations_before is not None else 0
         text = f"{field} {_BROKEN.get(rule, _BREAKS)} in {{value}} of rows{{before}}."
         findings += rates.compare(
-            "violations", field, broken, current.rows, was, before_rows, text, rule=rule
+            "violations",
+            field,
+            broken,
+            current.rows if given is None else given,
+            was,
+            before_rows,
+            text,
+            rule=rule,
         )
     findings += _freshness(current, latest, now, settings)
     findings += _volume(current.rows, past_rows, settings)

@@ -88,14 +88,21 @@ class Profile:
         profile.rows = table.rows
         return profile
 
-    def update(self, rows: pa.Table | pa.RecordBatch | Mapping[str, Array]) -> None:
-        """Adds rows: Arrow, or arrays by name (see `core.columns` for their nulls)."""
+    def watch(self, kinds: Mapping[str, Kind]) -> None:
+        """From now on these columns too; those that are known stay of their kind."""
+        for name, kind in kinds.items():
+            if name not in self.columns:
+                self.columns[name] = ColumnSketch(kind, self.k)
+
+    def update(self, rows: pa.Table | pa.RecordBatch | Mapping[str, Array], *, counted: bool = True) -> None:
+        """Adds rows: Arrow, or arrays by name (see `core.columns` for their nulls). Not `counted`, they are further columns of
+        rows that were."""
         if isinstance(rows, pa.RecordBatch):
             rows = pa.Table.from_batches([rows])
         if isinstance(rows, pa.Table):
             for name in rows.column_names:
                 self._update_column(name, rows.column(name))
-            self.rows += rows.num_rows
+            self.rows += rows.num_rows if counted else 0
             return
         size = 0
         for name, values in rows.items():
@@ -107,7 +114,7 @@ class Profile:
                 listed = values.tolist() if kind in "OUS" else values
                 column = pa.array(listed, from_pandas=True)
                 self._update_column(name, pa.chunked_array([column]))
-        self.rows += size
+        self.rows += size if counted else 0
 
     def merge(self, other: Profile) -> None:
         """Adds the rows of `other`, which stays as it is. A column that only one side has is kept as it is there. Raises MalformedInput for columns of different kinds."""

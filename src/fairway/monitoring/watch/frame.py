@@ -24,6 +24,8 @@ from fairway.packaging.profile import CATEGORIES
 ABOUT = ("time", "request_id", "row", "seconds", "arm", "source", "protocol", "violations")
 """Columns of the log that are about a row."""
 ACTUAL = "actual"
+_STORED = ("precomputed", "stale", "default")
+"""Who answers without the model, which may be asked for a key alone."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,18 @@ class Frame:
     @property
     def held(self) -> HeldTable:
         return HeldTable(self.table)
+
+    def given(self) -> Frame:
+        """The rows whose request had inputs: who asked for a precomputed answer by its key left out nothing."""
+        if not self.inputs or "source" not in self.about.column_names:
+            return self
+        stored = pc.fill_null(pc.is_in(self.about["source"], pa.array(_STORED)), False).to_numpy()
+        if not stored.any():
+            return self
+        for name in self.inputs:
+            column = self.table[name]
+            stored &= np.asarray(pc.is_null(column, nan_is_null=pa.types.is_floating(column.type)))
+        return self.take(np.flatnonzero(~stored)) if stored.any() else self
 
     def take(self, rows: Array) -> Frame:
         """The rows at these positions, in their order."""
@@ -172,21 +186,40 @@ def latest_time(about: pa.Table) -> object:
 
 def together(batches: Sequence[pa.RecordBatch]) -> pa.Table:
     """One table of the columns that more than half of all rows have, of the rows that have them all, in the order of the
-    first. Rows that were answered without the model may lack its inputs, and one column's type differs between parts of
-    the log: numbers become floats, texts text, and what is neither is left out."""
+    first. Rows that were answered by their key have no inputs, which are null then; and one column's type differs between
+    parts of the log: numbers become floats, texts text, and what is neither is left out."""
     counts: dict[str, int] = {}
+    rows = dict.fromkeys((False, True), 0)
     for batch in batches:
         for name in batch.schema.names:
             counts[name] = counts.get(name, 0) + batch.num_rows
-    rows = sum(batch.num_rows for batch in batches)
-    names = [name for name, count in counts.items() if 2 * count > rows]
-    whole = [batch for batch in batches if set(names) <= set(batch.schema.names)]
+        rows[False] += batch.num_rows
+        rows[True] += batch.num_rows * _has_inputs(batch)
+    names = [name for name, count in counts.items() if 2 * count > rows[_is_input(name)]]
+    needed = {given: {name for name in names if given or not _is_input(name)} for given in (False, True)}
+    whole = [batch for batch in batches if needed[_has_inputs(batch)] <= set(batch.schema.names)]
     found = {}
     for name in names:
-        kind = _common({batch.schema.field(name).type for batch in whole})
+        kind = _common({batch.schema.field(name).type for batch in whole if name in batch.schema.names})
         if kind is not None:
-            found[name] = pa.chunked_array([batch.column(name).cast(kind) for batch in whole], kind)
+            found[name] = pa.chunked_array(
+                [
+                    batch.column(name).cast(kind)
+                    if name in batch.schema.names
+                    else pa.nulls(batch.num_rows, kind)
+                    for batch in whole
+                ],
+                kind,
+            )
     return pa.table(found)
+
+
+def _is_input(name: str) -> bool:
+    return name.startswith("input.")
+
+
+def _has_inputs(batch: pa.RecordBatch) -> bool:
+    return any(map(_is_input, batch.schema.names))
 
 
 def _common(kinds: set[pa.DataType]) -> pa.DataType | None:

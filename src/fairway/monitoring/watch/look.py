@@ -197,11 +197,12 @@ def _drift(
 
 
 def _alike(window: Frame, likes: Mapping[str, Frame]) -> list[dict[str, Frame]]:
-    """Columns by what they are compared with, most columns first."""
-    found: dict[int, dict[str, Frame]] = {}
+    """Columns by the rows that are compared, most columns first: predictions apart where some rows had no inputs."""
+    found: dict[tuple[int, bool], dict[str, Frame]] = {}
+    mixed = window.given() is not window
     for name, frame in likes.items():
         if name in window.table.column_names:
-            found.setdefault(id(frame), {})[name] = frame
+            found.setdefault((id(frame), mixed and name in window.inputs), {})[name] = frame
     return sorted(found.values(), key=len, reverse=True) or [dict(likes)]
 
 
@@ -210,6 +211,8 @@ def _compared(
 ) -> DriftReport:
     like = next(iter(columns.values()))
     kinds = frame_kinds(like, reference.contract)
+    if any(name in window.inputs for name in columns):
+        like, window = like.given(), window.given()
     return compare_tables(like.held, window.held, settings, columns=tuple(columns), kinds=kinds)
 
 
@@ -230,11 +233,13 @@ def _columns(
     compared: Mapping[str, ColumnDrift] = {} if drift is None else {c.name: c for c in drift.columns}
     kinds = {} if reference.frame is None else frame_kinds(reference.frame, reference.contract)
     found = []
+    given = window.given()
     for role, names in (("input", window.inputs), ("output", window.outputs)):
         for name in names:
             shape = None
             if name in likes:
-                shape = shape_of(likes[name].table[name], window.table[name], kinds.get(name))
+                both = (likes[name], window) if role == "output" else (likes[name].given(), given)
+                shape = shape_of(both[0].table[name], both[1].table[name], kinds.get(name))
             found.append(
                 ColumnReport(
                     name=name,
@@ -279,6 +284,7 @@ def _quality(
         latest=latest if isinstance(latest, datetime) and about.latest else None,
         now=now if about.latest else None,
         settings=asked.quality,
+        given=max((sketch.rows for sketch in inputs.columns.values()), default=0),
     )
     return tuple(f for f in report.findings if not (f.check == "absent" and f.field in private))
 

@@ -54,6 +54,8 @@ class Gathered:
         self._sample = Sample(most)
         self._profile: Profile | None = None
         self.rows = 0
+        self.without = 0
+        """Rows among them whose request had no inputs."""
 
     @property
     def profile(self) -> Profile:
@@ -64,10 +66,15 @@ class Gathered:
             if batch.num_rows == 0:
                 continue
             frame = frame_of(pa.Table.from_batches([batch]), self._contract)
+            given = frame.given()
             if self._profile is None:
-                self._profile = Profile(frame_kinds(frame, self._contract))
-            self._profile.update(frame.table)
+                self._profile = Profile({})
+            self._profile.watch(frame_kinds(frame, self._contract))
+            self._profile.update(given.table.select(frame.inputs), counted=False)
+            self._profile.update(frame.table.select(frame.outputs), counted=False)
+            self._profile.rows += batch.num_rows
             self.rows += batch.num_rows
+            self.without += frame.rows - given.rows if frame.inputs else frame.rows
             self._sample.take(batch)
 
     def frame(self) -> Frame:
