@@ -130,7 +130,7 @@ def _look(
     if incident is None:
         if not judgements:
             return None
-        incident = _new(window, now)
+        incident = _new(window, now, {other.id for other in others})
     end = min(window.end, now) if seconds_between(now, window.end) > _CLOCK_SLACK_SECONDS else window.end
     fresh: set[str] = {kind for kind in window.kinds if _is_fresh(incident.seen.get(kind), end, now)}
     if not fresh:
@@ -283,9 +283,12 @@ def _listed(incident: Incident, event: Event) -> tuple[Incident, list[Event]]:
     return incident, [event]
 
 
-def _new(window: Window, now: str) -> Incident:
+def _new(window: Window, now: str, taken: set[str]) -> Incident:
+    """One that has no id of those that are `taken`: windows of several kinds may end at one moment."""
     cause = cause_of(window.model, window.digest)
-    name = hashlib.sha256(f"{cause}\n{window.end}\n{now}".encode()).hexdigest()[:10]
+    text = f"{cause}\n{window.end}\n{now}"
+    while (name := hashlib.sha256(text.encode()).hexdigest()[:10]) in taken:
+        text += "\nagain"
     return Incident(
         id=name,
         cause=cause,
