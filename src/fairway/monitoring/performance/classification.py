@@ -38,6 +38,8 @@ DEFAULT = (
     "brier",
     "calibration_error",
 )
+_LEAST = 5
+"""Rows of a class, or predicted to be of it, from which on intervals cover what they say."""
 _MEANS = frozenset({"log_loss", "brier", "business_value"})
 
 
@@ -93,7 +95,8 @@ def measure_classification(
         if statistic.value is None:
             found.append(Measured(name=name, value=None, rows=known.rows, note=statistic.note))
             continue
-        limits = _interval(name, known, answers, labels, statistic, confidence)
+        few = _too_few(name, known)
+        limits = None if few else _interval(name, known, answers, labels, statistic, confidence)
         found.append(
             Measured(
                 name=name,
@@ -102,10 +105,32 @@ def measure_classification(
                 upper=limits[1] if limits else None,
                 rows=known.rows,
                 error=influence.sampling_error(statistic, labels)[0],
-                note=statistic.note if limits else "no interval: every row is alike",
+                note=statistic.note if limits else few or "no interval: every row is alike",
             )
         )
     return tuple(found)
+
+
+def _too_few(name: str, window: Classified) -> str:
+    """Why a metric of two classes has no interval: of two or three positives nothing can be said with 95%."""
+    if not window.binary or name not in _ASKS:
+        return ""
+    counts = {
+        "positive": int((window.actual == 1).sum()),
+        "negative": int((window.actual == 0).sum()),
+        "predicted positive": int((window.predicted == 1).sum()),
+    }
+    few = [f"{counts[kind]} {kind}" for kind in _ASKS[name] if counts[kind] < _LEAST]
+    return f"no interval: only {' and '.join(few)}" if few else ""
+
+
+_ASKS = {
+    "roc_auc": ("positive", "negative"),
+    "pr_auc": ("positive", "negative"),
+    "recall": ("positive",),
+    "precision": ("predicted positive",),
+    "f1": ("positive", "predicted positive"),
+}
 
 
 def _interval(
@@ -121,6 +146,9 @@ def _interval(
     if window.binary and name in _COUNTED:
         return _COUNTED[name](window, confidence)
     error, freedom = influence.sampling_error(statistic, labels)
+    if name == "pr_auc" and window.binary:
+        # The positives decide, and their places lean on each other: half as many by simulation (benchmarks/estimate).
+        freedom = min(freedom, float(labels[:, 1].sum()) / 2)
     if 0 < value < 1 and error > 1e-9:
         return intervals.logit(value, error, confidence, freedom=freedom)
     if name == "roc_auc" and window.binary:

@@ -86,9 +86,10 @@ def _quantile(confidence: float, freedom: float | None) -> float:
     return float(stats.t.ppf(0.5 + confidence / 2, max(freedom, 1.0)))
 
 
-def mean(values: Array, confidence: float = 0.95) -> Interval | None:
+def mean(values: Array, confidence: float = 0.95, *, freedom: float | None = None) -> Interval | None:
     """Mean of values of any shape: Student's t corrected for skewness by the monotone cubic of Hall (1992),
     "On the removal of skewness by transformation". None where the values do not vary, or are fewer than two.
+    `freedom` replaces the rows but one as Student's degrees of freedom.
     """
     rows = len(values)
     if rows < 2:
@@ -99,11 +100,27 @@ def mean(values: Array, confidence: float = 0.95) -> Interval | None:
     if deviation <= 1e-12 * max(abs(middle), 1e-300):
         return None
     skew = float(np.mean((centred / deviation) ** 3))
-    quantile = _quantile(confidence, rows - 1)
+    quantile = _quantile(confidence, rows - 1 if freedom is None else freedom)
     error = deviation * math.sqrt(rows / (rows - 1))
     low = middle - error * _unskewed(quantile / math.sqrt(rows), skew, rows)
     high = middle - error * _unskewed(-quantile / math.sqrt(rows), skew, rows)
     return low, high
+
+
+def mean_square(squares: Array, confidence: float = 0.95) -> Interval | None:
+    """Mean of squared errors, the wider of two at each end: Hall's (see `mean`) and one that is symmetric in the logarithm, both
+    with as many degrees of freedom as there are rows that count (Kish 1965, "Survey sampling": the square of the sum by the sum of
+    squares), less one: where a few errors weigh most, the rest say little. Each alone covers 90 to 93% of heavy tails."""
+    if len(squares) < 2 or not squares.any():
+        return None
+    count = float(squares.sum()) ** 2 / float((squares**2).sum())
+    hall = mean(squares, confidence, freedom=count - 1)
+    if hall is None:
+        return None
+    middle = float(squares.mean())
+    error = float(squares.std(ddof=1)) / math.sqrt(len(squares)) / middle
+    half = min(_quantile(confidence, count - 1) * error, 700.0)
+    return min(hall[0], middle * math.exp(-half)), max(hall[1], middle * math.exp(half))
 
 
 def _unskewed(x: float, skew: float, rows: int) -> float:

@@ -55,7 +55,7 @@ def measure_losses(name: str, losses: Array, confidence: float) -> Measured:
     if rows == 0:
         return Measured(name=name, value=None, note=note or "no rows")
     value = float(used.mean())
-    limits = intervals.mean(used, confidence)
+    limits = (intervals.mean_square if name == "rmse" else intervals.mean)(used, confidence)
     error = float(used.std(ddof=1)) / math.sqrt(rows) if rows > 1 else None
     if limits is None:
         note = note or "no interval: fewer than two rows, or all alike"

@@ -133,6 +133,18 @@ def test_a_window_of_one_class_says_what_it_cannot() -> None:
     assert found["accuracy"].value is not None
 
 
+def test_of_a_few_positives_no_interval_is_said() -> None:
+    window = binary_window(400)
+    positives = np.flatnonzero(window.actual == 1)[:3]
+    few = window.take(np.sort(np.concatenate([positives, np.flatnonzero(window.actual == 0)])))
+    found = {m.name: m for m in measure_classification(few)}
+    for name in ("roc_auc", "pr_auc", "recall", "f1"):
+        assert found[name].value is not None
+        assert (found[name].lower, found[name].upper) == (None, None)
+        assert found[name].note == "no interval: only 3 positive"
+    assert found["accuracy"].lower is not None
+
+
 def test_perfect_answers_are_not_certain() -> None:
     actual = np.array([0, 1] * 20)
     p = np.column_stack([1 - actual, actual]).astype(np.float64)

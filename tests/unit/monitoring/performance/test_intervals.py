@@ -90,3 +90,28 @@ def test_a_perfect_order_is_still_uncertain() -> None:
 def test_log_odds_stay_between_0_and_1(value: float, error: float) -> None:
     lower, upper = intervals.logit(value, error)
     assert 0 <= lower <= value <= upper <= 1
+
+
+def test_a_mean_square_knows_that_a_few_errors_weigh_most() -> None:
+    rng = np.random.default_rng(0)
+    light, heavy = rng.normal(size=400) ** 2, rng.standard_t(2.5, size=400) ** 2
+    for squares in (light, heavy):
+        plain, wide = intervals.mean(squares), intervals.mean_square(squares)
+        assert plain is not None
+        assert wide is not None
+        assert wide[0] <= plain[0] < squares.mean() < plain[1] <= wide[1]
+    assert intervals.mean_square(np.zeros(5)) is None
+    assert intervals.mean_square(np.ones(1)) is None
+    one = intervals.mean_square(np.array([0.0, 0.0, 0.0, 9.0]))  # one error is all there is
+    assert one is not None
+    assert one[1] > 100
+
+
+@pytest.mark.parametrize("freedom", [5, 40])
+def test_mean_squares_of_light_and_heavy_tails_are_covered(freedom: int) -> None:
+    rng = np.random.default_rng(1)
+    truth, held = freedom / (freedom - 2), 0  # the variance of Student's t
+    for _ in range(600):
+        low, high = intervals.mean_square(rng.standard_t(freedom, 200) ** 2) or (0.0, 0.0)
+        held += low <= truth <= high
+    assert 0.915 <= held / 600 <= 0.98
