@@ -150,7 +150,7 @@ def main() -> int:
 
 def _profile(path: Path) -> Profile:
     found = Profile()
-    for batch in pq.ParquetFile(path).iter_batches(65_536):
+    for batch in pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20).iter_batches(65_536):
         found.update(batch)
     return found
 

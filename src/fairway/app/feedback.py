@@ -156,7 +156,7 @@ def _read(path: Path, resolve: Resolve) -> Iterator[Block]:
 
 def _cells(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             check_columns(file.schema_arrow.names)
             for batch in file.iter_batches(_CHUNK_ROWS):
                 yield from batch.to_pylist()

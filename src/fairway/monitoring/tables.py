@@ -64,7 +64,7 @@ class ParquetTable:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = pq.ParquetFile(path)
+        self._file = pq.ParquetFile(path, pre_buffer=False)
         stored = (self._file.schema_arrow.pandas_metadata or {}).get("index_columns", [])
         index = {name for name in stored if isinstance(name, str)}  # pandas' row labels are no feature
         self.names = tuple(name for name in self._file.schema_arrow.names if name not in index)

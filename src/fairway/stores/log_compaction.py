@@ -428,7 +428,7 @@ def _without(
     if not found:
         return 0
     place, filesystem = log.archive.place(part), log.archive.filesystem
-    with pq.ParquetFile(place, filesystem=filesystem) as file:
+    with pq.ParquetFile(place, filesystem=filesystem, pre_buffer=False) as file:
         schema, told = file.schema_arrow, file.metadata.metadata or {}
     path = scratch / f"{secrets.token_hex(8)}.parquet"
     try:

@@ -37,6 +37,7 @@ _FIRST = (
     "writer", "sample", "violations",
 )  # fmt: skip
 BATCH_ROWS = 65_536
+_BUFFER_BYTES = 1024 * 1024
 
 
 class Segment(msgspec.Struct, frozen=True):
@@ -163,7 +164,13 @@ class PredictionLog:
         """The rows of a part, without row groups that lie outside `low <= time < high` (microseconds). Of a part that has
         been removed meanwhile, nothing."""
         try:
-            file = pq.ParquetFile(self.archive.place(part), filesystem=self.archive.filesystem)
+            # Read ahead, a part would be in memory as a whole.
+            file = pq.ParquetFile(
+                self.archive.place(part),
+                filesystem=self.archive.filesystem,
+                pre_buffer=False,
+                buffer_size=_BUFFER_BYTES,
+            )
         except FileNotFoundError:
             return
         except (OSError, pa.ArrowInvalid) as error:
