@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from enum import StrEnum
 from functools import partial
 from typing import Annotated, Any, TextIO
 
@@ -23,34 +22,30 @@ from fairway.batch.report import Report
 from fairway.batch.run import Progress, Run, Tell
 from fairway.batch.seen import Column
 from fairway.batch.shards import read_shard
-from fairway.cli.options import HomeOption, JsonOption, ReferenceArgument
+from fairway.cli.options import HomeOption, JsonOption, ReferenceArgument, names_in
 from fairway.cli.output import print_json, print_line, print_table, seconds_text
 from fairway.cli.schedules import schedule_batch
+from fairway.cli.scoring import (
+    CompressionOption,
+    DelimiterOption,
+    EncodingOption,
+    Engine,
+    EngineOption,
+    FileSizeOption,
+    FormatOption,
+    InputFormatOption,
+    JoinOption,
+    KeepOption,
+    LogOption,
+    MaxErrorsOption,
+    OverwriteOption,
+    RowsPerFileOption,
+    WorkersOption,
+)
 from fairway.core.errors import InvalidInput
 
 app = typer.Typer(add_completion=False, help="Score all rows of files or tables.", no_args_is_help=True)
 _REASONS = 10
-
-
-class Engine(StrEnum):
-    local = "local"
-    spark = "spark"
-    ray = "ray"
-
-
-class OutputFormat(StrEnum):
-    parquet = "parquet"
-    csv = "csv"
-    jsonl = "jsonl"
-    arrow = "arrow"
-
-
-class Compression(StrEnum):
-    snappy = "snappy"
-    zstd = "zstd"
-    lz4 = "lz4"
-    gzip = "gzip"
-    none = "none"
 
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="As `fairway batch list` names it.")]
@@ -83,54 +78,20 @@ def run_(
     output: Annotated[
         str, typer.Argument(metavar="OUTPUT", help="File, folder, URL, or a database's URL (?table=&key=).")
     ],
-    keep: Annotated[
-        str, typer.Option("--keep", metavar="A,B", help="Input columns that go to the output.")
-    ] = "",
-    join: Annotated[bool, typer.Option("--join", help="All input columns go to the output.")] = False,
-    format: Annotated[
-        OutputFormat | None,
-        typer.Option("--format", help="Of output files.  [default: by the name; parquet in a folder]"),
-    ] = None,
-    input_format: Annotated[
-        str, typer.Option("--input-format", help="Of input files.  [default: by their names]")
-    ] = "",
-    encoding: Annotated[str, typer.Option("--encoding", help="Of CSV input.")] = "utf-8",
-    delimiter: Annotated[
-        str, typer.Option("--delimiter", help="Of CSV input.  [default: by its header]")
-    ] = "",
-    rows_per_file: Annotated[
-        int, typer.Option("--rows-per-file", min=0, help="About so many in each file of a folder.")
-    ] = 0,
-    file_size: Annotated[
-        str,
-        typer.Option(
-            "--file-size", metavar="128MB", help="Begin another file of a folder from about there on."
-        ),
-    ] = "",
-    compression: Annotated[
-        Compression | None,
-        typer.Option("--compression", help="Of output files.  [default: snappy for parquet, else none]"),
-    ] = None,
-    max_errors: Annotated[
-        str, typer.Option("--max-errors", metavar="1%|N", help="Stop when more rows are rejected.")
-    ] = "",
-    workers: Annotated[
-        int, typer.Option("--workers", min=0, max=256, help="Scorers.  [default: one a core]")
-    ] = 0,
-    log: Annotated[
-        str,
-        typer.Option(
-            "--log",
-            metavar="COLUMN",
-            help="Record predictions for the monitor, each under its key in this column.",
-        ),
-    ] = "",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what the output holds, and do a finished run anew.")
-    ] = False,
-    engine: Annotated[
-        Engine, typer.Option("--engine", help="What scores: this machine, or a cluster.")
-    ] = Engine.local,
+    keep: KeepOption = "",
+    join: JoinOption = False,
+    format: FormatOption = None,
+    input_format: InputFormatOption = "",
+    encoding: EncodingOption = "utf-8",
+    delimiter: DelimiterOption = "",
+    rows_per_file: RowsPerFileOption = 0,
+    file_size: FileSizeOption = "",
+    compression: CompressionOption = None,
+    max_errors: MaxErrorsOption = "",
+    workers: WorkersOption = 0,
+    log: LogOption = "",
+    overwrite: OverwriteOption = False,
+    engine: EngineOption = Engine.local,
     spark_master: SparkOption = "",
     ray_address: RayOption = "",
     shard: Annotated[
@@ -162,7 +123,7 @@ def run_(
                 Options(
                     input=input,
                     output=output,
-                    keep=tuple(name.strip() for name in keep.split(",") if name.strip()),
+                    keep=names_in(keep),
                     join=join,
                     format=format.value if format else "",
                     input_format=input_format,
@@ -186,7 +147,7 @@ def run_(
             model,
             input,
             output,
-            keep=tuple(name.strip() for name in keep.split(",") if name.strip()),
+            keep=names_in(keep),
             join=join,
             format=format.value if format else "",
             input_format=input_format,

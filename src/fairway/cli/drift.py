@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from fairway.app.drift import drift as compare
-from fairway.cli.options import HomeOption, JsonOption
+from fairway.cli.options import HomeOption, JsonOption, names_in
 from fairway.cli.output import print_json, print_line, print_table
 from fairway.core.errors import InvalidInput, NotFound
 from fairway.core.settings import DriftSettings
@@ -62,7 +62,7 @@ def drift(
         report = compare(
             reference,
             current,
-            columns=_names(columns),
+            columns=names_in(columns),
             kinds=dict(_pair(text) for text in kind or ()),
             time=time or None,
             settings=settings,
@@ -76,10 +76,6 @@ def drift(
         _show(report)
     if report.drifted:
         raise typer.Exit(DRIFTED)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fairway.app.estimate import estimate as estimate_performance
-from fairway.cli.options import JsonOption
+from fairway.cli.options import JsonOption, names_in
 from fairway.cli.output import print_json, print_line, print_table
 from fairway.cli.progress import progress_bar
 
@@ -30,10 +30,6 @@ class CalibrationKind(StrEnum):
     smooth = "smooth"
     isotonic = "isotonic"
     features = "features"
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 @app.command(
@@ -92,8 +88,8 @@ def estimate(
             chunk=chunk,
             time=time or None,
             task=task.value if task else None,
-            metrics=_names(metrics),
-            features=_names(features) if features else None,
+            metrics=names_in(metrics),
+            features=names_in(features) if features else None,
             positive=positive or None,
             value=value or None,
             confidence=confidence,

@@ -21,3 +21,8 @@ CaFileOption = Annotated[
 ReferenceArgument = Annotated[
     str, typer.Argument(metavar="NAME[@ALIAS|:VERSION]", help="A model or one version of it.")
 ]
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """What `A,B` names."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

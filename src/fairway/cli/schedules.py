@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from fairway.app.schedules import add_schedule, open_desk, run_schedule
-from fairway.cli.options import HomeOption, JsonOption, ReferenceArgument
+from fairway.cli.options import HomeOption, JsonOption, ReferenceArgument, names_in
 from fairway.cli.output import print_json, print_line, print_table
+from fairway.cli.scoring import (
+    CompressionOption,
+    DelimiterOption,
+    EncodingOption,
+    Engine,
+    EngineOption,
+    FileSizeOption,
+    FormatOption,
+    InputFormatOption,
+    JoinOption,
+    KeepOption,
+    LogOption,
+    MaxErrorsOption,
+    OverwriteOption,
+    RowsPerFileOption,
+    WorkersOption,
+)
 from fairway.control.views import ScheduleView, without_passwords
 from fairway.core.schedule import BatchWork, PrecomputeWork, Schedule, ScheduleRun
 from fairway.core.version import parse_reference
@@ -40,12 +56,6 @@ RetrySecondsOption = Annotated[
 ]
 
 
-class Engine(StrEnum):
-    local = "local"
-    spark = "spark"
-    ray = "ray"
-
-
 _BAD = ("failed", "cancelled")
 
 
@@ -64,40 +74,20 @@ def schedule_batch(
     ] = False,
     retries: RetriesOption = 3,
     retry_seconds: RetrySecondsOption = 60.0,
-    keep: Annotated[
-        str, typer.Option("--keep", metavar="A,B", help="Input columns that go to the output.")
-    ] = "",
-    join: Annotated[bool, typer.Option("--join", help="All input columns go to the output.")] = False,
-    format: Annotated[
-        str, typer.Option("--format", help="Of output files: parquet, csv, jsonl, arrow.")
-    ] = "",
-    input_format: Annotated[str, typer.Option("--input-format", help="Of input files.")] = "",
-    encoding: Annotated[str, typer.Option("--encoding", help="Of CSV input.")] = "utf-8",
-    delimiter: Annotated[str, typer.Option("--delimiter", help="Of CSV input.")] = "",
-    rows_per_file: Annotated[
-        int, typer.Option("--rows-per-file", min=0, help="About so many in each file of a folder.")
-    ] = 0,
-    file_size: Annotated[
-        str,
-        typer.Option("--file-size", metavar="128MB", help="Begin another file of a folder from there on."),
-    ] = "",
-    compression: Annotated[str, typer.Option("--compression", help="Of output files.")] = "",
-    max_errors: Annotated[
-        str, typer.Option("--max-errors", metavar="1%|N", help="Stop when more rows are rejected.")
-    ] = "",
-    workers: Annotated[
-        int, typer.Option("--workers", min=0, max=256, help="Scorers.  [default: one a core]")
-    ] = 0,
-    log: Annotated[
-        str,
-        typer.Option(
-            "--log",
-            metavar="COLUMN",
-            help="Record predictions for the monitor, each under its key in this column.",
-        ),
-    ] = "",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the output holds.")] = False,
-    engine: Annotated[Engine, typer.Option("--engine", help="What scores.")] = Engine.local,
+    keep: KeepOption = "",
+    join: JoinOption = False,
+    format: FormatOption = None,
+    input_format: InputFormatOption = "",
+    encoding: EncodingOption = "utf-8",
+    delimiter: DelimiterOption = "",
+    rows_per_file: RowsPerFileOption = 0,
+    file_size: FileSizeOption = "",
+    compression: CompressionOption = None,
+    max_errors: MaxErrorsOption = "",
+    workers: WorkersOption = 0,
+    log: LogOption = "",
+    overwrite: OverwriteOption = False,
+    engine: EngineOption = Engine.local,
     address: Annotated[str, typer.Option("--address", help="Of a Spark or Ray cluster.")] = "",
     home: HomeOption = None,
     json: JsonOption = False,
@@ -107,15 +97,15 @@ def schedule_batch(
         model=model,
         input=input,
         output=output,
-        keep=tuple(column.strip() for column in keep.split(",") if column.strip()),
+        keep=names_in(keep),
         join=join,
-        format=format,
+        format=format.value if format else "",
         input_format=input_format,
         encoding=encoding,
         delimiter=delimiter,
         rows_per_file=rows_per_file,
         file_size=file_size,
-        compression=compression,
+        compression=compression.value if compression else "",
         max_errors=max_errors,
         workers=workers,
         log=log,
