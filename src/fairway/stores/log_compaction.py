@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import mmap
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -398,7 +399,8 @@ def forget(
     """Removes every row of these requests or keys from the archive: predictions and labels. Returns how many, and how
     many segments are still being written: they cannot be changed before they are closed.
 
-    A part is written anew under its own name, so a reader has the old one or the new one.
+    A part is written anew under its own name, so a reader has the old one or the new one. A file that was set aside and has one
+    of them is removed as a whole: what could be read of it is in the archive.
     """
     scratch = log.folder / ".scratch"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -407,7 +409,17 @@ def forget(
         for kind in (PREDICTIONS, LABELS):
             for part in log.archive.parts(kind, model):
                 removed += _without(log, part, request_ids, keys, scratch)
+        for path in (log.folder / model).glob(f"*/*{DAMAGED}"):
+            if _has_any(path, [*request_ids, *keys]):
+                logger.warning("%s is removed: it has what is to be forgotten", path)
+                path.unlink(missing_ok=True)
         return removed, len([*log.segments(PREDICTIONS, model), *log.segments(LABELS, model)])
+
+
+def _has_any(path: Path, names: Sequence[str]) -> bool:
+    """Whether any of these texts stands in a file, wherever. None can be found in an empty one."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as seen:
+        return any(seen.find(name.encode("utf-8", "replace")) >= 0 for name in names)
 
 
 def _without(

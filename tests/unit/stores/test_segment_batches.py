@@ -10,7 +10,7 @@ import pytest
 
 from fairway.core.settings import LogSettings
 from fairway.stores import log_compaction, segment_batches
-from fairway.stores.log_compaction import DAMAGED, compact
+from fairway.stores.log_compaction import DAMAGED, compact, forget
 from fairway.stores.log_reading import Segment, rows_of
 from fairway.stores.segment_batches import Damage, whole_batches
 from tests.logs import DAY, NOON, ids, label, opened, prediction_batch, seconds, segment_log, write_labels
@@ -157,7 +157,20 @@ def test_compacting_keeps_a_damaged_segment_and_what_can_be_read_of_it(
     assert not old.exists()
     assert ids(opened(folder).windows("m")) == whole
     assert "what can be read is compacted; it is kept as .damaged" in caplog.text
+    forget(opened(folder), "m", request_ids=["nobody"])
+    assert path.with_suffix(DAMAGED).exists()
     compact(
         opened(folder), LogSettings(), clock=lambda: path.with_suffix(DAMAGED).stat().st_mtime + 10_000 * DAY
     )
     assert not path.with_suffix(DAMAGED).exists()
+
+
+def test_what_is_forgotten_is_in_no_file_that_was_set_aside(folder: Path) -> None:
+    path = segment(folder)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 512] = bytes(512)
+    path.write_bytes(content)
+    compact(opened(folder), LogSettings(), everything=True, clock=lambda: T + DAY)
+    assert path.with_suffix(DAMAGED).exists()
+    assert forget(opened(folder), "m", request_ids=["00-03"]) == (1, 0)
+    assert not any(b"00-03" in file.read_bytes() for file in folder.rglob("*") if file.is_file())
