@@ -32,6 +32,8 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Most problems listed in one error answer; the rest are counted."""
     header_bytes: int = 64 * 1024
     """Largest request line and headers together."""
+    connections: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+    """Most connections that a worker holds, of HTTP and of gRPC each; more are closed at once, over HTTP with 503."""
 
 
 class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -30,6 +30,9 @@ from fairway.serving.ticket import HttpTicket, Outbox
 from fairway.serving.tracing import Served
 from fairway.serving.turn import Turn
 
+_TOO_MANY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+)
 _INLINE_BODY = 256 * 1024
 _TARGETS = 1024
 
@@ -61,6 +64,7 @@ class PredictProtocol(HttpToolsProtocol):
     inline_body = _INLINE_BODY
     """Bytes of body up to which a request is answered from here."""
     head_limit = 64 * 1024
+    most_connections = 10_000
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -77,6 +81,9 @@ class PredictProtocol(HttpToolsProtocol):
         self._last_head: _Head | None = None
         self._last_active = self.loop.time()
         self._idle_check = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
+        if len(self.connections) > self.most_connections:
+            transport.write(_TOO_MANY)
+            transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._idle_check.cancel()
@@ -357,6 +364,7 @@ def protocol_for(app: DataApp) -> type[PredictProtocol]:
     outbox = Outbox()
     limits = {
         "head_limit": app.limits.header_bytes,
+        "most_connections": app.limits.connections,
         "inline_body": min(_INLINE_BODY, app.limits.body_bytes),
     }
     return type(

@@ -228,6 +228,21 @@ def test_an_idle_connection_is_closed_in_time_and_a_busy_one_is_not(serve: Serve
         assert read_answers(busy, 1)[0][0] == 200
 
 
+def test_a_connection_too_many_is_closed_and_the_others_are_not(serve: Serve) -> None:
+    port = serve(plane(), limits=LimitSettings(connections=2))
+    with port.raw() as first, port.raw() as second:
+        first.sendall(post())
+        second.sendall(post())
+        assert [read_answers(each, 1)[0][0] for each in (first, second)] == [200, 200]
+        with port.raw() as third, third.makefile("rb") as told:
+            assert told.read().startswith(b"HTTP/1.1 503 ")
+        first.sendall(post())
+        assert read_answers(first, 1)[0][0] == 200
+    deadline = time.monotonic() + 10
+    while port.infer(ROWS)[0] != 200:  # until the server has seen that they are closed
+        assert time.monotonic() < deadline
+
+
 @pytest.mark.parametrize("size", [200, 900_000], ids=["short way", "long way"])
 def test_a_request_whose_rest_does_not_come_is_given_up(serve: Serve, size: int) -> None:
     port = serve(plane())

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """Sizes are bytes."""
+    """Of one connection, but for `connections`. Sizes are bytes."""
 
     message: int = 64 * 1024 * 1024
     header_block: int = 64 * 1024
     streams: int = 1024
+    connections: int = 10_000
     stream_window: int = 1024 * 1024
     connection_window: int = 8 * 1024 * 1024
     idle_control: int = 2000

@@ -38,6 +38,7 @@ class Connection(Gathering, asyncio.Protocol):
     def __init__(self, service: Service, bounds: Bounds, outbox: Outbox, everybody: set[Connection]) -> None:
         super().__init__(service, bounds, outbox)
         self._everybody = everybody
+        self._most = bounds.connections
         self._heads = HeadReader(service.find, bounds.header_block)
         self.client: str | None = None
         """The name in the peer's certificate, where one stands for a key."""
@@ -56,6 +57,9 @@ class Connection(Gathering, asyncio.Protocol):
         _keep_alive(transport)
         self._everybody.add(self)
         self.client = self._service.client(transport)
+        if len(self._everybody) > self._most:
+            self._closing = True
+            transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True

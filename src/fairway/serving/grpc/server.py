@@ -53,7 +53,9 @@ class GrpcServer:
         """Takes calls on a bound socket."""
         loop = asyncio.get_running_loop()
         limits = self._host.settings.limits
-        bounds = Bounds(message=limits.body_bytes, header_block=limits.header_bytes)
+        bounds = Bounds(
+            message=limits.body_bytes, header_block=limits.header_bytes, connections=limits.connections
+        )
         outbox = Outbox(loop)
         self._service = service = GrpcService(self._host, METHODS, loop, limits.body_bytes, outbox.send)
 

@@ -562,6 +562,13 @@ def test_keepalives_of_a_quiet_client_are_forgiven(rate: float, closed: bool) ->
     assert wire.closed is closed
 
 
+def test_a_connection_too_many_is_closed() -> None:
+    wires, everybody = [Wire() for _ in range(3)], set()  # type: tuple[list[Wire], set[Connection]]
+    for wire in wires:
+        Connection(Nobody(), Bounds(connections=2), Outbox(Later()), everybody).connection_made(wire)
+    assert [wire.closed for wire in wires] == [False, False, True]
+
+
 @settings(
     max_examples=120,
     deadline=None,
