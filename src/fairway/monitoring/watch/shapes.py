@@ -38,6 +38,8 @@ def shape_of(reference: pa.ChunkedArray, current: pa.ChunkedArray, kind: Kind | 
     if pa.types.is_nested(reference.type) or pa.types.is_temporal(reference.type):
         return None
     before_counts, after_counts = (_counts(side) for side in (reference, current))
+    if kind is Kind.boolean:
+        before_counts, after_counts = _as_words(before_counts), _as_words(after_counts)
     if kind in (Kind.text, Kind.identifier) and len(before_counts) > 100:
         return None
     together = {
@@ -101,6 +103,11 @@ def _counts(column: pa.ChunkedArray) -> dict[str, int]:
         column = column.filter(pc.invert(pc.is_nan(column)))  # is missing, and told as that
     counted = pc.value_counts(as_text(column).drop_null())
     return dict(zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True))
+
+
+def _as_words(counts: dict[str, int]) -> dict[str, int]:
+    """Booleans that may be null are numbers in the log."""
+    return {{"0": "false", "1": "true"}.get(name, name): count for name, count in counts.items()}
 
 
 def _of_labels(counts: dict[str, int], named: list[str], rest: bool) -> tuple[float, ...]:
