@@ -286,7 +286,7 @@ def test_requests_of_one_turn_are_answered_each_as_its_own(server: Server, place
         (V1, {"instances": [{"customer_id": "c1"}, {"a": 1.0}]}, {}, 400, "row 1"),
         (INFER, {}, {}, 400, "exactly one of inputs"),
         (INFER, {"inputs": []}, {}, 400, "inputs"),
-        (INFER, b"", {}, 400, "not a valid request"),
+        (INFER, b"", {}, 400, "The body is empty"),
         (V1, {}, {}, 400, "Missing 'inputs' or 'instances' key"),
         ("/invocations", {}, {}, 400, "exactly one of the input fields"),
     ],
