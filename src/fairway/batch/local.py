@@ -24,8 +24,8 @@ from fairway.packaging.profile import Profile
 from fairway.stores.counters import Counters
 
 _NO_LIMIT = 2**62
-_VALUE_BYTES = 8
-_WORTH_SECONDS = 10.0
+_VALUE_BYTES = 4
+_WORTH_SECONDS = 6.0
 """A process of scorers takes seconds to start: imports, and the model."""
 
 

@@ -102,4 +102,4 @@ def test_processes_are_for_long_runs_of_models_that_hold_the_lock(monkeypatch: p
     calls = Calls(100, 0.001)
     assert wants_processes(live, calls, 2, 0)
     assert not wants_processes(live, calls, 1, 0)
-    assert not wants_processes(live, calls, 2, 1000)  # 60 rows: done before a process has started
+    assert not wants_processes(live, calls, 2, 1000)  # some rows: done before a process has started
