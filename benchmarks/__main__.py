@@ -271,7 +271,7 @@ def _monitoring_section(folder: Path, given: argparse.Namespace) -> list[str]:
     place = _made(folder / "monitoring")
     checks = monitoring.check(place, rows)
     found = monitoring.measure(place, rounds=given.rounds, seconds=given.seconds, log=folder / "servers.log")
-    head = ["load", "off", "on", "on / off", "CPU a request, off / on", "p50, off / on"]
+    head = ["load", "off", "on", "every 10 s", "on / off", "every 10 s / off", "CPU a request", "p50"]
     seen = [
         [
             how,
@@ -285,7 +285,7 @@ def _monitoring_section(folder: Path, given: argparse.Namespace) -> list[str]:
     return [
         "## Watching",
         "",
-        "Recording and the monitor against both off; windows of ten seconds, the monitor on the server's core.",
+        "Recording and the monitor, on the server's core, against both off; and with a window looked at every ten seconds.",
         "",
         *_table(head, monitoring.table(found)),
         "",

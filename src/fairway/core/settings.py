@@ -466,7 +466,9 @@ class MonitoringSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     look_back_days: Annotated[float, msgspec.Meta(gt=0)] = 7.0
     """How much of the log a monitor that begins, or was away, looks at."""
     sample_rows: Annotated[int, msgspec.Meta(ge=1000)] = 200_000
-    """Most rows of a window that are held in memory; all of them count in its sketches."""
+    """Most rows of a window that are held in memory."""
+    sketch_rows: Annotated[int, msgspec.Meta(ge=1000)] = 2_000_000
+    """After a window with more rows than this, so large a share of the next one's goes into its sketches."""
     drift_windows: Annotated[int, msgspec.Meta(ge=1, le=3)] = 2
     """In how many of three windows in a row a column must drift before an incident hears of it."""
     min_labels: Annotated[int, msgspec.Meta(ge=1)] = 50

@@ -184,7 +184,9 @@ class Monitor:
         history = self._history(version, now)
         start = self._begin(version, now, history)
         for _ in range(_MOST_WINDOWS):
-            gathered = Gathered(subjected.contract, self._settings.sample_rows)
+            last = history[-1].rows if history else 0
+            share = min(1.0, self._settings.sketch_rows / max(last, 1))
+            gathered = Gathered(subjected.contract, self._settings.sample_rows, share)
             if version.last < start:
                 end = start + longest
                 if end > over or start - version.last > longest:

@@ -1,4 +1,4 @@
-"""Rows of a window: all of them as sketches, and at most so many as they are."""
+"""Rows of a window: as sketches, and at most so many as they are."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Sample:
 
     def take(self, batch: pa.RecordBatch) -> None:
         if self._share < 1.0:
-            batch = self._thinned(batch, self._share)
+            batch = thinned(batch, self._share, self._random)
         if batch.num_rows == 0:
             return
         self.batches.append(batch)
         self.rows += batch.num_rows
         while self.rows > self._most:
             self._share /= 2
-            self.batches = [kept for b in self.batches if (kept := self._thinned(b, 0.5)).num_rows]
+            self.batches = [kept for b in self.batches if (kept := thinned(b, 0.5, self._random)).num_rows]
             self.rows = sum(b.num_rows for b in self.batches)
 
     def frame(self, contract: Contract) -> Frame:
@@ -42,20 +42,22 @@ class Sample:
             return Frame(pa.table({}), (), (), pa.table({}))
         return frame_of(together(self.batches), contract)
 
-    def _thinned(self, batch: pa.RecordBatch, share: float) -> pa.RecordBatch:
-        return batch.filter(pa.array(self._random.random(batch.num_rows) < share))
+
+def thinned(batch: pa.RecordBatch, share: float, random: np.random.Generator) -> pa.RecordBatch:
+    """Each row with this chance."""
+    return batch.filter(pa.array(random.random(batch.num_rows) < share))
 
 
 class Gathered:
-    """A window's rows as they are read."""
+    """A window's rows as they are read: at most `most` are held, and a `share` of all goes into the sketches."""
 
-    def __init__(self, contract: Contract, most: int) -> None:
+    def __init__(self, contract: Contract, most: int, share: float = 1.0) -> None:
         self._contract = contract
         self._sample = Sample(most)
+        self._share = share
+        self._random = np.random.default_rng(_SEED)
         self._profile: Profile | None = None
         self.rows = 0
-        self.without = 0
-        """Rows among them whose request had no inputs."""
 
     @property
     def profile(self) -> Profile:
@@ -65,17 +67,19 @@ class Gathered:
         for batch in batches:
             if batch.num_rows == 0:
                 continue
-            frame = frame_of(pa.Table.from_batches([batch]), self._contract)
+            self.rows += batch.num_rows
+            self._sample.take(batch)
+            part = batch if self._share >= 1 else thinned(batch, self._share, self._random)
+            if part.num_rows == 0:
+                continue
+            frame = frame_of(pa.Table.from_batches([part]), self._contract)
             given = frame.given()
             if self._profile is None:
                 self._profile = Profile({})
             self._profile.watch(frame_kinds(frame, self._contract))
             self._profile.update(given.table.select(frame.inputs), counted=False)
             self._profile.update(frame.table.select(frame.outputs), counted=False)
-            self._profile.rows += batch.num_rows
-            self.rows += batch.num_rows
-            self.without += frame.rows - given.rows if frame.inputs else frame.rows
-            self._sample.take(batch)
+            self._profile.rows += part.num_rows
 
     def frame(self) -> Frame:
         return self._sample.frame(self._contract)

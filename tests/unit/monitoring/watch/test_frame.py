@@ -5,6 +5,7 @@ import pyarrow as pa
 from fairway.core.contract import Contract, DType, Field, Output, Task
 from fairway.monitoring.drift.values import Kind
 from fairway.monitoring.watch.frame import broken_rules, frame_kinds, frame_of, latest_time, together
+from fairway.monitoring.watch.sample import Gathered
 from tests.unit.monitoring.watch.rows import CONTRACT, NOON, log_table
 
 
@@ -77,3 +78,12 @@ def test_batches_keep_the_columns_that_most_rows_have_and_their_types_agree() ->
         ).num_columns
         == 0
     )
+
+
+def test_a_share_of_many_rows_goes_into_the_sketches_and_all_are_counted() -> None:
+    rows = log_table(4000, seed=3).combine_chunks().to_batches()
+    gathered = Gathered(CONTRACT, 1000, 0.25)
+    gathered.take(rows)
+    assert gathered.rows == 4000
+    assert 850 < gathered.profile.rows < 1150
+    assert gathered.frame().rows <= 1000
