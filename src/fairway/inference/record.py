@@ -29,7 +29,9 @@ from fairway.stores.log_segments import FIELDS, MATRIX, LogBatch, join
 
 logger = logging.getLogger("fairway.log")
 
-_GATHER_SECONDS = 0.02  # small, frequent bites: one long burst would stand in the tail latency
+_GATHER_SECONDS = (
+    0.1  # seldom: each time all that it touches is cold again; not one long burst: it would stand in the tail
+)
 _WRITE_BYTES = (
     1024 * 1024
 )  # gathered rows are written early from here on, so that bursts do not pile up in memory
