@@ -6,7 +6,8 @@ which answers it together with all others, and replays every other request, unto
 there is one behaviour and two speeds.
 
 A client on a kept connection sends the same head again and again. When a chunk is exactly the last message's head,
-byte for byte, and a body of the length that head announces, parsing it again could give nothing new, and is left out.
+byte for byte but for the digits of content-length, and a body of just that length, parsing it again could give nothing
+new, and is left out.
 """
 
 from __future__ import annotations
@@ -95,10 +96,12 @@ class PredictProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._last_active = self.loop.time()
         head = self._last_head
-        if head is not None and self._between_messages and head.begins(data) and self._is_free():
-            if self._take(head.match, data[len(head.text) :], head.headers):
-                return
-            self._last_head = None  # what cannot be answered at once is parsed again, for uvicorn
+        if head is not None and self._between_messages and self._is_free():
+            body = head.body_of(data)
+            if body is not None and len(body) <= self.inline_body:
+                if self._take(head.match, body, head.headers):
+                    return
+                self._last_head = None  # what cannot be answered at once is parsed again, for uvicorn
         self._chunk = data if self._between_messages else None
         super().data_received(data)
         self._chunk = None
@@ -335,25 +338,47 @@ class PredictProtocol(HttpToolsProtocol):
 
 
 class _Head(msgspec.Struct, frozen=True, gc=False):
-    """The bytes before a body, and what parsing them gave."""
+    """The bytes before a body, and what parsing them gave. `before` and `behind` are those around the digits of
+    content-length; `headers` are without it, since it differs from message to message."""
 
     text: bytes
     message_size: int
     match: Match
     headers: dict[bytes, bytes]
+    before: bytes
+    behind: bytes
 
-    def begins(self, chunk: bytes) -> bool:
-        """Whether `chunk` is one whole message with this head."""
-        return len(chunk) == self.message_size and chunk.startswith(self.text)
+    def body_of(self, chunk: bytes) -> bytes | None:
+        """The body of a chunk that is one whole message with this head; None for any other chunk."""
+        if len(chunk) == self.message_size and chunk.startswith(self.text):
+            return chunk[len(self.text) :]
+        before, behind = self.before, self.behind
+        if not chunk.startswith(before):
+            return None
+        begin = len(before)
+        end = chunk.find(b"\r", begin, begin + _LENGTH_DIGITS + 1)
+        if not chunk.startswith(behind, end) or end < 0:
+            return None
+        body = chunk[end + len(behind) :]
+        return body if chunk[begin:end] == b"%d" % len(body) else None
 
     @staticmethod
     def of(chunk: bytes, body: bytes, match: Match, headers: dict[bytes, bytes]) -> _Head | None:
         """The head of a chunk that was one message with a body of announced length; None for anything else."""
         text = chunk[: len(chunk) - len(body)]
         whole = text.find(b"\r\n\r\n") == len(text) - 4 and chunk.endswith(body)
-        if not whole or headers.get(b"content-length") != b"%d" % len(body):
+        length = b"%d" % len(body)
+        if not whole or headers.get(b"content-length") != length:
             return None
-        return _Head(text, len(chunk), match, headers)
+        begin = text.lower().find(_LENGTH) + len(_LENGTH)
+        if not text.startswith(length + b"\r", begin):  # written in an unusual way
+            return None
+        others = {name: value for name, value in headers.items() if name != b"content-length"}
+        return _Head(text, len(chunk), match, others, text[:begin], text[begin + len(length) :])
+
+
+_LENGTH = b"\r\ncontent-length: "
+_LENGTH_DIGITS = 9
 
 
 _default_blocks: dict[int, tuple[Any, bytes]] = {}
