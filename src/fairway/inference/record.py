@@ -29,9 +29,11 @@ from fairway.stores.log_segments import FIELDS, MATRIX, LogBatch, join
 
 logger = logging.getLogger("fairway.log")
 
-_GATHER_SECONDS = (
-    0.1  # seldom: each time all that it touches is cold again; not one long burst: it would stand in the tail
-)
+_SELDOM, _OFTEN = 0.1, 0.02
+"""Seconds between gatherings. Each time all that the thread touches has left the caches, so it is seldom; but where
+much comes, what is gathered late has left them too, and one long burst would stand in the tail latency."""
+_MUCH = 10_000
+"""Rows a second from which on it is often."""
 _WRITE_BYTES = (
     1024 * 1024
 )  # gathered rows are written early from here on, so that bursts do not pile up in memory
@@ -200,11 +202,12 @@ class Recorder:
 
     def _run(self) -> None:
         written = time.monotonic()
+        pause = _OFTEN
         while True:
-            stopping = self._stop.wait(min(_GATHER_SECONDS, self._settings.flush_seconds))
+            stopping = self._stop.wait(min(pause, self._settings.flush_seconds))
             due = time.monotonic() - written >= self._settings.flush_seconds
             with self._disk:
-                self._gather()
+                pause = _OFTEN if self._gather() > _MUCH * pause else _SELDOM
                 if stopping or due or self._taken_bytes >= _WRITE_BYTES:
                     self._write()
                     self._log.close_old()
@@ -213,15 +216,16 @@ class Recorder:
                     self._log.close()
                     return
 
-    def _gather(self) -> None:
-        """Moves the queue into batches."""
+    def _gather(self) -> int:
+        """Moves the queue into batches; returns how many rows."""
         if not self._queue:
-            return
+            return 0
         with self._lock:
             taken, self._queue = self._queue, deque()
+        gathered = sum([prediction.columns.rows for prediction in taken])
+        self._taken_rows += gathered
         groups: dict[tuple[Any, ...], list[Predictions]] = {}
         for prediction in taken:
-            self._taken_rows += prediction.columns.rows
             self._taken_bytes += prediction.bytes + _OBJECT_BYTES
             about = prediction.about
             groups.setdefault((about.model, about.version, prediction.columns.names), []).append(prediction)
@@ -235,6 +239,7 @@ class Recorder:
                 continue
             if batch is not None:
                 self._pending.setdefault(batch.shape, []).append(batch)
+        return gathered
 
     def _write(self) -> None:
         pending, self._pending = self._pending, {}
