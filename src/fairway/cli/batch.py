@@ -361,7 +361,9 @@ def _show(report: Report) -> None:
     failed = f", but {len(report.failed_files)} of {report.files} files failed" if report.failed_files else ""
     print_line(f"{report.run}  {report.model}:{report.version}  {report.state}{reason}{failed}")
     print_line(f"input    {report.input}")
-    print_line(f"output   {report.output}, {report.parts} parts, {report.bytes:,} bytes")
+    print_line(
+        f"output   {report.output}, {report.parts} part{'' if report.parts == 1 else 's'}, {report.bytes:,} bytes"
+    )
     print_line(
         f"rows     {report.rows:,}: {report.scored:,} scored, {report.rejected:,} rejected"
         + (f", see {report.rejects}" if report.rejects else "")
