@@ -44,6 +44,14 @@ def rare(rng: np.random.Generator, rows: int) -> Classified:
     )
 
 
+def tied(rng: np.random.Generator, rows: int) -> Classified:
+    """Scores with heavy tails, told in whole hundredths, so that many are equal; one row in six is positive, and the model too shy."""
+    score = rng.standard_t(4, rows) * 0.9 - 1.9
+    actual = (rng.random(rows) < _sigmoid(1.3 * score + 0.2)).astype(np.int64)
+    p = np.round(_sigmoid(score), 2).clip(0.005, 0.995)
+    return Classified(("0", "1"), np.column_stack([1 - p, p]), (p > 0.3).astype(np.int64), actual)
+
+
 def multiclass(rng: np.random.Generator, rows: int) -> Classified:
     scores = rng.normal(0, 1.4, (rows, 4)) + np.array([0.5, 0.0, -0.3, -0.6])
     p = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
@@ -64,6 +72,18 @@ def light(rng: np.random.Generator, rows: int) -> Regressed:
     return Regressed(predicted, predicted + rng.normal(1.0, 10.0, rows))
 
 
+def laplace(rng: np.random.Generator, rows: int) -> Regressed:
+    """Laplace's errors, of one spread."""
+    predicted = rng.gamma(4.0, 25.0, rows) + 5
+    return Regressed(predicted, predicted + rng.laplace(1.0, 8.0, rows))
+
+
+def lopsided(rng: np.random.Generator, rows: int) -> Regressed:
+    """Skewed errors: mostly a little too high, now and then far too low."""
+    predicted = rng.gamma(4.0, 25.0, rows) + 20
+    return Regressed(predicted, predicted + rng.gamma(1.5, 8.0, rows) - 15)
+
+
 def ranking(rng: np.random.Generator, rows: int) -> Ranked:
     """`rows` queries of ten items."""
     relevance = rng.binomial(3, 0.25, rows * 10).astype(np.float64)
@@ -78,14 +98,17 @@ def _classification(window: Classified) -> tuple[Measured, ...]:
 CASES: dict[str, tuple[Draw, Callable[..., tuple[Measured, ...]]]] = {
     "binary": (binary, _classification),
     "binary, 5% positive": (rare, _classification),
+    "binary, ties": (tied, _classification),
     "four classes": (multiclass, _classification),
     "regression": (light, measure_regression),
+    "regression, Laplace errors": (laplace, measure_regression),
     "regression, heavy tails": (regression, measure_regression),
+    "regression, skewed errors": (lopsided, measure_regression),
     "ranking": (ranking, measure_ranking),
 }
 
 
-def cover(case: str, rows: int, windows: int, seed: int = 5) -> dict[str, tuple[float, float]]:
+def cover(case: str, rows: int, windows: int, seed: int = 2026) -> dict[str, tuple[float, float]]:
     """Per metric: share of windows with an interval that holds the truth, and the share without an interval."""
     draw, measure = CASES[case]
     truth = _truth(case)

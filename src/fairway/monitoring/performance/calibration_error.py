@@ -4,8 +4,8 @@ Rows are put into bins of equally many by their probability; the error is the me
 share of hits| of their bin. Computed plainly it is too large in small samples, because chance alone puts bins off
 (Roelofs et al. 2022, "Mitigating bias in calibration error estimation"). So a family of truths is laid through what was
 seen, every bin's difference made t standard errors larger or smaller (never of the other sign); the value is that truth
-for which what was seen is the median, the interval those for which it is in neither tail. Chance is drawn from a fixed
-seed. A model that is calibrated to the last bit is covered more often than said: its error lies on the edge.
+for which what was seen is the median, the interval those for which it is in neither tail. Chance has the spread and the
+skewness of a binomial of the supposed truth (Cornish and Fisher 1938), drawn from a fixed seed: rare hits are far from normal. A model that is calibrated to the last bit is covered more often than said: its error lies on the edge.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ BINS = 10
 _DRAWS = 2_000
 _SEED = 7
 _FARTHEST = 10.0
+_STEEPEST = 1.5
+"""Skewness of chance counted at most: beyond it the expansion is no longer a rising function."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,19 @@ def calibration_error(
     # A bin without a miss still has a chance of one: the share is drawn towards what was promised.
     drawn = (size * seen + 2 * expected) / (size + 2)
     error = np.sqrt(drawn * (1 - drawn) / size)
-    noise = np.random.default_rng(_SEED).standard_normal((_DRAWS, len(size))) * error
+    normal = np.random.default_rng(_SEED).standard_normal((_DRAWS, len(size)))
+    skewed = (normal**2 - 1) / 6
 
     def truth(t: float) -> Array:
         return np.asarray(np.sign(difference) * np.maximum(np.abs(difference) + t * error, 0.0))
 
     def level(t: float) -> float:
         """Chance to see less than what was seen, if that were the truth."""
-        return float(np.mean(np.abs(truth(t) + noise) @ share < plain))
+        off = truth(t)
+        chance = np.clip(expected + off, 0.0, 1.0)
+        spread = np.sqrt(chance * (1 - chance) / size)
+        skew = np.clip((1 - 2 * chance) / np.maximum(size * spread, 1e-12), -_STEEPEST, _STEEPEST)
+        return float(np.mean(np.abs(off + (normal + skewed * skew) * spread) @ share < plain))
 
     def found(wanted: float) -> float:
         low, high = -_FARTHEST, _FARTHEST

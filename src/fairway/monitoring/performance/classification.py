@@ -113,15 +113,29 @@ def measure_classification(
 
 def _too_few(name: str, window: Classified) -> str:
     """Why a metric of two classes has no interval: of two or three positives nothing can be said with 95%."""
-    if not window.binary or name not in _ASKS:
+    if not window.binary:
         return ""
+    if name in _MEANS:
+        return _too_few_expected(window)
     counts = {
         "positive": int((window.actual == 1).sum()),
         "negative": int((window.actual == 0).sum()),
         "predicted positive": int((window.predicted == 1).sum()),
     }
-    few = [f"{counts[kind]} {kind}" for kind in _ASKS[name] if counts[kind] < _LEAST]
+    few = [f"{counts[kind]} {kind}" for kind in _ASKS.get(name, ()) if counts[kind] < _LEAST]
     return f"no interval: only {' and '.join(few)}" if few else ""
+
+
+def _too_few_expected(window: Classified) -> str:
+    """A mean over all rows also depends on how many of them are positive. To ask for five of them alone would keep those windows
+    that have too many by chance, so the model's own expectation counts as much as what came."""
+    for k, kind in enumerate(("negative", "positive")):
+        came, expected = int((window.actual == k).sum()), float(window.probabilities[:, k].sum())
+        if came < _LEAST:
+            return f"no interval: only {came} {kind}"
+        if came + expected < 2 * _LEAST:
+            return f"no interval: {came} {kind} where the model expects {expected:.1f}"
+    return ""
 
 
 _ASKS = {
@@ -136,11 +150,13 @@ _ASKS = {
 def _interval(
     name: str, window: Classified, answers: Answers, labels: Array, statistic: Statistic, confidence: float
 ) -> intervals.Interval | None:
-    """Means by Hall; what counts of rows give by Wilson; the rest in log odds from the influence function."""
+    """Means by Hall and Johnson; what counts of rows give by Wilson; the rest in log odds from the influence function."""
     value = statistic.value
     assert value is not None
     if name in _MEANS:
-        return intervals.mean(_losses(name, answers)[np.arange(window.rows), window.actual], confidence)
+        return intervals.mean_of_rare(
+            _losses(name, answers)[np.arange(window.rows), window.actual], confidence
+        )
     if name == "accuracy":
         return intervals.wilson(value * window.rows, window.rows, confidence)
     if window.binary and name in _COUNTED:

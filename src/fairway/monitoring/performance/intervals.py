@@ -107,6 +107,22 @@ def mean(values: Array, confidence: float = 0.95, *, freedom: float | None = Non
     return low, high
 
 
+def mean_of_rare(values: Array, confidence: float = 0.95) -> Interval | None:
+    """Mean of values of which a few are far larger, as losses of a rare class: half-way between Hall's (see `mean`), which reaches too
+    far, and Johnson's (1978, "Modified t tests and confidence intervals for asymmetrical populations"), which does not reach far
+    enough. None as for `mean`."""
+    hall = mean(values, confidence)
+    if hall is None:
+        return None
+    rows = len(values)
+    middle, deviation = float(values.mean()), float(values.std(ddof=1))
+    third = float(np.mean((values - middle) ** 3))
+    quantile = _quantile(confidence, rows - 1)
+    moved = middle + third / (6 * deviation**2 * rows) * (1 + 2 * quantile**2)
+    half = quantile * deviation / math.sqrt(rows)
+    return (hall[0] + moved - half) / 2, (hall[1] + moved + half) / 2
+
+
 def mean_square(squares: Array, confidence: float = 0.95) -> Interval | None:
     """Mean of squared errors, the wider of two at each end: Hall's (see `mean`) and one that is symmetric in the logarithm, both
     with as many degrees of freedom as there are rows that count (Kish 1965, "Survey sampling": the square of the sum by the sum of

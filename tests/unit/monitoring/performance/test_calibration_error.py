@@ -49,3 +49,16 @@ def test_few_rows_and_equal_probabilities() -> None:
     found = calibration_error(np.full(100, 0.3), np.zeros(100))
     assert found is not None
     assert found.lower > 0.2
+
+
+def test_rare_hits_are_covered() -> None:
+    """One row in fifty is a hit, half of what the model says: chance is far from normal in nine bins of ten."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        probability = np.sort(rng.beta(0.4, 9.6, 500))
+        hit = (rng.random(500) < probability / 2).astype(np.float64)
+        found = calibration_error(probability, hit)
+        assert found is not None
+        held += found.lower <= 0.02 <= found.upper  # the mean of probability / 2
+    assert held / 200 >= 0.92

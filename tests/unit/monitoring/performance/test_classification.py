@@ -138,7 +138,7 @@ def test_of_a_few_positives_no_interval_is_said() -> None:
     positives = np.flatnonzero(window.actual == 1)[:3]
     few = window.take(np.sort(np.concatenate([positives, np.flatnonzero(window.actual == 0)])))
     found = {m.name: m for m in measure_classification(few)}
-    for name in ("roc_auc", "pr_auc", "recall", "f1"):
+    for name in ("roc_auc", "pr_auc", "recall", "f1", "log_loss", "brier"):
         assert found[name].value is not None
         assert (found[name].lower, found[name].upper) == (None, None)
         assert found[name].note == "no interval: only 3 positive"

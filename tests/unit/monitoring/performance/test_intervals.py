@@ -115,3 +115,15 @@ def test_mean_squares_of_light_and_heavy_tails_are_covered(freedom: int) -> None
         low, high = intervals.mean_square(rng.standard_t(freedom, 200) ** 2) or (0.0, 0.0)
         held += low <= truth <= high
     assert 0.915 <= held / 600 <= 0.98
+
+
+def test_losses_of_a_rare_class_are_covered() -> None:
+    """One loss in fifteen is ten times as large: Hall's interval alone covers 98% of such means."""
+    rng = np.random.default_rng(3)
+    held = 0
+    for _ in range(800):
+        losses = np.where(rng.random(150) < 1 / 15, rng.gamma(4, 0.75, 150), rng.gamma(2, 0.15, 150))
+        low, high = intervals.mean_of_rare(losses) or (0.0, 0.0)
+        held += low <= (4 * 0.75 + 14 * 2 * 0.15) / 15 <= high
+    assert 0.93 <= held / 800 <= 0.975
+    assert intervals.mean_of_rare(np.full(9, 0.3)) is None
