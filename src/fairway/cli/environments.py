@@ -10,6 +10,7 @@ from fairway.app.environments import Need, mend, needed
 from fairway.app.home import open_home
 from fairway.cli.options import HomeOption, JsonOption
 from fairway.cli.output import print_json, print_line, print_table
+from fairway.core.listing import listed
 from fairway.runtimes.isolated.environments import Environments
 
 app = typer.Typer(add_completion=False)
@@ -47,7 +48,7 @@ def run(
                 (
                     row["digest"][:12],
                     row["python"],
-                    _few(row["packages"]),
+                    listed(row["packages"].split(", "), 3),
                     row["megabytes"],
                     row["models"],
                     row["state"],
@@ -57,11 +58,6 @@ def run(
         )
     else:
         print_line("No model has an environment of its own.")
-
-
-def _few(packages: str, most: int = 3) -> str:
-    names = packages.split(", ")
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _remove(environments: Environments, start: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from fairway.core.errors import CorruptBundle
+from fairway.core.listing import listed
 from fairway.core.pipeline import (
     EnsembleNode,
     FunctionNode,
@@ -14,7 +15,6 @@ from fairway.core.pipeline import (
     Node,
     Pipeline,
     RouterNode,
-    Source,
     order,
     reads,
 )
@@ -38,7 +38,15 @@ def graph_rows(pipeline: Pipeline) -> list[Row]:
         (name, _what(nodes[name]), _reads(nodes[name]), ", ".join(o.name for o in nodes[name].outputs))
         for name in order({node.name: reads(node) for node in pipeline.nodes})
     ]
-    return [*rows, ("(answer)", "", _listed(list(pipeline.outputs.values())), ", ".join(pipeline.outputs))]
+    return [
+        *rows,
+        (
+            "(answer)",
+            "",
+            listed([str(source) for source in pipeline.outputs.values()], 3),
+            ", ".join(pipeline.outputs),
+        ),
+    ]
 
 
 def _what(node: Node) -> str:
@@ -58,11 +66,4 @@ def _reads(node: Node) -> str:
     if isinstance(node, RouterNode):
         routes = [f"{case} -> {case.to}" for case in node.cases]
         return f"{node.inputs[0]}: {'; '.join([*routes, f'else -> {node.default}'])}"
-    return _listed(list(node.inputs))
-
-
-def _listed(sources: list[Source], most: int = 3) -> str:
-    told = [str(source) for source in sources]
-    if len(told) <= most + 1:
-        return ", ".join(told)
-    return f"{', '.join(told[:most])} and {len(told) - most} more"
+    return listed([str(source) for source in node.inputs], 3)

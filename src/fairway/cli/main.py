@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from difflib import get_close_matches
-from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
 import click
 import msgspec
@@ -13,6 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from fairway import __version__
+from fairway.cli.verbs import Verbs
 from fairway.core.errors import (
     ArtifactError,
     Conflict,
@@ -69,36 +68,9 @@ EXIT_CODES: tuple[tuple[type[FairwayError], int], ...] = (
 """0 done, 1 a check found something or anything else failed, 2 wrong usage, then these."""
 
 
-class Verbs(click.Group):
-    """Verbs by table, so that `fairway serve` does not import what `fairway deploy` needs."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        module = import_module(VERBS[cmd_name][0])
-        command = cast(click.Command, typer.main.get_command(module.app))
-        command.name = cmd_name
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Names the verb that was meant where a typing mistake is likely."""
-        near = get_close_matches(args[0], VERBS, n=1)
-        if near and args[0] not in VERBS:
-            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]}?")
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Verbs"):
-            formatter.write_dl([(verb, text) for verb, (_, text) in VERBS.items()])
-
-
 @click.command(
     cls=Verbs,
+    table=VERBS,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example:  fairway deploy model.joblib --data train.parquet --target is_fraud --name payments",
 )
@@ -136,6 +108,8 @@ def _say(error: FairwayError, *, as_json: bool) -> None:
         sys.stderr.write(msgspec.json.encode(body).decode() + "\n")
         return
     sys.stderr.write(f"error: {error}\n")
+    if len(problems) == 1 and problems[0].row is None and str(error).endswith(problems[0].reason):
+        problems = ()  # the message has said it
     for problem in problems[:20]:
         where = " ".join(
             part

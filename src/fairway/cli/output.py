@@ -56,3 +56,9 @@ def span_text(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.4g} {unit}"
     return f"{seconds:.3g} s"
+
+
+def moments_text(start: str, end: str) -> str:
+    """From when to when: `2026-11-21 12:00:00 to 13:00:00`."""
+    first, last = start[:19].replace("T", " "), end[:19].replace("T", " ")
+    return f"{first} to {last[11:] if first[:10] == last[:10] else last}"

@@ -31,6 +31,7 @@ from fairway.cli.packing import (
 )
 from fairway.cli.progress import progress_bar
 from fairway.packaging.archive import SUFFIX, archive
+from fairway.packaging.bundle import require_free
 
 app = typer.Typer(add_completion=False)
 
@@ -41,7 +42,10 @@ app = typer.Typer(add_completion=False)
 def run(
     model: ModelArgument,
     out: Annotated[
-        str, typer.Option("--out", help="Folder to make; or a file ending in .fairway.", metavar="PATH")
+        str,
+        typer.Option(
+            "--out", help="Folder to make; or a file ending in .fairway. Must not exist.", metavar="PATH"
+        ),
     ],
     data: DataOption = None,
     target: TargetOption = None,
@@ -62,6 +66,7 @@ def run(
     """Make a bundle from a model and sample data, without registering it."""
     path = Path(out)
     single = path.suffix == SUFFIX
+    require_free(path)
     with progress_bar(quiet=json) as progress, tempfile.TemporaryDirectory(prefix="fairway-") as scratch:
         packaged = package(
             model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fairway.core.incident import Finding, Incident, Kind, Likely, Signal, rank
+from fairway.core.listing import listed
 from fairway.monitoring.words import subject_of
 
 _CAUSES = 3
@@ -138,7 +139,7 @@ def title(incident: Incident) -> str:
         if named and named not in fields:
             fields.append(named)
     parts = [
-        _KINDS[kind][0].format(_listed(fields)) if fields else _KINDS[kind][1]
+        _KINDS[kind][0].format(listed(fields, _TITLE_FIELDS)) if fields else _KINDS[kind][1]
         for kind, fields in kinds.items()
     ]
     return f"{subject(incident.model, incident.version)}: {'; '.join(parts)}"[:300]
@@ -149,9 +150,3 @@ def _in_title(finding: Finding) -> tuple[object, ...]:
     if finding.kind not in _SYMPTOMS:
         return False, "", *_order(finding)
     return True, finding.kind, *_familiar(finding)
-
-
-def _listed(fields: list[str]) -> str:
-    shown = ", ".join(fields[:_TITLE_FIELDS])
-    more = len(fields) - _TITLE_FIELDS
-    return f"{shown} and {more} more" if more > 0 else shown

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from fairway.core.listing import listed
+
 _METRICS = {
     "roc_auc": "ROC AUC", "pr_auc": "PR AUC", "f1": "F1", "log_loss": "Log loss", "brier": "Brier score",
     "brier_score": "Brier score", "mae": "MAE", "rmse": "RMSE", "mape": "MAPE", "mse": "MSE", "rmsle": "RMSLE",
@@ -52,6 +54,11 @@ def subject_of(kind: str, field: str) -> str:
     if kind == "drift":
         return prediction(field) if _PROBABILITY.fullmatch(field) else _COLUMNS.get(field, field)
     return _COLUMNS.get(field, field)
+
+
+def columns(names: Sequence[str], most: int = 5) -> str:
+    """Columns by what they are called, such as `age, income and 3 more`."""
+    return listed([subject_of("drift", name) for name in names], most)
 
 
 def prediction(name: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from fairway.core.bundle import EngineSpec, Environment, Proof
 from fairway.core.columns import Array, Columns, Outputs
 from fairway.core.contract import Contract, DType, Field, Task
+from fairway.core.listing import listed
 from fairway.packaging.profile import Profile
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -95,9 +96,7 @@ def _percent(share: float) -> str:
 def _seen(field: Field) -> str:
     """What the sample held, short enough for a cell."""
     if field.categories:
-        shown = [f"{c.value} {c.frequency:.0%}" for c in field.categories[:_SHOWN_CATEGORIES]]
-        more = len(field.categories) - len(shown)
-        return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+        return listed([f"{c.value} {c.frequency:.0%}" for c in field.categories], _SHOWN_CATEGORIES)
     if not field.quantiles:
         return "free text" if field.dtype is DType.string else "nothing"
     low, high = field.quantiles[0], field.quantiles[-1]

@@ -14,6 +14,7 @@ from fairway.core.columns import Array
 from fairway.core.conform import conform
 from fairway.core.contract import DType, Field
 from fairway.core.errors import MalformedInput
+from fairway.core.listing import listed
 from fairway.packaging.contract import sample_arrays
 from fairway.packaging.conversion.onnx import onnx_signature
 from fairway.packaging.source import Sample, SourceModel
@@ -75,8 +76,7 @@ def _count(model: Any) -> int | None:
 
 
 def _listed(sample: Sample) -> str:
-    names = [*map(str, sample.frame.columns), *sample.tensors]
-    return ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
+    return listed([*map(str, sample.frame.columns), *sample.tensors], 30)
 
 
 def _fit_names(names: Sequence[str], sample: Sample) -> tuple[Sample, tuple[str, ...]]:

@@ -19,6 +19,7 @@ from fairway.core.columns import Array
 from fairway.core.conform import frame_arrays
 from fairway.core.contract import DType
 from fairway.core.errors import MalformedInput, UnsupportedContent
+from fairway.core.listing import listed
 from fairway.packaging.source import Sample
 from fairway.packaging.tables import read_table
 
@@ -57,7 +58,7 @@ def read_sample(data: Any, *, target: Any = None, rows: int = SAMPLE_ROWS) -> Sa
     labels = _given_labels(target, table.num_rows)
     if isinstance(target, str) and target not in table.column_names:
         raise MalformedInput(
-            f"there is no column {target!r} in the sample data; there are: {_listed(table.column_names)}."
+            f"there is no column {target!r} in the sample data; there are: {listed(table.column_names, 30)}."
         )
     if table.num_rows > rows:
         chosen = np.sort(np.random.default_rng(SEED).choice(table.num_rows, size=rows, replace=False))
@@ -86,11 +87,6 @@ def _pandas_columns(data: Any, table: pa.Table) -> dict[str, pd.Series[Any]]:
         frame = table.to_pandas()
         return {name: frame[name] for name in table.column_names if name in frame}
     return {}
-
-
-def _listed(names: list[str], most: int = 30) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _given_labels(target: Any, rows: int) -> Array | None:

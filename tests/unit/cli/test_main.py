@@ -22,7 +22,7 @@ WITHOUT_A_HOME = ("package", "bench", "estimate")
 def inner_verbs(verb: str) -> tuple[str, ...]:
     """The verbs below `fairway VERB`; none where it is a command itself."""
     command = module.cli.get_command(click.Context(module.cli), verb)
-    return tuple(getattr(command, "commands", ()))
+    return tuple(command.list_commands(click.Context(command))) if hasattr(command, "list_commands") else ()
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -60,6 +60,7 @@ def test_a_typing_mistake_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 2
     assert "No such command 'servee'. Did you mean serve?" in told
     assert "Did you mean" not in run(capsys, "frobnicate")[2]
+    assert "No such command 'lok'. Did you mean look?" in run(capsys, "monitor", "lok")[2]
 
 
 def test_groups_are_told_from_verbs() -> None:
@@ -125,6 +126,13 @@ def test_an_error_is_a_message_with_its_problems(
     code, _, err = run(capsys, "anything", "--json")
     told = msgspec.json.decode(err)
     assert (told["code"], len(told["problems"])) == ("invalid_input", 32)
+
+
+def test_an_only_problem_that_the_message_tells_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_with(InvalidInput("It cannot be: never due.", (Problem("never due.", "cron"),)), monkeypatch)
+    assert run(capsys, "anything")[2] == "error: It cannot be: never due.\n"
 
 
 def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

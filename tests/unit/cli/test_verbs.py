@@ -115,7 +115,11 @@ def test_packaging_apart_from_registering(shell: Shell) -> None:
     code, out, _ = shell("register", str(shell.folder / "bundle"), "--name", "m", "--live")
     assert "m:2 was registered before" in out
     assert shell.json("route", "m")["arms"] == [{"version": 2, "weight": 1.0}]
-    assert shell(*package, "--out", str(shell.folder / "bundle"), home=False)[0] == 6
+    kept = archive.read_bytes()
+    for taken in (shell.folder / "bundle", archive):
+        code, _, told = shell(*package, "--out", str(taken), home=False)
+        assert (code, f"{taken} is already there" in told) == (6, True), told
+    assert archive.read_bytes() == kept
     assert shell("register", str(shell.folder / "nothing"), "--name", "m")[0] == 3
     (shell.folder / "no.fairway").write_bytes(b"not an archive")
     assert shell("register", str(shell.folder / "no.fairway"), "--name", "m")[0] == 5

@@ -17,6 +17,7 @@ import re
 import msgspec
 
 from fairway.core.errors import CorruptBundle
+from fairway.core.listing import listed
 
 LOCK = "environment/requirements.lock"
 """Where a bundle keeps it."""
@@ -59,8 +60,7 @@ class Lock(msgspec.Struct, frozen=True):
     def described(self, most: int = 8) -> str:
         """Such as `Python 3.12 with numpy 1.26.4, pandas 2.1.0`."""
         names = [f"{package.name} {package.version}" for package in self.packages]
-        shown = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-        return f"Python {self.python} with {shown}"
+        return f"Python {self.python} with {listed(names, most)}"
 
 
 def _options(package: LockedPackage) -> list[str]:
