@@ -40,7 +40,7 @@ from fairway.stores.log_reading import (
     rows_of,
     short_digest,
 )
-from fairway.stores.log_segments import is_closed
+from fairway.stores.log_segments import OPENING, is_closed
 from fairway.stores.segment_batches import Damage
 
 logger = logging.getLogger("fairway.log")
@@ -52,7 +52,8 @@ DAMAGED = ".damaged"
 _MOST_DAMAGED = 20
 """Files kept for a person, per stream of a model."""
 _DAY = 86_400_000_000
-_ODD_SECONDS = 86_400.0
+_DAY_SECONDS = 86_400.0
+_ODD_SECONDS = _DAY_SECONDS
 _TRUST_SECONDS = 3600.0
 
 
@@ -122,7 +123,8 @@ def _compact(
     removed: list[Part] = []
     try:
         removed = retain(log.archive, settings, log.folder / ".clock.json", clock())
-        _forget_damaged(log.folder, clock() - settings.keep_days * 86_400)
+        _remove_old(log.folder, DAMAGED, clock() - settings.keep_days * 86_400)
+        _remove_old(log.folder, OPENING, clock() - _DAY_SECONDS)  # of writers that died at that very moment
     except (FairwayError, OSError) as error:
         errors.append(f"retention: {error}")
     return msgspec.structs.replace(
@@ -326,9 +328,9 @@ def _set_aside(segment: Segment, why: str) -> int:
     return 1
 
 
-def _forget_damaged(folder: Path, before: float) -> None:
-    """Files that were set aside go by age as rows do."""
-    for path in folder.glob(f"*/*/*{DAMAGED}"):
+def _remove_old(folder: Path, ending: str, before: float) -> None:
+    """Removes files with such names that were last written before."""
+    for path in folder.glob(f"*/*/*{ending}"):
         with suppress(FileNotFoundError):
             if path.stat().st_mtime < before:
                 path.unlink()

@@ -4,8 +4,8 @@
     <folder>/<model>/labels/<UTC time>-<writer>-<number>.arrows         labels that came as feedback
 
 Any Arrow reader opens them. A file whose writer died ends in the middle of a batch; every batch before is whole. A
-writer holds a lock (flock) on the segment it appends to: who gets the lock knows that nobody will append any more,
-whatever the clocks say.
+writer holds a lock (flock) on the segment it appends to, from before it has its name: who gets the lock knows that nobody will
+append any more, whatever the clocks say.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from fairway.stores.disk import sync_directory
 LABELS = "labels"
 """The stream of a model's labels; the others are called `v<version>`."""
 ENDING = ".arrows"
+OPENING = ".opening"
+"""Ends the name that a segment has until it is locked."""
 MATRIX = "input"
 """The column of inputs that are a matrix of numbers; their names stand in the metadata under `FIELDS`, as JSON."""
 FIELDS = "fairway.inputs"
@@ -272,8 +274,15 @@ class _Segment:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = FileIO(path, "x")
-        fcntl.flock(self._file.fileno(), fcntl.LOCK_EX)
+        opening = path.with_suffix(OPENING)
+        self._file = FileIO(opening, "x")
+        try:
+            fcntl.flock(self._file.fileno(), fcntl.LOCK_EX)
+            opening.rename(path)
+        except OSError:
+            self._file.close()
+            opening.unlink(missing_ok=True)
+            raise
         self._encoded = BytesIO()
         self._writer = ipc.StreamWriter.from_writable(self._encoded)
         self._named = False

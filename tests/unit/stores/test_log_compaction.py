@@ -1,5 +1,6 @@
 """Segments become Parquet: every row once, whatever happens meanwhile."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -259,6 +260,38 @@ def test_writers_compaction_and_readers_at_once(tmp_path: Path) -> None:
     assert errors == []
     expected = sorted(n for w in range(3) for i in range(rounds) for n, _ in names(f"w{w}-{i}-", 20))
     assert everything(folder) == expected
+
+
+def test_a_segment_that_is_just_being_opened_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "log"
+    real = fcntl.flock
+
+    def locking(handle: int, how: int) -> None:
+        if how == fcntl.LOCK_EX:  # a compaction comes between the making of the file and its lock
+            monkeypatch.setattr(fcntl, "flock", real)
+            compact(opened(folder), SETTINGS, everything=True, clock=now)
+        real(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", locking)
+    write_predictions(folder, names("a", 5))
+    assert everything(folder) == [name for name, _ in names("a", 5)]
+    assert fcntl.flock is real
+    compact(opened(folder), SETTINGS, everything=True, clock=now)
+    assert everything(folder) == [name for name, _ in names("a", 5)]
+
+
+def test_what_a_writer_left_that_died_while_opening_goes(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    write_predictions(folder, names("a", 5))
+    left = folder / "m" / "v1" / "20260101T000000.000000Z-host.1-1.opening"
+    left.touch()
+    os.utime(left, (now(), now()))
+    compact(opened(folder), SETTINGS, everything=True, clock=now)
+    assert left.exists()
+    compact(opened(folder), SETTINGS, everything=True, clock=at(now() + DAY + 1))
+    assert not left.exists()
 
 
 def test_machines_share_an_archive(tmp_path: Path) -> None:
