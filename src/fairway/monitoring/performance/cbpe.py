@@ -135,14 +135,16 @@ def _estimate(name: str, answers: Answers, versions: list[Array], confidence: fl
     if statistic.value is None:
         return Measured(name=name, value=None, rows=answers.rows, estimated=True, note=statistic.note)
     others = [functional(answers, labels).value for labels in versions[1:]]
-    learned = jackknife_error([value for value in others if value is not None])
-    error = math.hypot(influence.label_error(statistic, versions[0]), learned)
+    learned = [value for value in others if value is not None]
+    error, freedom = intervals.with_learned(
+        influence.label_error(statistic, versions[0]), jackknife_error(learned), len(learned)
+    )
     value = statistic.value
     lowest, highest = limits_of(name, answers.classes)
     if highest == 1.0 and 0 < value < 1:
-        lower, upper = intervals.logit(value, error, confidence)
+        lower, upper = intervals.logit(value, error, confidence, freedom=freedom)
     else:
-        lower, upper = intervals.plain(value, error, confidence)
+        lower, upper = intervals.plain(value, error, confidence, freedom=freedom)
     return Measured(
         name=name,
         value=value,

@@ -72,7 +72,7 @@ class Dle:
             expected = _expected(name, model.whole, x)
             others = [float(_expected(name, part, x).mean()) for part in model.parts]
             size = _expected("rmse", self.models["rmse"].whole, x) if name == "bias" else expected**2
-            found.append(_estimate(name, expected, model.spread * size, jackknife_error(others), confidence))
+            found.append(_estimate(name, expected, model.spread * size, others, confidence))
         return tuple(found)
 
     def estimate_reference(
@@ -87,7 +87,7 @@ class Dle:
                 model = self.models[name]
                 expected = model.out_of_fold[chunk]
                 size = self.models["rmse"].out_of_fold[chunk] if name == "bias" else expected**2
-                row.append(_estimate(name, expected, model.spread * size, 0.0, confidence))
+                row.append(_estimate(name, expected, model.spread * size, [], confidence))
             found.append(tuple(row))
         return found
 
@@ -156,14 +156,18 @@ def _expected(name: str, model: HistGradientBoostingRegressor, x: Array) -> Arra
     return expected if name == "bias" else np.maximum(expected, 0.0)
 
 
-def _estimate(name: str, expected: Array, variance: Array, learned: float, confidence: float) -> Measured:
+def _estimate(
+    name: str, expected: Array, variance: Array, learned: list[float], confidence: float
+) -> Measured:
     rows = len(expected)
     value = float(expected.mean())
-    error = math.hypot(math.sqrt(float(variance.sum())) / rows, learned)
+    error, freedom = intervals.with_learned(
+        math.sqrt(float(variance.sum())) / rows, jackknife_error(learned), len(learned)
+    )
     if name == "bias":
-        lower, upper = intervals.plain(value, error, confidence)
+        lower, upper = intervals.plain(value, error, confidence, freedom=freedom)
     else:  # losses are skewed to the right, and so are their means
-        half = intervals.normal_quantile(confidence) * error / max(value, 1e-300)
+        half = intervals.student_quantile(confidence, freedom) * error / max(value, 1e-300)
         lower, upper = value * math.exp(-min(half, 700)), value * math.exp(min(half, 50))
     if name == "rmse":
         root = math.sqrt(value)

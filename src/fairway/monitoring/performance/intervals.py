@@ -68,22 +68,30 @@ def logit(value: float, error: float, confidence: float = 0.95, *, freedom: floa
 
     With degrees of `freedom` the quantile is Student's. The value itself must lie strictly between 0 and 1.
     """
-    quantile = _quantile(confidence, freedom)
+    quantile = student_quantile(confidence, freedom)
     middle = math.log(value / (1 - value))
     half = min(quantile * error / (value * (1 - value)), 700.0 - abs(middle))
     return 1 / (1 + math.exp(half - middle)), 1 / (1 + math.exp(-half - middle))
 
 
-def plain(value: float, error: float, confidence: float = 0.95) -> Interval:
+def plain(value: float, error: float, confidence: float = 0.95, *, freedom: float | None = None) -> Interval:
     """Value plus and minus quantile times standard error."""
-    half = normal_quantile(confidence) * error
+    half = student_quantile(confidence, freedom) * error
     return value - half, value + half
 
 
-def _quantile(confidence: float, freedom: float | None) -> float:
-    if freedom is None:
+def student_quantile(confidence: float, freedom: float | None) -> float:
+    """Student's with that many degrees of freedom, at least one; the normal one for None and for infinitely many."""
+    if freedom is None or math.isinf(freedom):
         return normal_quantile(confidence)
     return float(stats.t.ppf(0.5 + confidence / 2, max(freedom, 1.0)))
+
+
+def with_learned(error: float, learned: float, groups: int) -> tuple[float, float]:
+    """Standard error of the sum of two independent parts, and its degrees of freedom (Satterthwaite 1946, "An approximate
+    distribution of estimates of variance components"): `error` is known, `learned` was told by so many groups of a jackknife."""
+    both = math.hypot(error, learned)
+    return both, math.inf if learned <= 0 else (groups - 1) * (both / learned) ** 4
 
 
 def mean(values: Array, confidence: float = 0.95, *, freedom: float | None = None) -> Interval | None:
@@ -100,7 +108,7 @@ def mean(values: Array, confidence: float = 0.95, *, freedom: float | None = Non
     if deviation <= 1e-12 * max(abs(middle), 1e-300):
         return None
     skew = float(np.mean((centred / deviation) ** 3))
-    quantile = _quantile(confidence, rows - 1 if freedom is None else freedom)
+    quantile = student_quantile(confidence, rows - 1 if freedom is None else freedom)
     error = deviation * math.sqrt(rows / (rows - 1))
     low = middle - error * _unskewed(quantile / math.sqrt(rows), skew, rows)
     high = middle - error * _unskewed(-quantile / math.sqrt(rows), skew, rows)
@@ -117,7 +125,7 @@ def mean_of_rare(values: Array, confidence: float = 0.95) -> Interval | None:
     rows = len(values)
     middle, deviation = float(values.mean()), float(values.std(ddof=1))
     third = float(np.mean((values - middle) ** 3))
-    quantile = _quantile(confidence, rows - 1)
+    quantile = student_quantile(confidence, rows - 1)
     moved = middle + third / (6 * deviation**2 * rows) * (1 + 2 * quantile**2)
     half = quantile * deviation / math.sqrt(rows)
     return (hall[0] + moved - half) / 2, (hall[1] + moved + half) / 2
@@ -135,7 +143,7 @@ def mean_square(squares: Array, confidence: float = 0.95) -> Interval | None:
         return None
     middle = float(squares.mean())
     error = float(squares.std(ddof=1)) / math.sqrt(len(squares)) / middle
-    half = min(_quantile(confidence, count - 1) * error, 700.0)
+    half = min(student_quantile(confidence, count - 1) * error, 700.0)
     return min(hall[0], middle * math.exp(-half)), max(hall[1], middle * math.exp(half))
 
 
