@@ -16,6 +16,7 @@ from fairway.stores.opening import open_alerts
 
 OpenStore = Callable[[], AlertStore]
 NOW = utc_now()
+FURTHEST = after(NOW, 3600)
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "memory"])
@@ -59,7 +60,8 @@ def test_a_new_store_is_empty(store: AlertStore) -> None:
         assert rows.last_sequence() == 0
         assert rows.silences() == ()
         assert rows.message("a") is None
-        assert rows.due("ops", NOW, 10) == rows.messages() == ()
+        assert rows.due("ops", NOW, 10, furthest=FURTHEST) == rows.messages() == ()
+        assert rows.mark("clock") == ""
         assert rows.queues() == rows.next_due() == {}
         assert rows.sender("ops") is None
 
@@ -115,18 +117,43 @@ def test_of_each_incident_the_oldest_message_goes_first(store: AlertStore) -> No
             message(5, channel="x"),
         ):
             rows.put_message(sent)
-        assert [m.id for m in rows.due("ops", NOW, 10)] == ["b.3.ops", "c.4.ops"]
-        assert [m.id for m in rows.due("ops", later, 10)] == ["b.3.ops", "c.4.ops", "a.1.ops"]
-        assert [m.id for m in rows.due("ops", later, 1)] == ["b.3.ops"]
+        assert [m.id for m in rows.due("ops", NOW, 10, furthest=FURTHEST)] == ["b.3.ops", "c.4.ops"]
+        assert [m.id for m in rows.due("ops", later, 10, furthest=FURTHEST)] == [
+            "b.3.ops",
+            "c.4.ops",
+            "a.1.ops",
+        ]
+        assert [m.id for m in rows.due("ops", later, 1, furthest=FURTHEST)] == ["b.3.ops"]
         assert rows.next_due() == {"ops": NOW, "x": NOW}
         rows.put_message(message(1, state="dead", failure="no"))
-        assert [m.id for m in rows.due("ops", NOW, 10)] == ["a.2.ops", "b.3.ops", "c.4.ops"]
+        assert [m.id for m in rows.due("ops", NOW, 10, furthest=FURTHEST)] == [
+            "a.2.ops",
+            "b.3.ops",
+            "c.4.ops",
+        ]
         assert rows.queues() == {"ops": Queue(3, 1, NOW), "x": Queue(1, 0, NOW)}
         rows.drop_message("a.2.ops")
         rows.drop_message("a.2.ops")
         assert [m.id for m in rows.messages(channel="ops")] == ["b.3.ops", "c.4.ops"]
         assert [m.id for m in rows.messages(incident="a", state="dead")] == ["a.1.ops"]
         assert len(rows.messages(limit=2)) == 2
+
+
+def test_what_a_clock_that_was_ahead_wrote_does_not_wait_for_it(store: AlertStore) -> None:
+    with store.writing() as rows:
+        rows.put_message(message(1, due=after(NOW, 365 * 86_400)))
+        rows.put_message(message(2, "b", due=FURTHEST))
+        assert [m.id for m in rows.due("ops", NOW, 10, furthest=FURTHEST)] == ["a.1.ops"]
+
+
+def test_marks_are_kept(store: AlertStore, open_again: OpenStore) -> None:
+    for value in ("1", "2"):
+        with store.writing() as rows:
+            rows.put_mark("clock", value)
+    other = open_again()
+    with other.reading() as rows:
+        assert (rows.mark("clock"), rows.mark("other")) == ("2", "")
+    other.close()
 
 
 def test_what_is_old_is_forgotten_and_what_waits_is_not(store: AlertStore) -> None:

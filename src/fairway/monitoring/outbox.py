@@ -25,6 +25,10 @@ _SUPERSEDED = ("updated", "reminded")
 """Of these only the latest that waits is of use."""
 _LONGEST_FAILURE = 500
 _LONGEST_RETRY_AFTER = 3600.0
+_PAUSE_SLACK_SECONDS = 60.0
+_LEAST_ATTEMPTS = 10
+"""Before a message is too old to be tried again: a sender that was away for days, or a clock that jumped ahead, gives up
+nothing at its first failure."""
 
 
 def record(
@@ -58,7 +62,9 @@ def _write(rows: AlertRows, event: Event, channel: str, settings: AlertSettings,
     rows.put_message(Message(id=name, channel=channel, event=event, created=now, due=now))
 
 
-def take(rows: AlertRows, channel: str, owner: str, now: str, *, lease_seconds: float) -> Message | None:
+def take(
+    rows: AlertRows, channel: str, owner: str, settings: AlertSettings, now: str, *, lease_seconds: float
+) -> Message | None:
     """A message that `owner` may send now, and alone: until `lease_seconds` are over or it takes no more, nobody else
     gets one of this channel. None when none is due or another process is sending. A lease that a wrong clock wrote is
     not believed."""
@@ -66,11 +72,18 @@ def take(rows: AlertRows, channel: str, owner: str, now: str, *, lease_seconds: 
     is_others = held is not None and held.owner not in ("", owner)
     if held is not None and is_others and 0 < seconds_between(now, held.until) <= 10 * lease_seconds:
         return None
-    found = rows.due(channel, now, 1)
-    if not found:
+    found = due(rows, channel, settings, now)
+    if found is None:
         return None
     rows.put_sender(channel, Sender(owner, after(now, lease_seconds)))
-    return found[0]
+    return found
+
+
+def due(rows: AlertRows, channel: str, settings: AlertSettings, now: str) -> Message | None:
+    """The message that is to be sent next, if one is due."""
+    longest = max(settings.retry_longest_seconds, _LONGEST_RETRY_AFTER) + _PAUSE_SLACK_SECONDS
+    found = rows.due(channel, now, 1, furthest=after(now, longest))
+    return found[0] if found else None
 
 
 def release(rows: AlertRows, channel: str, owner: str, now: str) -> None:
@@ -93,7 +106,9 @@ def failed(
     if known is None or known.state == "dead":
         return None
     attempts = known.attempts + 1
-    is_too_old = seconds_between(known.created, now) >= settings.retry_hours * 3600
+    is_too_old = (
+        attempts >= _LEAST_ATTEMPTS and seconds_between(known.created, now) >= settings.retry_hours * 3600
+    )
     changed = msgspec.structs.replace(
         known,
         attempts=attempts,

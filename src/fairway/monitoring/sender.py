@@ -94,12 +94,14 @@ class Sender:
         taken = sent = 0
         while not self._stopping.is_set():
             with self._store.reading() as rows:  # so that an idle sender writes nothing
-                is_idle = not rows.due(channel, self._now(), 1)
+                is_idle = outbox.due(rows, channel, self._settings, self._now()) is None
             if is_idle:
                 break
             with self._store.writing() as rows:
                 lease = target.timeout_seconds + _LEASE_SLACK_SECONDS
-                message = outbox.take(rows, channel, self._owner, self._now(), lease_seconds=lease)
+                message = outbox.take(
+                    rows, channel, self._owner, self._settings, self._now(), lease_seconds=lease
+                )
             if message is None:
                 return sent
             taken += 1

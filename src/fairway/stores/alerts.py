@@ -71,8 +71,9 @@ class AlertRows(Protocol):
 
     def message(self, name: str) -> Message | None: ...
 
-    def due(self, channel: str, now: str, limit: int) -> tuple[Message, ...]:
-        """Messages that may be sent now, the longest due first: of each incident only the oldest that waits."""
+    def due(self, channel: str, now: str, limit: int, *, furthest: str) -> tuple[Message, ...]:
+        """Messages that may be sent now, the longest due first: of each incident only the oldest that waits. What is due
+        after `furthest`, beyond any pause, was written by a clock that was ahead, and may be sent now too."""
 
     def messages(
         self,
@@ -93,6 +94,11 @@ class AlertRows(Protocol):
     def sender(self, channel: str) -> Sender | None: ...
 
     def put_sender(self, channel: str, sender: Sender) -> None: ...
+
+    def mark(self, name: str) -> str:
+        """Empty at first."""
+
+    def put_mark(self, name: str, value: str) -> None: ...
 
     def prune(self, before: str) -> int:
         """Forgets resolved incidents, events, ended silences and dead messages that are older; returns how many. The

@@ -20,6 +20,7 @@ class _State:
     silences: dict[str, Silence] = field(default_factory=dict)
     messages: dict[str, Message] = field(default_factory=dict)
     senders: dict[str, Sender] = field(default_factory=dict)
+    marks: dict[str, str] = field(default_factory=dict)
 
     def copy(self) -> _State:
         return _State(
@@ -28,6 +29,7 @@ class _State:
             dict(self.silences),
             dict(self.messages),
             dict(self.senders),
+            dict(self.marks),
         )
 
 
@@ -90,11 +92,11 @@ class MemoryAlertRows:
     def message(self, name: str) -> Message | None:
         return self._state.messages.get(name)
 
-    def due(self, channel: str, now: str, limit: int) -> tuple[Message, ...]:
+    def due(self, channel: str, now: str, limit: int, *, furthest: str) -> tuple[Message, ...]:
         heads: dict[str, Message] = {}
         for message in self.messages(channel=channel, limit=len(self._state.messages)):
             heads.setdefault(message.event.incident.id, message)
-        found = [message for message in heads.values() if message.due <= now]
+        found = [message for message in heads.values() if message.due <= now or message.due > furthest]
         return tuple(sorted(found, key=lambda m: (m.due, m.event.sequence))[:limit])
 
     def messages(
@@ -138,6 +140,12 @@ class MemoryAlertRows:
 
     def put_sender(self, channel: str, sender: Sender) -> None:
         self._state.senders[channel] = sender
+
+    def mark(self, name: str) -> str:
+        return self._state.marks.get(name, "")
+
+    def put_mark(self, name: str, value: str) -> None:
+        self._state.marks[name] = value
 
     def prune(self, before: str) -> int:
         state = self._state

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from fairway.core.incident import Event, Incident, Message, Silence
 from fairway.stores.alerts import IncidentState, Queue, Sender
-from fairway.stores.schema import events, incidents, outbox, outbox_senders, silences
+from fairway.stores.schema import events, incidents, monitor_marks, outbox, outbox_senders, silences
 from fairway.stores.sql import SqlDatabase
 
 _WAITING = outbox.c.state == "waiting"
@@ -121,7 +121,7 @@ class SqlAlertRows:
         text = self._connection.execute(query).scalar()
         return None if text is None else msgspec.json.decode(text, type=Message)
 
-    def due(self, channel: str, now: str, limit: int) -> tuple[Message, ...]:
+    def due(self, channel: str, now: str, limit: int, *, furthest: str) -> tuple[Message, ...]:
         earlier = outbox.alias()
         is_behind = sa.exists().where(
             earlier.c.channel == channel,
@@ -129,9 +129,10 @@ class SqlAlertRows:
             earlier.c.incident == outbox.c.incident,
             earlier.c.sequence < outbox.c.sequence,
         )
+        is_due = sa.or_(outbox.c.due <= now, outbox.c.due > furthest)
         query = (
             sa.select(outbox.c.message)
-            .where(outbox.c.channel == channel, _WAITING, outbox.c.due <= now, ~is_behind)
+            .where(outbox.c.channel == channel, _WAITING, is_due, ~is_behind)
             .order_by(outbox.c.due, outbox.c.sequence)
             .limit(limit)
         )
@@ -180,6 +181,13 @@ class SqlAlertRows:
     def put_sender(self, channel: str, sender: Sender) -> None:
         row = {"owner": sender.owner, "until": sender.until}
         self._put(outbox_senders, channel, row, key="channel")
+
+    def mark(self, name: str) -> str:
+        query = sa.select(monitor_marks.c.value).where(monitor_marks.c.name == name)
+        return str(self._connection.execute(query).scalar() or "")
+
+    def put_mark(self, name: str, value: str) -> None:
+        self._put(monitor_marks, name, {"value": value}, key="name")
 
     def prune(self, before: str) -> int:
         last = self.last_sequence()

@@ -1,7 +1,11 @@
 """Slack, by an incoming webhook: blocks, and a text for notifications.
 
+All that is not ours is `plain_text`: names of columns and values of categories are shown as they are, with their stars,
+back-ticks and colons, and call nobody.
+
 Sources: docs.slack.dev/messaging/sending-messages-using-incoming-webhooks, docs.slack.dev/reference/block-kit/blocks
-(limits: 150 characters of a header, 3,000 of a section, 2,000 of a field, 10 fields).
+(limits: 150 characters of a header, 3,000 of a section, 2,000 of a field, 10 fields),
+docs.slack.dev/messaging/formatting-message-text (escaping).
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ _SIGNS = {
     "info": "\N{LARGE BLUE CIRCLE}",
 }
 _DONE = "\N{LARGE GREEN CIRCLE}"
-_HEADER, _SECTION, _FIELD = 150, 2900, 1900
+_HEADER, _SECTION, _FIELD = 150, 3000, 2000
 
 
 class SlackChannel(HttpChannel):
@@ -26,27 +30,29 @@ class SlackChannel(HttpChannel):
         event = message.event
         sign = _DONE if event.kind in ("resolved", "test") else _SIGNS[event.incident.severity]
         title = f"{sign} {headline(event)}"
-        blocks: list[dict[str, Any]] = [
-            {
-                "type": "header",
-                "text": {"type": "plain_text", "text": shortened(title, _HEADER), "emoji": True},
-            }
-        ]
-        causes = "\n".join(f"• {escaped(shortened(text, 900))}" for text in explanation(event))
+        blocks: list[dict[str, Any]] = [{"type": "header", "text": _plain(title, _HEADER)}]
+        causes = "\n".join(f"• {shortened(text, 900)}" for text in explanation(event))
         if causes:
-            blocks.append({"type": "section", "text": _text(shortened(causes, _SECTION))})
-        fields = [
-            _text(f"*{name}*\n{escaped(shortened(value, 300))}"[:_FIELD]) for name, value in facts(event)
-        ]
+            blocks.append({"type": "section", "text": _plain(causes, _SECTION)})
+        fields = [_plain(f"{name}: {shortened(value, 300)}", _FIELD) for name, value in facts(event)]
         blocks.append({"type": "section", "fields": fields[:10]})
         address = link(message, self._address)
         if address:
-            blocks.append({"type": "context", "elements": [_text(f"<{escaped(address)}|Open the incident>")]})
-        return {"text": escaped(shortened(title, _SECTION)), "blocks": blocks}
+            text = f"<{escaped(address)}|Open the incident>"
+            blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": text}]})
+        return {"text": escaped_to(title, _SECTION), "mrkdwn": False, "unfurl_links": False, "blocks": blocks}
 
 
-def _text(text: str) -> dict[str, str]:
-    return {"type": "mrkdwn", "text": text}
+def _plain(text: str, most: int) -> dict[str, Any]:
+    return {"type": "plain_text", "text": escaped_to(text, most), "emoji": False}
+
+
+def escaped_to(text: str, most: int) -> str:
+    """Escaped and at most so long, with no escape cut in two."""
+    kept = shortened(text, most)
+    while len(escaped(kept)) > most:
+        kept = shortened(kept, len(kept) - max(1, (len(escaped(kept)) - most) // 5))
+    return escaped(kept)
 
 
 def escaped(text: str) -> str:

@@ -1,17 +1,21 @@
 """What each receiver gets. Slack's and Teams' limits are theirs, published."""
 
+import html
 import json
+import re
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fairway.core.alert_settings import ChannelSettings
 from fairway.core.errors import DeliveryFailed
 from fairway.core.incident import Finding, Likely, Message
 from fairway.monitoring.channels.alertmanager import AlertmanagerChannel
 from fairway.monitoring.channels.log import LogChannel
-from fairway.monitoring.channels.slack import SlackChannel, escaped
+from fairway.monitoring.channels.slack import SlackChannel, escaped, escaped_to
 from fairway.monitoring.channels.teams import TeamsChannel, plain
 from fairway.monitoring.channels.webhook import WebhookChannel
 from fairway.security.webhooks import new_secret, verify
@@ -69,19 +73,54 @@ def test_slack_says_what_a_person_needs() -> None:
         "[critical] payments:3: drift in amount, country; performance (ROC AUC)"
     )
     assert causes["text"]["text"].splitlines()[0].startswith("• drift of amount: psi 0.41 (threshold 0.2)")
-    assert {"type": "mrkdwn", "text": "*Model*\npayments:3"} in fields["fields"]
+    assert "Model: payments:3" in [field["text"] for field in fields["fields"]]
     assert context["elements"][0]["text"] == f"<{LINK}/incidents/3f0c1d2b4a|Open the incident>"
 
 
 def test_slack_takes_the_largest() -> None:
     body = SlackChannel(settings("slack"), {}, address=LINK).payload(huge())
     _fits_slack(body)
-    assert "<!channel>" not in json.dumps(body["blocks"][1:]) + body["text"]
+    assert "<!channel>" not in json.dumps(body)
     assert escaped("<!channel> & <http://x|y>") == "&lt;!channel&gt; &amp; &lt;http://x|y&gt;"
 
 
+MARKUP = [
+    "<!channel>",
+    "*a* _b_ ~c~ `d` :fire:",
+    "[x](http://evil)",
+    "- item",
+    "{{DATE(2026-01-01T00:00:00Z)}}",
+]
+
+
+@pytest.mark.parametrize("name", MARKUP)
+def test_names_are_shown_as_they_are(name: str) -> None:
+    """Where a receiver reads no markup at all. Only what we write ourselves, the link, is mrkdwn."""
+    finding = Finding(kind="drift", field=name, text=f"drift of {name}")
+    told = message(incident=incident(findings=(finding,), model=name))
+    header, causes, fields, context = SlackChannel(settings("slack"), {}, address=LINK).payload(told)[
+        "blocks"
+    ]
+    for text in (header["text"], causes["text"], *fields["fields"]):
+        assert (text["type"], text["emoji"]) == ("plain_text", False)
+    assert html.unescape(causes["text"]["text"]) == f"• drift of {name}"
+    assert name not in context["elements"][0]["text"]
+    (attachment,) = TeamsChannel(settings("teams"), {}, address=LINK).payload(told)["attachments"]
+    title, cause, known = attachment["content"]["body"]
+    assert (title["type"], cause["type"], known["type"]) == ("RichTextBlock", "RichTextBlock", "FactSet")
+    assert cause["inlines"] == [{"type": "TextRun", "text": f"drift of {name}"}]
+    assert known["facts"][0]["value"] == plain(f"{name}:3")
+
+
+@given(st.text(max_size=400), st.integers(1, 300))
+def test_an_escape_is_never_cut_in_two(text: str, most: int) -> None:
+    cut = escaped_to(text, most)
+    assert len(cut) <= most
+    assert not re.search(r"&(?!amp;|lt;|gt;)", cut)
+
+
 def _fits_slack(body: dict[str, Any]) -> None:
-    assert set(body) == {"text", "blocks"}
+    assert set(body) == {"text", "mrkdwn", "unfurl_links", "blocks"}
     assert 0 < len(body["blocks"]) <= 50
     for block in body["blocks"]:
         if block["type"] == "header":
@@ -91,7 +130,7 @@ def _fits_slack(body: dict[str, Any]) -> None:
             texts = [block["text"]] if "text" in block else block["fields"]
             assert len(texts) <= 10
             assert all(
-                t["type"] == "mrkdwn" and 0 < len(t["text"]) <= (3000 if "text" in block else 2000)
+                t["type"] == "plain_text" and 0 < len(t["text"]) <= (3000 if "text" in block else 2000)
                 for t in texts
             )
         else:
@@ -110,7 +149,7 @@ def test_teams_gets_an_adaptive_card(kind: str) -> None:
     assert attachment["contentType"] == "application/vnd.microsoft.card.adaptive"
     card = attachment["content"]
     assert (card["type"], card["version"]) == ("AdaptiveCard", "1.4")
-    assert next(part["type"] for part in card["body"]) == "TextBlock"
+    assert next(part["type"] for part in card["body"]) == "RichTextBlock"
     assert card["body"][-1]["type"] == "FactSet"
     assert card["actions"] == [
         {"type": "Action.OpenUrl", "title": "Open the incident", "url": f"{LINK}/incidents/3f0c1d2b4a"}
@@ -120,8 +159,7 @@ def test_teams_gets_an_adaptive_card(kind: str) -> None:
 def test_teams_takes_the_largest() -> None:
     body = TeamsChannel(settings("teams"), {}, address=LINK).payload(huge())
     assert len(msgspec.json.encode(body)) < 28 * 1024
-    assert "[x](http" not in json.dumps(body)
-    assert plain("a_b*c*[x](y)") == r"a\_b\*c\*\[x\]\(y\)"
+    assert plain("a_b*c*[x](y) &amp;") == r"a\_b\*c\*\[x\]\(y\) \&amp;"
 
 
 # Alertmanager
