@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from fairway.app.batch import cancel_run, list_runs, resume, run_batch, show_run
+from fairway.app.batch import resume, run_batch
+from fairway.app.batch_runs import cancel_run, list_runs, show_run
 from fairway.app.settings import read_settings
 from fairway.core.errors import AlreadyExists, Conflict, FairwayError, InvalidInput, NotFound, RunNotFound
 from tests.e2e.servers import FAIRWAY, MIXED, numeric_data, records, serving, visits

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from fairway.app.batch import list_runs, resume, run_batch
+from fairway.app.batch import resume, run_batch
+from fairway.app.batch_runs import list_runs
 from fairway.batch.run import Progress
 from fairway.cli.predict import app
 from fairway.core.errors import InvalidInput, Unavailable

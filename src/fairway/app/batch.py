@@ -1,21 +1,27 @@
-"""Batch runs wired up: the registry's version, sources and sinks by URL, the ledger in the home."""
+"""Batch runs wired up: the registry's version, an engine, the ledger in the home."""
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
-import sqlite3
-from collections.abc import Callable, Generator, Iterator
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from contextlib import closing, nullcontext
+from typing import Literal
 
 import msgspec
 
+from fairway.app.batch_data import (
+    check_unchanged,
+    find_input,
+    is_flat,
+    is_there,
+    open_sink,
+    open_source,
+    schema_of,
+)
+from fairway.app.batch_runs import finished_report, forget_old, free_folder, run_folder, tidy
 from fairway.app.home import Home, open_home
 from fairway.app.spread import check_reachable, cut, go_spread, is_spread, open_cluster
-from fairway.batch.ledger import Ledger, State
+from fairway.batch.ledger import Ledger
 from fairway.batch.local import Model, load_for_batch, open_scorers, open_watch, wants_processes
 from fairway.batch.plan import (
     EngineName,
@@ -32,72 +38,16 @@ from fairway.batch.plan import (
 )
 from fairway.batch.recording import recording
 from fairway.batch.report import Report
-from fairway.batch.run import Run, Tell, shown
+from fairway.batch.run import Run, Tell
 from fairway.batch.score import plan_calls
-from fairway.batch.sink import Sink, open_file_sink
-from fairway.batch.source import (
-    Piece,
-    Position,
-    Reading,
-    SourceFile,
-    file_system,
-    find_files,
-    kept_schema,
-    pieces,
-)
+from fairway.batch.sink import Sink
+from fairway.batch.source import SourceFile
 from fairway.batch.spread import Cluster
-from fairway.batch.sql import SqlSink, SqlSource, is_sql, read_place
+from fairway.batch.sql import is_sql
 from fairway.batch.stretches import Stretch, save
-from fairway.core.contract import Contract
-from fairway.core.errors import (
-    Conflict,
-    FairwayError,
-    InvalidInput,
-    MalformedInput,
-    NotSupported,
-    RunNotFound,
-)
+from fairway.core.errors import Conflict, InvalidInput, NotSupported
 from fairway.core.version import parse_reference
 from fairway.inference.live import LiveVersion
-
-logger = logging.getLogger("fairway.batch")
-
-
-class RunLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A run in the list. `state` is "killed" for one that says running while no process works on it."""
-
-    run: str
-    model: str
-    version: int
-    state: str
-    reason: str
-    rows: int
-    rejected: int
-    created: str
-    input: str
-    output: str
-
-
-class _Files:
-    def __init__(self, fs: Any, reading: Reading, contract: Contract) -> None:
-        self._fs, self._reading, self._contract = fs, reading, contract
-
-    def pieces(self, file: SourceFile, start: Position) -> Generator[Piece]:
-        yield from pieces(self._fs, file, start, self._reading, self._contract)
-
-    def close(self) -> None:
-        return None
-
-
-class _Rows:
-    def __init__(self, source: SqlSource, rows: int) -> None:
-        self._source, self._rows = source, rows
-
-    def pieces(self, file: SourceFile, start: Position) -> Generator[Piece]:
-        return self._source.pieces(start, self._rows)
-
-    def close(self) -> None:
-        self._source.close()
 
 
 def run_batch(
@@ -159,27 +109,38 @@ def run_batch(
         run = run_name(model.name, model.digest, options, files)
         folder = run_folder(place, run)
         if (folder / "ledger.db").exists():
-            ledger = Ledger(folder)
-            state, _ = ledger.state
-            report = _report(ledger)
-            gone = report is not None and not _is_there(options, report, place)
-            again = state == "finished" and (gone or is_sql(options.input))
-            if overwrite or again or (fresh and is_sql(options.input)):
-                with ledger.lock():
-                    ledger.close()
-                    run, folder = _away(folder)
-            else:
-                try:
-                    if state == "finished" and report is not None:
-                        _tidy(ledger, report)
-                        return report
-                finally:
-                    ledger.close()
+            with closing(Ledger(folder)) as ledger:
+                report = finished_report(ledger)
+                gone = report is not None and not is_there(options, report, place)
+                what = next_step(
+                    finished=report is not None,
+                    gone=gone,
+                    is_table=is_sql(options.input),
+                    overwrite=overwrite,
+                    fresh=fresh,
+                )
+                if what == "begin anew":
+                    with ledger.lock():  # nobody works on it
+                        run = free_folder(folder).name
+                elif report is not None:
+                    tidy(ledger, report)
+                    return report
+            if what == "go on":
                 return resume(
                     run, engine=engine, address=address, home=place.path, tell=tell, started=started
                 )
         with open_cluster(engine, address, place.settings, model) as cluster:
             return _begin(place, run, model, options, files, overwrite, engine, cluster, tell, started)
+
+
+def next_step(
+    *, finished: bool, gone: bool, is_table: bool, overwrite: bool, fresh: bool
+) -> Literal["begin anew", "go on", "tell"]:
+    """What is done about a run that was begun before. `gone` says that nothing is left of what it wrote. Nobody can see
+    whether a table has changed since: that a run of one has finished says nothing about its rows today."""
+    if overwrite or gone or (is_table and (fresh or finished)):
+        return "begin anew"
+    return "tell" if finished else "go on"
 
 
 def check_log(options: Options, engine: EngineName, place: Home) -> None:
@@ -222,9 +183,9 @@ def resume(
                     f"{run} is one shard of a run, whose notes are beside its output.",
                     hint="Run the shard's own command again: fairway batch run ... --shard i/n",
                 )
-            report = _report(ledger)
-            if ledger.state[0] == "finished" and report is not None and not report.failed_files:
-                _tidy(ledger, report)
+            report = finished_report(ledger)
+            if report is not None and not report.failed_files:
+                tidy(ledger, report)
                 return report
             model = find_model(place, f"{plan.model}:{plan.version}")
             if model.digest != plan.digest:
@@ -241,80 +202,6 @@ def resume(
             ledger.close()
 
 
-def list_runs(home: str | os.PathLike[str] | None = None) -> list[RunLine]:
-    """Every run of the home, the last begun first."""
-    with open_home(home) as place:
-        return sorted(_lines(place), key=lambda line: line.created, reverse=True)
-
-
-def _lines(place: Home) -> Iterator[RunLine]:
-    """Runs in no order. One whose ledger is damaged is said, and does not hide the others."""
-    for path in (place.path / "batch").glob("*/ledger.db"):
-        try:
-            ledger = Ledger(path.parent)
-            try:
-                yield _line(ledger)
-            finally:
-                ledger.close()
-        except (FairwayError, sqlite3.DatabaseError, msgspec.MsgspecError) as error:
-            logger.warning("the run in %s cannot be read: %s", path.parent, error)
-
-
-def _forget_old(place: Home) -> None:
-    """Room for one more run: the oldest that have ended go. What they wrote stays."""
-    batch = place.path / "batch"
-    most = place.settings.batch.keep_runs
-    if not batch.is_dir() or sum(1 for _ in batch.iterdir()) < most:
-        return
-    ended = [line for line in _lines(place) if line.state in ("finished", "cancelled", "stopped")]
-    oldest = sorted(ended, key=lambda line: line.created)
-    for line in oldest[: max(0, len(ended) - most + 1)]:
-        shutil.rmtree(run_folder(place, line.run), ignore_errors=True)
-
-
-def show_run(run: str, home: str | os.PathLike[str] | None = None) -> tuple[RunLine, Report | None]:
-    """A run, and its report once it has ended. Raises RunNotFound."""
-    with open_home(home) as place:
-        ledger = Ledger(run_folder(place, run))
-        try:
-            return _line(ledger), _report(ledger)
-        finally:
-            ledger.close()
-
-
-def _line(ledger: Ledger) -> RunLine:
-    plan = ledger.plan(Plan)
-    (state, reason), (rows, rejects) = ledger.state, ledger.totals
-    return RunLine(
-        run=plan.run,
-        model=plan.model,
-        version=plan.version,
-        state=_shown_state(ledger, state),
-        reason=reason,
-        rows=rows,
-        rejected=rejects,
-        created=plan.created,
-        input=shown(plan.options.input),
-        output=shown(plan.options.output),
-    )
-
-
-def cancel_run(run: str, home: str | os.PathLike[str] | None = None) -> bool:
-    """Asks the process that works on a run to stop after the chunk it is at; what is done is kept. False when nothing
-    works on it. Raises RunNotFound."""
-    with open_home(home) as place:
-        ledger = Ledger(run_folder(place, run))
-        try:
-            if ledger.is_locked:
-                ledger.cancel()
-                return True
-            if ledger.state[0] != "finished":
-                ledger.end("cancelled", "cancelled", ledger.report or b"null", 0.0)
-            return False
-        finally:
-            ledger.close()
-
-
 def _begin(
     place: Home,
     run: str,
@@ -327,7 +214,7 @@ def _begin(
     tell: Tell,
     started: Callable[[Run], None],
 ) -> Report:
-    _forget_old(place)
+    forget_old(place)
     live = load_for_batch(model, place.settings, options.workers or len(os.sched_getaffinity(0)))
     slots = 0 if cluster is None else cluster.slots
     if cluster is not None:
@@ -363,7 +250,7 @@ def make_plan(
     workers = options.workers or len(os.sched_getaffinity(0))
     calls = plan_calls(live)
     reading = make_reading(options, live.contract, calls)
-    schema = _kept_schema(place, files, reading, live.contract, options)
+    schema = schema_of(place, files, reading, live.contract, options)
     output_schema(schema, live.contract, flat=is_flat(options))
     part = part_rows(options, calls, workers, sql=is_sql(options.output))
     stretches: list[Stretch] = []
@@ -396,35 +283,48 @@ def _go(
     cluster: Cluster | None,
     tell: Tell,
     started: Callable[[Run], None],
-    live: Any = None,
+    live: LiveVersion | None = None,
 ) -> Report:
     live = live or load_for_batch(model, place.settings, plan.workers)
     files = [record.file for record in ledger.files()]
     sink = open_sink(place, plan.options, plan.attempt, ledger.folder, [file.path for file in files])
-    if cluster is not None or is_spread(ledger):
-        flat = is_flat(plan.options)
-        try:
-            return go_spread(
-                place, plan, ledger, model, live, sink, cluster, flat=flat, tell=tell, started=started
-            )
-        finally:
-            sink.close()
-            live.engine.unload()
-    watch = open_watch(model, live)
-    source: Any = _source(place, plan, live.contract)
-    pool, score = open_scorers(
-        model,
-        live,
-        place.settings,
-        watch=watch,
-        schema=plan.schema,
-        call_rows=plan.call_rows,
-        workers=plan.workers,
-        processes=plan.processes,
-        log=plan.options.log,
-    )
-    log = plan.options.log
     try:
+        if cluster is None and not is_spread(ledger):
+            return _go_here(place, plan, ledger, model, live, sink, tell, started)
+        flat = is_flat(plan.options)
+        return go_spread(
+            place, plan, ledger, model, live, sink, cluster, flat=flat, tell=tell, started=started
+        )
+    finally:
+        sink.close()
+        live.engine.unload()
+
+
+def _go_here(
+    place: Home,
+    plan: Plan,
+    ledger: Ledger,
+    model: Model,
+    live: LiveVersion,
+    sink: Sink,
+    tell: Tell,
+    started: Callable[[Run], None],
+) -> Report:
+    """By threads or processes of this machine."""
+    watch = open_watch(model, live)
+    log = plan.options.log
+    with closing(open_source(place, plan, live.contract)) as source:
+        pool, score = open_scorers(
+            model,
+            live,
+            place.settings,
+            watch=watch,
+            schema=plan.schema,
+            call_rows=plan.call_rows,
+            workers=plan.workers,
+            processes=plan.processes,
+            log=log,
+        )
         with recording(live, place.settings, plan.attempt) if log else nullcontext() as recorded:
             run = Run(
                 plan,
@@ -440,13 +340,9 @@ def _go(
             started(run)
             with pool as executor:
                 report = run.go(executor, score)
-        if report.state == "finished":
-            _tidy(ledger, report)
-        return report
-    finally:
-        source.close()
-        sink.close()
-        live.engine.unload()
+    if report.state == "finished":
+        tidy(ledger, report)
+    return report
 
 
 def find_model(place: Home, name: str) -> Model:
@@ -458,123 +354,3 @@ def find_model(place: Home, name: str) -> Model:
         reference = parse_reference(f"{reference.model}:{number}")
     version = place.registry.resolve(reference)
     return Model(version.model, version.version, version.digest, str(place.registry.fetch(version)))
-
-
-def find_input(place: Home, options: Options) -> list[SourceFile]:
-    if is_sql(options.input):
-        found = read_place(options.input)
-        return [SourceFile(path=found.shown, format="sql")]
-    fs, path = file_system(options.input, place.settings.batch.storage)
-    return find_files(fs, path, format=options.input_format)
-
-
-def _source(place: Home, plan: Plan, contract: Contract) -> _Files | _Rows:
-    if is_sql(plan.options.input):
-        return _Rows(SqlSource(read_place(plan.options.input)), plan.reading.chunk_rows)
-    fs, _ = file_system(plan.options.input, place.settings.batch.storage)
-    return _Files(fs, plan.reading, contract)
-
-
-def open_sink(place: Home, options: Options, attempt: str, folder: Path, inputs: list[str]) -> Sink:
-    """`attempt` is the plan's; any text will do where nothing is written."""
-    if is_sql(options.output):
-        if options.format or options.compression or options.file_bytes:
-            raise InvalidInput("--format, --file-size and --compression are of files; a table has none.")
-        return SqlSink(read_place(options.output), attempt, folder)
-    fs, path = file_system(options.output, place.settings.batch.storage)
-    if options.output.endswith("/") and not path.endswith("/"):
-        path += "/"
-    return open_file_sink(
-        fs,
-        path,
-        format=options.format,
-        scratch=folder / "parts",
-        inputs=inputs,
-        compression=options.compression,
-    )
-
-
-def is_flat(options: Options) -> bool:
-    if is_sql(options.output):
-        return True
-    return (options.format or ("csv" if ".csv" in options.output.rpartition("/")[2] else "")) == "csv"
-
-
-def _kept_schema(
-    place: Home, files: list[SourceFile], reading: Reading, contract: Contract, options: Options
-) -> Any:
-    """By the first file that can be read."""
-    if is_sql(options.input):
-        return _sql_schema(options, reading, contract)
-    fs, _ = file_system(options.input, place.settings.batch.storage)
-    first: FairwayError | None = None
-    for file in files:
-        try:
-            return kept_schema(fs, file, reading, contract)
-        except MalformedInput as error:
-            first = first or MalformedInput(f"{file.path}: {error}")
-    assert first is not None, "there are files"
-    raise first
-
-
-def _sql_schema(options: Options, reading: Reading, contract: Contract) -> Any:
-    source = SqlSource(read_place(options.input))
-    try:
-        return source.kept_schema(contract, reading.kept, reading.chunk_rows)
-    finally:
-        source.close()
-
-
-def check_unchanged(place: Home, ledger: Ledger, plan: Plan) -> None:
-    """A run goes on only on the files that it began with. Raises Conflict."""
-    if is_sql(plan.options.input):
-        return
-    now = {file.path: file for file in find_input(place, plan.options)}
-    for record in ledger.files():
-        if record.state != "done" and record.file.path in now and now[record.file.path] != record.file:
-            raise Conflict(
-                f"{record.file.path} has changed since the run began.",
-                hint="Start it anew with `fairway batch run`.",
-            )
-
-
-def _is_there(options: Options, report: Report, place: Home) -> bool:
-    """Whether anything is left of what the run has written."""
-    if is_sql(options.output):
-        sink = SqlSink(read_place(options.output), "", place.path)
-        try:
-            return not report.scored or sink.holds_rows()
-        finally:
-            sink.close()
-    fs, path = file_system(options.output, place.settings.batch.storage)
-    return bool(fs.exists(path))
-
-
-def _away(folder: Path) -> tuple[str, Path]:
-    """A free name for the same run done anew; the one before stays in the list."""
-    number = 2
-    while folder.with_name(f"{folder.name}-{number}").exists():
-        number += 1
-    fresh = folder.with_name(f"{folder.name}-{number}")
-    return fresh.name, fresh
-
-
-def run_folder(place: Home, run: str) -> Path:
-    if "/" in run or run.startswith("."):
-        raise RunNotFound(f"there is no run {run}.")
-    return place.path / "batch" / run
-
-
-def _tidy(ledger: Ledger, report: Report) -> None:
-    """Drops what was kept for parts that might still come. Files that failed may be tried again, and need it."""
-    if not report.failed_files:
-        shutil.rmtree(ledger.folder / "parts", ignore_errors=True)
-
-
-def _report(ledger: Ledger) -> Report | None:
-    content = ledger.report
-    return msgspec.json.decode(content, type=Report | None) if content else None
-
-
-def _shown_state(ledger: Ledger, state: State) -> str:
-    return "killed" if state == "running" and not ledger.is_locked else state

@@ -286,8 +286,8 @@ def run_control(
             alerts=alerts,
             windows=windows,
             state=lambda: server.state,
-            batch_runs=lambda: _batch().list_runs(place.path),
-            batch_run=lambda run: _batch().show_run(run, place.path),
+            batch_runs=lambda: _batch_runs().list_runs(place.path),
+            batch_run=lambda run: _batch_runs().show_run(run, place.path),
             server=socket.gethostname(),
         )
         gate.access = Access(keys, open_admin=settings.access.open_admin)
@@ -311,9 +311,9 @@ def _launch(settings: Settings, schedule: Schedule, run: ScheduleRun, held_until
     return Subprocess([sys.executable, "-m", "fairway.app.scheduled"], order)
 
 
-def _batch() -> ModuleType:
+def _batch_runs() -> ModuleType:
     """Brings pyarrow, 40 MB that only who looks at batch runs needs."""
-    return import_module("fairway.app.batch")
+    return import_module("fairway.app.batch_runs")
 
 
 def _limit(memory_bytes: int) -> None:

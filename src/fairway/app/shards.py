@@ -5,20 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from fairway.app.batch import (
-    check_unchanged,
-    find_input,
-    find_model,
-    is_flat,
-    make_plan,
-    open_sink,
-    run_folder,
-)
+from fairway.app.batch import find_model, make_plan
+from fairway.app.batch_data import check_unchanged, find_input, is_flat, open_sink
+from fairway.app.batch_runs import run_folder
 from fairway.app.home import Home, open_home
 from fairway.app.spread import go_spread
 from fairway.batch.ledger import Ledger
@@ -67,17 +62,7 @@ def run_shard(
     can see whether its rows have changed since the last run. Raises what `run_batch` raises, and Conflict when the
     shards are not of one run.
     """
-    read_limit(options.max_errors)
-    if options.log:
-        raise NotSupported(
-            "--log with --shard would write to the log of whichever machine the shard is on.",
-            hint="Leave it out: the run's report has drift too.",
-        )
-    if is_sql(options.input) and not run:
-        raise InvalidInput(
-            "shards that read a database need a name for their run: nobody can see whether it has new rows.",
-            hint="Say --run NAME, the same for all shards, such as the name of the job.",
-        )
+    _check_options(options, run)
     with open_home(home) as place:
         model = find_model(place, name)
         files = find_input(place, options)
@@ -93,40 +78,55 @@ def run_shard(
                 live = load_for_batch(model, place.settings, workers)
                 agreed = _agree(place, run, model, live, options, files, shard, sink, notes)
             _check_same(agreed, model, options, shard)
-            finished = notes.read("report")
-            if finished is not None:
-                report = msgspec.json.decode(finished, type=Report)
-                if not report.failed_files:
-                    return report
+            report = _finished(notes)
+            if report is not None:
+                return report
             live = live or load_for_batch(model, place.settings, workers)
-            ledger = _fresh_ledger(folder, agreed, options, workers)
-            try:
-                with ledger.lock():
-                    plan = ledger.plan(Plan)
-                    check_unchanged(place, ledger, plan)
-                    here = Here(Path(model.directory), f"{workers} stretches at once", workers)
-                    return go_spread(
-                        place,
-                        plan,
-                        ledger,
-                        model,
-                        live,
-                        sink,
-                        here,
-                        flat=is_flat(options),
-                        tell=tell,
-                        started=started,
-                        note=_Noted(notes),
-                        mine=_Mine(agreed.stretches, shard),
-                        make=partial(ShardRun, notes, shard),
-                    )
-            finally:
-                ledger.close()
+            with closing(_fresh_ledger(folder, agreed, options, workers)) as ledger, ledger.lock():
+                plan = ledger.plan(Plan)
+                check_unchanged(place, ledger, plan)
+                return go_spread(
+                    place,
+                    plan,
+                    ledger,
+                    model,
+                    live,
+                    sink,
+                    Here(Path(model.directory), f"{workers} stretches at once", workers),
+                    flat=is_flat(options),
+                    tell=tell,
+                    started=started,
+                    note=_Noted(notes),
+                    mine=_Mine(agreed.stretches, shard),
+                    make=partial(ShardRun, notes, shard),
+                )
         finally:
             notes.close()
             sink.close()
             if live is not None:
                 live.engine.unload()
+
+
+def _check_options(options: Options, run: str) -> None:
+    """Raises what no shard can do."""
+    read_limit(options.max_errors)
+    if options.log:
+        raise NotSupported(
+            "--log with --shard would write to the log of whichever machine the shard is on.",
+            hint="Leave it out: the run's report has drift too.",
+        )
+    if is_sql(options.input) and not run:
+        raise InvalidInput(
+            "shards that read a database need a name for their run: nobody can see whether it has new rows.",
+            hint="Say --run NAME, the same for all shards, such as the name of the job.",
+        )
+
+
+def _finished(notes: Notes) -> Report | None:
+    """The report of the whole, where all shards are done and no file is left to try again."""
+    content = notes.read("report")
+    report = None if content is None else msgspec.json.decode(content, type=Report)
+    return None if report is None or report.failed_files else report
 
 
 class _Noted:

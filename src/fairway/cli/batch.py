@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from fairway.app.batch import cancel_run, list_runs, resume, run_batch, show_run
+from fairway.app.batch import resume, run_batch
+from fairway.app.batch_runs import cancel_run, list_runs, show_run
 from fairway.app.shards import run_shard, shard_index
 from fairway.batch.plan import Options, read_size
 from fairway.batch.report import Report

@@ -20,6 +20,7 @@ _ALL = '{model=~"$model"}'
 _OK = 'code="ok"'
 _NOT_OK = 'code!="ok"'
 _ONE = '{model=~"$model", version=~"$version"}'
+_VERSION = "v{{version}}"
 
 
 class Panel(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,180 +46,152 @@ def _quantile(share: float, by: str, where: str) -> str:
 
 
 def overview(server_codes: Sequence[str]) -> tuple[Panel, ...]:
+    return (*_now(server_codes), *_all_models(), *_all_servers())
+
+
+def _now(server_codes: Sequence[str]) -> tuple[Panel, ...]:
+    """One number each, in a row."""
     failures = f'code=~"{"|".join(sorted(server_codes))}"'
     total = f"sum(rate(fairway_requests_total{_ALL}[$__rate_interval]))"
+    failed = f"sum(rate(fairway_requests_total{_ALL[:-1]}, {failures}}}[$__rate_interval]))"
+    slowest = f"sum by (le) (rate(fairway_request_seconds_bucket{_ALL}[$__rate_interval]))"
     return (
-        Panel(title="Requests", kind="stat", queries=((total, ""),), unit="reqps", width=6, height=4),
-        Panel(
-            title="Failures of the server",
-            kind="stat",
-            queries=(
-                (
-                    f"(sum(rate(fairway_requests_total{_ALL[:-1]}, {failures}}}[$__rate_interval])) or vector(0)) / {total}",
-                    "",
-                ),
-            ),
-            unit="percentunit",
-            width=6,
-            height=4,
-        ),
-        Panel(
-            title="Slowest hundredth",
-            kind="stat",
-            queries=(
-                (
-                    f"histogram_quantile(0.99, sum by (le) (rate(fairway_request_seconds_bucket{_ALL}[$__rate_interval])))",
-                    "",
-                ),
-            ),
-            unit="s",
-            width=6,
-            height=4,
-        ),
-        Panel(
-            title="Registry seen", kind="stat", queries=(("min(fairway_registry_up)", ""),), width=6, height=4
-        ),
-        Panel(
-            title="Requests by model",
-            queries=((_rate("fairway_requests_total", "model"), "{{model}}"),),
+        _number("Requests", total, unit="reqps"),
+        _number("Failures of the server", f"({failed} or vector(0)) / {total}", unit="percentunit"),
+        _number("Slowest hundredth", f"histogram_quantile(0.99, {slowest})", unit="s"),
+        _number("Registry seen", "min(fairway_registry_up)"),
+    )
+
+
+def _all_models() -> tuple[Panel, ...]:
+    return (
+        _lines(
+            "Requests by model",
+            (_rate("fairway_requests_total", "model"), "{{model}}"),
             unit="reqps",
             stack=True,
         ),
-        Panel(
-            title="Refused and failed, by reason",
-            queries=((_rate("fairway_requests_total", "model, code", _NOT_OK), "{{model}} {{code}}"),),
+        _lines(
+            "Refused and failed, by reason",
+            (_rate("fairway_requests_total", "model, code", _NOT_OK), "{{model}} {{code}}"),
             unit="reqps",
         ),
-        Panel(
-            title="Latency: slowest hundredth by model",
-            queries=((_quantile(0.99, "model", _ALL), "{{model}}"),),
-            unit="s",
+        _lines(
+            "Latency: slowest hundredth by model", (_quantile(0.99, "model", _ALL), "{{model}}"), unit="s"
         ),
-        Panel(
-            title="Requests that wait",
-            queries=((f"sum by (model) (fairway_queue_requests{_ALL})", "{{model}}"),),
-        ),
+        _lines("Requests that wait", (f"sum by (model) (fairway_queue_requests{_ALL})", "{{model}}")),
         Panel(
             title="Versions that are loaded",
             kind="table",
             queries=((f"max by (model, version, digest) (fairway_model_info{_ALL}) == 1", ""),),
         ),
-        Panel(
-            title="Memory of loaded versions",
-            queries=(
-                (f"sum by (model, version) (fairway_model_memory_bytes{_ALL})", "{{model}}:{{version}}"),
-            ),
+        _lines(
+            "Memory of loaded versions",
+            (f"sum by (model, version) (fairway_model_memory_bytes{_ALL})", "{{model}}:{{version}}"),
             unit="bytes",
             stack=True,
-        ),
-        Panel(
-            title="Rows that did not reach the prediction log",
-            queries=((_rate("fairway_log_dropped_rows_total", "model"), "{{model}}"),),
-            unit="rowsps",
-        ),
-        Panel(
-            title="Reloads that failed",
-            queries=(
-                (
-                    "sum by (instance) (increase(fairway_reload_failures_total[$__rate_interval]))",
-                    "{{instance}}",
-                ),
-            ),
         ),
     )
 
 
-def model(server_codes: Sequence[str]) -> tuple[Panel, ...]:
+def _all_servers() -> tuple[Panel, ...]:
+    """What servers could not do."""
+    reloads = "sum by (instance) (increase(fairway_reload_failures_total[$__rate_interval]))"
     return (
-        Panel(
-            title="Requests by version",
-            queries=((_rate("fairway_requests_total", "version", where=_ONE), "v{{version}}"),),
-            unit="reqps",
-            stack=True,
-        ),
-        Panel(
-            title="Share of requests that were answered",
-            queries=(
-                (
-                    f"{_rate('fairway_requests_total', 'version', _OK, where=_ONE)}"
-                    f" / {_rate('fairway_requests_total', 'version', where=_ONE)}",
-                    "v{{version}}",
-                ),
-            ),
-            unit="percentunit",
-            top=1.0,
-        ),
-        Panel(
-            title="Latency",
-            queries=tuple(
-                (_quantile(share, "version", _ONE), f"v{{{{version}}}} p{share * 100:g}")
-                for share in (0.5, 0.95, 0.99)
-            ),
-            unit="s",
-        ),
-        Panel(
-            title="Time by stage, seconds a second",
-            queries=((_rate("fairway_stage_seconds_total", "stage", where=_ONE), "{{stage}}"),),
-            unit="s",
-            stack=True,
-        ),
-        Panel(
-            title="Refused and failed, by reason",
-            queries=((_rate("fairway_requests_total", "code", _NOT_OK, where=_ONE), "{{code}}"),),
-            unit="reqps",
-            stack=True,
-        ),
-        Panel(
-            title="Requests by protocol",
-            queries=((_rate("fairway_requests_total", "protocol", where=_ONE), "{{protocol}}"),),
-            unit="reqps",
-            stack=True,
-        ),
-        Panel(
-            title="Values that broke the contract",
-            queries=(
-                (_rate("fairway_field_violations_total", "field, rule", where=_ONE), "{{field}} {{rule}}"),
-            ),
+        _lines(
+            "Rows that did not reach the prediction log",
+            (_rate("fairway_log_dropped_rows_total", "model"), "{{model}}"),
             unit="rowsps",
         ),
-        Panel(
-            title="Rows an engine call",
-            queries=(
-                (
-                    f"{_rate('fairway_batch_rows_sum', 'version', where=_ONE)}"
-                    f" / {_rate('fairway_batch_rows_count', 'version', where=_ONE)}",
-                    "v{{version}}",
-                ),
-            ),
-        ),
-        Panel(
-            title="Requests that wait",
-            queries=((f"sum by (version) (fairway_queue_requests{_ONE})", "v{{version}}"),),
-        ),
-        Panel(
-            title="Answers from the response cache",
-            queries=(
-                (
-                    f"{_rate('fairway_cache_hits_total', 'model')} / ({_rate('fairway_cache_hits_total', 'model')}"
-                    f" + {_rate('fairway_cache_misses_total', 'model')})",
-                    "{{model}}",
-                ),
-            ),
+        _lines("Reloads that failed", (reloads, "{{instance}}")),
+    )
+
+
+def model() -> tuple[Panel, ...]:
+    return (*_answers(), *_requests(), *_work())
+
+
+def _answers() -> tuple[Panel, ...]:
+    """What callers notice."""
+    answered = _rate("fairway_requests_total", "version", _OK, where=_ONE)
+    asked = _rate("fairway_requests_total", "version", where=_ONE)
+    quantiles = [
+        (_quantile(share, "version", _ONE), f"v{{{{version}}}} p{share * 100:g}")
+        for share in (0.5, 0.95, 0.99)
+    ]
+    return (
+        _lines("Requests by version", (asked, _VERSION), unit="reqps", stack=True),
+        _lines(
+            "Share of requests that were answered",
+            (f"{answered} / {asked}", _VERSION),
             unit="percentunit",
             top=1.0,
         ),
-        Panel(
-            title="Nodes of a pipeline, seconds a second",
-            queries=((_rate("fairway_node_seconds_total", "node", where=_ONE), "{{node}}"),),
+        _lines("Latency", *quantiles, unit="s"),
+        _lines(
+            "Time by stage, seconds a second",
+            (_rate("fairway_stage_seconds_total", "stage", where=_ONE), "{{stage}}"),
             unit="s",
             stack=True,
         ),
-        Panel(
-            title="Memory",
-            queries=((f"sum by (version) (fairway_model_memory_bytes{_ONE})", "v{{version}}"),),
-            unit="bytes",
-        ),
     )
+
+
+def _requests() -> tuple[Panel, ...]:
+    """What callers send."""
+    violations = _rate("fairway_field_violations_total", "field, rule", where=_ONE)
+    return (
+        _lines(
+            "Refused and failed, by reason",
+            (_rate("fairway_requests_total", "code", _NOT_OK, where=_ONE), "{{code}}"),
+            unit="reqps",
+            stack=True,
+        ),
+        _lines(
+            "Requests by protocol",
+            (_rate("fairway_requests_total", "protocol", where=_ONE), "{{protocol}}"),
+            unit="reqps",
+            stack=True,
+        ),
+        _lines("Values that broke the contract", (violations, "{{field}} {{rule}}"), unit="rowsps"),
+    )
+
+
+def _work() -> tuple[Panel, ...]:
+    """What the answers take."""
+    rows, calls = (_rate(f"fairway_batch_rows_{of}", "version", where=_ONE) for of in ("sum", "count"))
+    hits, misses = (_rate(f"fairway_cache_{of}_total", "model") for of in ("hits", "misses"))
+    return (
+        _lines("Rows an engine call", (f"{rows} / {calls}", _VERSION)),
+        _lines("Requests that wait", (f"sum by (version) (fairway_queue_requests{_ONE})", _VERSION)),
+        _lines(
+            "Answers from the response cache",
+            (f"{hits} / ({hits} + {misses})", "{{model}}"),
+            unit="percentunit",
+            top=1.0,
+        ),
+        _lines(
+            "Nodes of a pipeline, seconds a second",
+            (_rate("fairway_node_seconds_total", "node", where=_ONE), "{{node}}"),
+            unit="s",
+            stack=True,
+        ),
+        _lines("Memory", (f"sum by (version) (fairway_model_memory_bytes{_ONE})", _VERSION), unit="bytes"),
+    )
+
+
+def _number(title: str, query: str, unit: str = "short") -> Panel:
+    return Panel(title=title, kind="stat", queries=((query, ""),), unit=unit, width=6, height=4)
+
+
+def _lines(
+    title: str,
+    *queries: tuple[str, str],
+    unit: str = "short",
+    stack: bool = False,
+    top: float | None = None,
+) -> Panel:
+    return Panel(title=title, queries=queries, unit=unit, stack=stack, top=top)
 
 
 def dashboards(known: Mapping[str, str], server_codes: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -231,7 +204,7 @@ def dashboards(known: Mapping[str, str], server_codes: Sequence[str]) -> dict[st
             "fairway-overview", "Fairway", overview(server_codes), [model_variable], known
         ),
         "fairway-model.json": _dashboard(
-            "fairway-model", "Fairway: one model", model(server_codes), [model_variable, version], known
+            "fairway-model", "Fairway: one model", model(), [model_variable, version], known
         ),
     }
 

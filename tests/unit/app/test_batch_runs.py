@@ -8,7 +8,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import fairway
-from fairway.app.batch import list_runs, run_batch
+from fairway.app.batch import run_batch
+from fairway.app.batch_runs import list_runs
 
 
 @pytest.fixture(scope="module")

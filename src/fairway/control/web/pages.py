@@ -7,7 +7,7 @@ Templates extend layout.html, which has the head, the navigation and who is logg
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
@@ -41,92 +41,107 @@ templates.env.trim_blocks = templates.env.lstrip_blocks = True
 
 
 def page_routes(service: Service, gate: Gate) -> list[Route]:
-    def endpoint(make: Callable[[Page], Shown]) -> Callable[[Request], Any]:
-        async def show(request: Request) -> Response:
-            visitor = None
-            try:
-                visitor = gate.reader(request)
-                page = Page(
-                    service=service,
-                    visitor=visitor,
-                    names=dict(request.path_params),
-                    query=dict(request.query_params),
-                    path=request.url.path,
-                    changes=gate.may_change(visitor),
-                )
-                return await run_in_threadpool(lambda: _made(request, page, make))
-            except Unauthenticated:
-                return RedirectResponse(f"/login?next={quote(_here(request), safe='')}", 303)
-            except FairwayError as error:
-                return error_page(request, error, service, visitor)
-            except Exception as error:  # noqa: BLE001 - whatever it was, people get a page
-                logger.exception("the page %s failed", request.url.path, exc_info=error)
-                return error_page(request, error, service, visitor)
+    pages = [Route(path, _page_endpoint(service, gate, make), methods=["GET"]) for path, make in PAGES]
+    actions = [Route(path, _action_endpoint(service, gate, do), methods=["POST"]) for path, do in ACTIONS]
+    visits = _Visits(service, gate)
+    return [
+        *pages,
+        *actions,
+        Route("/login", visits.ask, methods=["GET"]),
+        Route("/login", visits.enter, methods=["POST"]),
+        Route("/logout", visits.leave, methods=["POST"]),
+    ]
 
-        return show
 
-    def action(do: Callable[[Sent], str]) -> Callable[[Request], Any]:
-        async def act(request: Request) -> Response:
-            visitor = None
-            try:
-                form = await _form(request)
-                visitor = gate.writer(request, form.get(FORM_FIELD, ""))
-                sent = Sent(
-                    service=service, gate=gate, visitor=visitor, names=dict(request.path_params), form=form
-                )
-                path = await run_in_threadpool(do, sent)
-            except FairwayError as error:
-                return error_page(request, error, service, visitor)
-            return RedirectResponse(_own_path(path), 303)
+def _page_endpoint(
+    service: Service, gate: Gate, make: Callable[[Page], Shown]
+) -> Callable[[Request], Awaitable[Response]]:
+    async def show(request: Request) -> Response:
+        visitor = None
+        try:
+            visitor = gate.reader(request)
+            page = Page(
+                service=service,
+                visitor=visitor,
+                names=dict(request.path_params),
+                query=dict(request.query_params),
+                path=request.url.path,
+                changes=gate.may_change(visitor),
+            )
+            return await run_in_threadpool(lambda: _made(request, page, make))
+        except Unauthenticated:
+            return RedirectResponse(f"/login?next={quote(_here(request), safe='')}", 303)
+        except FairwayError as error:
+            return error_page(request, error, service, visitor)
+        except Exception as error:  # noqa: BLE001 - whatever it was, people get a page
+            logger.exception("the page %s failed", request.url.path, exc_info=error)
+            return error_page(request, error, service, visitor)
 
-        return act
+    return show
 
-    async def login(request: Request) -> Response:
-        if not gate.access.required:
+
+def _action_endpoint(
+    service: Service, gate: Gate, do: Callable[[Sent], str]
+) -> Callable[[Request], Awaitable[Response]]:
+    async def act(request: Request) -> Response:
+        visitor = None
+        try:
+            form = await _form(request)
+            visitor = gate.writer(request, form.get(FORM_FIELD, ""))
+            sent = Sent(
+                service=service, gate=gate, visitor=visitor, names=dict(request.path_params), form=form
+            )
+            path = await run_in_threadpool(do, sent)
+        except FairwayError as error:
+            return error_page(request, error, service, visitor)
+        return RedirectResponse(_own_path(path), 303)
+
+    return act
+
+
+class _Visits:
+    """Who looks at the pages: logs in with a key, and out again."""
+
+    def __init__(self, service: Service, gate: Gate) -> None:
+        self._service = service
+        self._gate = gate
+
+    async def ask(self, request: Request) -> Response:
+        if not self._gate.access.required:
             return RedirectResponse("/", 303)
         return _page(request, "login.html", {"next": request.query_params.get("next", "/"), "live": False})
 
-    async def enter(request: Request) -> Response:
+    async def enter(self, request: Request) -> Response:
         form = await _form(request)
         try:
-            gate.check_same_site(request)
-            cookie = gate.log_in(form.get("key", ""))
+            self._gate.check_same_site(request)
+            cookie = self._gate.log_in(form.get("key", ""))
         except AccessDenied as error:
             values = {"next": form.get("next", "/"), "problem": error_text(error, safe=False), "live": False}
             return _page(request, "login.html", values, int(status_of(error)))
         answer = RedirectResponse(_own_path(form.get("next", "/")), 303)
-        secure = request.url.scheme == "https" or bool(service.settings.tls.certificate)
         answer.set_cookie(
             COOKIE,
             cookie,
-            max_age=int(gate.sessions.seconds),
+            max_age=int(self._gate.sessions.seconds),
             httponly=True,
             samesite="lax",  # a link in a message leads to the page, not to the log-in
-            secure=secure,
+            secure=request.url.scheme == "https" or bool(self._service.settings.tls.certificate),
         )
         return answer
 
-    async def leave(request: Request) -> Response:
+    async def leave(self, request: Request) -> Response:
         form = await _form(request)
         try:
-            visitor = gate.reader(request)
-            if visitor.cookie and not gate.sessions.is_form_token(visitor.cookie, form.get(FORM_FIELD, "")):
+            visitor = self._gate.reader(request)
+            token = form.get(FORM_FIELD, "")
+            if visitor.cookie and not self._gate.sessions.is_form_token(visitor.cookie, token):
                 raise Unauthenticated("This was not sent by a page of this server.")
         except AccessDenied as error:
-            return error_page(request, error, service)
+            return error_page(request, error, self._service)
         answer = RedirectResponse("/login", 303)
         answer.delete_cookie(COOKIE)
         return answer
-
-    pages = [Route(path, endpoint(make), methods=["GET"]) for path, make in PAGES]
-    actions = [Route(path, action(do), methods=["POST"]) for path, do in ACTIONS]
-    return [
-        *pages,
-        *actions,
-        Route("/login", login, methods=["GET"]),
-        Route("/login", enter, methods=["POST"]),
-        Route("/logout", leave, methods=["POST"]),
-    ]
 
 
 def _made(request: Request, page: Page, make: Callable[[Page], Shown]) -> Response:
