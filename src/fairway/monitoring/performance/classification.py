@@ -113,28 +113,20 @@ def measure_classification(
 
 def _too_few(name: str, window: Classified) -> str:
     """Why a metric of two classes has no interval: of two or three positives nothing can be said with 95%."""
-    if not window.binary:
+    if not window.binary or name not in _ASKS:
         return ""
-    if name in _MEANS:
-        return _too_few_expected(window)
-    counts = {
+    came = {
         "positive": int((window.actual == 1).sum()),
         "negative": int((window.actual == 0).sum()),
         "predicted positive": int((window.predicted == 1).sum()),
     }
-    few = [f"{counts[kind]} {kind}" for kind in _ASKS.get(name, ()) if counts[kind] < _LEAST]
-    return f"no interval: only {' and '.join(few)}" if few else ""
-
-
-def _too_few_expected(window: Classified) -> str:
-    """A mean over all rows also depends on how many of them are positive. To ask for five of them alone would keep those windows
-    that have too many by chance, so the model's own expectation counts as much as what came."""
-    for k, kind in enumerate(("negative", "positive")):
-        came, expected = int((window.actual == k).sum()), float(window.probabilities[:, k].sum())
-        if came < _LEAST:
-            return f"no interval: only {came} {kind}"
-        if came + expected < 2 * _LEAST:
-            return f"no interval: {came} {kind} where the model expects {expected:.1f}"
+    few = [f"{came[kind]} {kind}" for kind in _ASKS[name] if came[kind] < _LEAST]
+    if few:
+        return f"no interval: only {' and '.join(few)}"
+    for k, kind in enumerate(("negative", "positive")) if name in _OF_SHARES else ():
+        expected = float(window.probabilities[:, k].sum())
+        if expected < _LEAST and came[kind] < 4 * _LEAST:
+            return f"no interval: {came[kind]} {kind} where the model expects {expected:.1f}"
     return ""
 
 
@@ -144,7 +136,13 @@ _ASKS = {
     "recall": ("positive",),
     "precision": ("predicted positive",),
     "f1": ("positive", "predicted positive"),
+    "log_loss": ("positive", "negative"),
+    "brier": ("positive", "negative"),
+    "business_value": ("positive", "negative"),
 }
+_OF_SHARES = frozenset({"pr_auc", "f1"}) | _MEANS
+"""What depends on how many rows are positive. To ask for five that came would keep those windows that have too many by chance,
+so the model must expect as many."""
 
 
 def _interval(

@@ -12,6 +12,8 @@ from scipy import stats
 from fairway.core.columns import Array
 
 Interval = tuple[float, float]
+LEAST_SQUARES = 100
+"""Squared errors of which an interval is said."""
 
 
 def normal_quantile(confidence: float) -> float:
@@ -97,7 +99,9 @@ def with_learned(error: float, learned: float, groups: int) -> tuple[float, floa
 def mean(values: Array, confidence: float = 0.95, *, freedom: float | None = None) -> Interval | None:
     """Mean of values of any shape: Student's t corrected for skewness by the monotone cubic of Hall (1992),
     "On the removal of skewness by transformation". None where the values do not vary, or are fewer than two.
-    `freedom` replaces the rows but one as Student's degrees of freedom.
+
+    The degrees of `freedom` are the rows less one; where a few deviations weigh most, half as many again as those that count
+    (`_counting`) less one: plain ones cover 91 to 93% of heavy tails in windows of 50.
     """
     rows = len(values)
     if rows < 2:
@@ -108,7 +112,9 @@ def mean(values: Array, confidence: float = 0.95, *, freedom: float | None = Non
     if deviation <= 1e-12 * max(abs(middle), 1e-300):
         return None
     skew = float(np.mean((centred / deviation) ** 3))
-    quantile = student_quantile(confidence, rows - 1 if freedom is None else freedom)
+    if freedom is None:
+        freedom = min(rows, 1.5 * _counting(centred**2)) - 1
+    quantile = student_quantile(confidence, freedom)
     error = deviation * math.sqrt(rows / (rows - 1))
     low = middle - error * _unskewed(quantile / math.sqrt(rows), skew, rows)
     high = middle - error * _unskewed(-quantile / math.sqrt(rows), skew, rows)
@@ -119,10 +125,10 @@ def mean_of_rare(values: Array, confidence: float = 0.95) -> Interval | None:
     """Mean of values of which a few are far larger, as losses of a rare class: half-way between Hall's (see `mean`), which reaches too
     far, and Johnson's (1978, "Modified t tests and confidence intervals for asymmetrical populations"), which does not reach far
     enough. None as for `mean`."""
-    hall = mean(values, confidence)
+    rows = len(values)
+    hall = mean(values, confidence, freedom=rows - 1)
     if hall is None:
         return None
-    rows = len(values)
     middle, deviation = float(values.mean()), float(values.std(ddof=1))
     third = float(np.mean((values - middle) ** 3))
     quantile = student_quantile(confidence, rows - 1)
@@ -133,18 +139,24 @@ def mean_of_rare(values: Array, confidence: float = 0.95) -> Interval | None:
 
 def mean_square(squares: Array, confidence: float = 0.95) -> Interval | None:
     """Mean of squared errors, the wider of two at each end: Hall's (see `mean`) and one that is symmetric in the logarithm, both
-    with as many degrees of freedom as there are rows that count (Kish 1965, "Survey sampling": the square of the sum by the sum of
-    squares), less one: where a few errors weigh most, the rest say little. Each alone covers 90 to 93% of heavy tails."""
-    if len(squares) < 2 or not squares.any():
+    with half as many degrees of freedom as there are errors that count, less one. Each alone covers 90 to 93% of heavy tails.
+    None for fewer than `LEAST_SQUARES`: tails that are not in the window yet can be any."""
+    if len(squares) < LEAST_SQUARES or not squares.any():
         return None
-    count = float(squares.sum()) ** 2 / float((squares**2).sum())
-    hall = mean(squares, confidence, freedom=count - 1)
+    freedom = _counting(squares) / 2 - 1
+    hall = mean(squares, confidence, freedom=freedom)
     if hall is None:
         return None
     middle = float(squares.mean())
     error = float(squares.std(ddof=1)) / math.sqrt(len(squares)) / middle
-    half = min(student_quantile(confidence, count - 1) * error, 700.0)
+    half = min(student_quantile(confidence, freedom) * error, 700.0)
     return min(hall[0], middle * math.exp(-half)), max(hall[1], middle * math.exp(half))
+
+
+def _counting(weights: Array) -> float:
+    """How many of these count: the square of the sum by the sum of squares (Kish 1965, "Survey sampling")."""
+    weights = weights / weights.max()
+    return float(weights.sum()) ** 2 / float((weights**2).sum())
 
 
 def _unskewed(x: float, skew: float, rows: int) -> float:

@@ -58,7 +58,8 @@ def measure_losses(name: str, losses: Array, confidence: float) -> Measured:
     limits = (intervals.mean_square if name == "rmse" else intervals.mean)(used, confidence)
     error = float(used.std(ddof=1)) / math.sqrt(rows) if rows > 1 else None
     if limits is None:
-        note = note or "no interval: fewer than two rows, or all alike"
+        fewest = intervals.LEAST_SQUARES if name == "rmse" else 2
+        note = note or f"no interval: fewer than {fewest} rows, or all alike"
     if name == "rmse":
         root = math.sqrt(value)
         limits = (math.sqrt(max(limits[0], 0.0)), math.sqrt(max(limits[1], 0.0))) if limits else None

@@ -60,7 +60,7 @@ def test_no_trials_say_nothing() -> None:
 
 def test_the_mean_of_even_values_has_students_interval() -> None:
     values = np.arange(101.0)
-    found = intervals.mean(values)
+    found = intervals.mean(values, freedom=100)
     known = stats.t.interval(0.95, 100, values.mean(), stats.sem(values))
     assert found == pytest.approx(known, rel=1e-3)
 
@@ -95,14 +95,16 @@ def test_log_odds_stay_between_0_and_1(value: float, error: float) -> None:
 def test_a_mean_square_knows_that_a_few_errors_weigh_most() -> None:
     rng = np.random.default_rng(0)
     light, heavy = rng.normal(size=400) ** 2, rng.standard_t(2.5, size=400) ** 2
+    widths = []
     for squares in (light, heavy):
-        plain, wide = intervals.mean(squares), intervals.mean_square(squares)
-        assert plain is not None
-        assert wide is not None
-        assert wide[0] <= plain[0] < squares.mean() < plain[1] <= wide[1]
-    assert intervals.mean_square(np.zeros(5)) is None
-    assert intervals.mean_square(np.ones(1)) is None
-    one = intervals.mean_square(np.array([0.0, 0.0, 0.0, 9.0]))  # one error is all there is
+        found = intervals.mean_square(squares)
+        assert found is not None
+        assert found[0] < squares.mean() < found[1]
+        widths.append((found[1] - found[0]) / squares.mean())
+    assert widths[1] > widths[0]
+    assert intervals.mean_square(np.zeros(200)) is None
+    assert intervals.mean_square(light[:99]) is None
+    one = intervals.mean_square(np.array([*[0.0] * 99, 9.0]))  # one error is all there is
     assert one is not None
     assert one[1] > 100
 
@@ -127,3 +129,23 @@ def test_losses_of_a_rare_class_are_covered() -> None:
         held += low <= (4 * 0.75 + 14 * 2 * 0.15) / 15 <= high
     assert 0.93 <= held / 800 <= 0.975
     assert intervals.mean_of_rare(np.full(9, 0.3)) is None
+
+
+def test_means_of_heavy_tails_are_covered() -> None:
+    rng = np.random.default_rng(2)
+    held = 0
+    for _ in range(1_500):
+        low, high = intervals.mean(rng.standard_t(4, 50) * rng.gamma(4, 1, 50)) or (0.0, 0.0)
+        held += low <= 0 <= high
+    assert 0.935 <= held / 1_500 <= 0.975
+
+
+def test_what_folds_say_has_few_degrees_of_freedom() -> None:
+    assert intervals.with_learned(2.0, 0.0, 5) == (2.0, np.inf)
+    error, freedom = intervals.with_learned(0.0, 2.0, 5)
+    assert (error, freedom) == (2.0, 4.0)
+    error, freedom = intervals.with_learned(3.0, 4.0, 5)
+    assert (error, freedom) == (5.0, pytest.approx(4 * (5 / 4) ** 4))
+    low, high = intervals.plain(0.0, 1.0, freedom=4.0)
+    assert (low, high) == pytest.approx((-stats.t.ppf(0.975, 4), stats.t.ppf(0.975, 4)))
+    assert intervals.plain(0.0, 1.0, freedom=np.inf) == intervals.plain(0.0, 1.0)
