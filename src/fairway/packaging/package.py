@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fairway.core.bundle import EngineSpec, Proof, Timings
-from fairway.core.columns import Array
+from fairway.core.bundle import EngineSpec, Environment, GoldenRows, Proof, Timings
+from fairway.core.columns import Array, Columns, Outputs
 from fairway.core.contract import Contract
 from fairway.packaging.bundle import full_disk_told, require_free, write_bundle, write_file
 from fairway.packaging.card import data_digest, in_sample_metrics, write_card
 from fairway.packaging.contract import sample_columns
-from fairway.packaging.conversion.engine import ConversionOptions
+from fairway.packaging.conversion.engine import ChosenEngine, ConversionOptions
 from fairway.packaging.environment import capture_environment, locked_environment
 from fairway.packaging.golden import make_golden
 from fairway.packaging.importance import permutation_importance
@@ -29,7 +29,7 @@ from fairway.packaging.reference import FILE as REFERENCE
 from fairway.packaging.reference import make_reference
 from fairway.packaging.sample import read_sample
 from fairway.packaging.source import Sample, SourceModel
-from fairway.packaging.times import read_times
+from fairway.packaging.times import Times, read_times
 from fairway.packaging.verify import verify_bundle
 from fairway.runtimes.base import Engine, load
 
@@ -92,6 +92,19 @@ def package(
         return _package(source, data, target, prepare, options, contract, reference, time, out, progress)
 
 
+@dataclass(frozen=True)
+class _Served:
+    """What the model says as it will be served. `asked` are the places of the sample's rows that got `answers`;
+    `timed_by` is the column that said when the reference's rows were."""
+
+    golden: GoldenRows
+    asked: Array
+    answers: Outputs
+    importance: dict[str, float]
+    reference: bytes
+    timed_by: str | None
+
+
 def _package(
     source: SourceModel,
     data: Any,
@@ -106,52 +119,26 @@ def _package(
 ) -> Packaged:
     progress("reading the sample", 0.05)
     sample = read_sample(data, target=target)
+    given = None if reference is None else read_sample(reference, target=target)
     progress("inferring the contract", 0.1)
     plan = make_plan(source, sample, prepare, contract, target if isinstance(target, str) else None)
     plan, chosen = choose(plan, options, _part(progress, 0.15, 0.75))
     final = plan.final_contract(chosen)
-    used = frozenset(field.name for field in final)
     columns = sample_columns(final, plan.sample)
-    rows = answerable_rows(final, columns, plan.refused)
-    asked = np.sort(np.random.default_rng(options.seed).permutation(rows)[:ANSWERED_ROWS])
-    with tempfile.TemporaryDirectory(prefix="fairway-package-") as scratch:
-        progress("answering the golden rows", 0.78)
-        spec = plan.final_spec(chosen)
-        parts = {**chosen.files, **plan.prepare_files}
-        with full_disk_told(Path(scratch)):
-            for path, content in parts.items():
-                write_file(Path(scratch) / path, content)
-        served = load(Path(scratch), spec, final, threads=options.threads, isolation=options.isolation)
-        try:
-            golden = make_golden(served, final, columns.take(rows))
-            answers = served.predict(columns.take(asked))
-            progress("finding what the model heeds", 0.82)
-            importance = permutation_importance(served, final, columns.take(asked))
-            if reference is None:
-                labels = None if plan.sample.target is None else plan.sample.target[asked]
-                times = read_times(sample, used, time)
-                moments = None if times is None else times.values[asked]
-                kept = make_reference(final, columns.take(asked), answers, labels, moments)
-            else:
-                given = read_sample(reference, target=target)
-                times = read_times(given, used, time)
-                kept = _given_reference(
-                    served, final, plan, given, None if times is None else times.values, options
-                )
-        finally:
-            served.unload()
+    progress("answering the golden rows", 0.78)
+    with _loaded(plan, chosen, final, options) as engine:
+        served = _ask(engine, final, plan, columns, sample, given, time, options, progress)
     notes = plan.notes
-    if times is not None:
+    if served.timed_by is not None:
         notes = (
             *notes,
-            f"The reference's rows have their times from {times.name}: hours are compared with the same hours.",
+            f"The reference's rows have their times from {served.timed_by}: hours are compared with the same hours.",
         )
     progress("profiling", 0.88)
-    profile = make_profile(final, columns, answers, importance)
-    environment = capture_environment(spec, needs=_needs(spec))
-    if source.isolated is not None:
-        made = source.isolated.lease.made
-        environment = locked_environment(made.python, made.packages)
+    spec = plan.final_spec(chosen)
+    profile = make_profile(final, columns, served.answers, served.importance)
+    environment = _environment(source, spec)
+    labels = None if plan.sample.target is None else plan.sample.target[served.asked]
     card = write_card(
         model_type=_model_type(source),
         source_kind=source.kind,
@@ -162,9 +149,7 @@ def _package(
         environment=environment,
         proof=chosen.proof,
         data=data_digest(data, columns),
-        metrics=in_sample_metrics(
-            chosen.task, answers, None if plan.sample.target is None else plan.sample.target[asked]
-        ),
+        metrics=in_sample_metrics(chosen.task, served.answers, labels),
         notes=notes,
     )
     progress("writing the bundle", 0.92)
@@ -172,8 +157,8 @@ def _package(
         out,
         spec=spec,
         contract=final,
-        files={**chosen.files, REFERENCE: kept},
-        golden=golden,
+        files={**chosen.files, REFERENCE: served.reference},
+        golden=served.golden,
         profile=profile,
         environment=environment,
         proof=chosen.proof,
@@ -187,22 +172,74 @@ def _package(
     return Packaged(out, digest, spec.kind, chosen.proof, final, chosen.timings, notes)
 
 
-def _given_reference(
-    served: Engine,
+@contextlib.contextmanager
+def _loaded(
+    plan: Plan, chosen: ChosenEngine, contract: Contract, options: ConversionOptions
+) -> Iterator[Engine]:
+    """The engine that servers will have, by files in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="fairway-package-") as scratch:
+        folder = Path(scratch)
+        with full_disk_told(folder):
+            for path, content in {**chosen.files, **plan.prepare_files}.items():
+                write_file(folder / path, content)
+        spec = plan.final_spec(chosen)
+        engine = load(folder, spec, contract, threads=options.threads, isolation=options.isolation)
+        try:
+            yield engine
+        finally:
+            engine.unload()
+
+
+def _ask(
+    engine: Engine,
     contract: Contract,
     plan: Plan,
+    columns: Columns,
     sample: Sample,
-    times: Array | None,
+    given: Sample | None,
+    time: str | None,
     options: ConversionOptions,
-) -> bytes:
-    """The reference of rows of its own, `times` those of the sample's rows."""
-    columns = sample_columns(contract, sample)
+    progress: Progress,
+) -> _Served:
+    """Asks the model about the sample's rows, and about those `given` as a reference where there are any."""
+    used = frozenset(field.name for field in contract)
     rows = answerable_rows(contract, columns, plan.refused)
-    chosen = np.sort(np.random.default_rng(options.seed).permutation(rows)[:ANSWERED_ROWS])
-    asked = columns.take(chosen)
-    labels = None if sample.target is None else sample.target[chosen]
-    moments = None if times is None else times[chosen]
-    return make_reference(contract, asked, served.predict(asked), labels, moments)
+    asked = _chosen(rows, options)
+    golden = make_golden(engine, contract, columns.take(rows))
+    answers = engine.predict(columns.take(asked))
+    progress("finding what the model heeds", 0.82)
+    importance = permutation_importance(engine, contract, columns.take(asked))
+    if given is None:
+        times = read_times(sample, used, time)
+        reference = _reference(contract, columns, answers, plan.sample, times, asked)
+    else:
+        times = read_times(given, used, time)
+        others = sample_columns(contract, given)
+        which = _chosen(answerable_rows(contract, others, plan.refused), options)
+        reference = _reference(contract, others, engine.predict(others.take(which)), given, times, which)
+    return _Served(golden, asked, answers, importance, reference, None if times is None else times.name)
+
+
+def _chosen(rows: Array, options: ConversionOptions) -> Array:
+    """The same rows each time, in order: at most ANSWERED_ROWS of them."""
+    return np.sort(np.random.default_rng(options.seed).permutation(rows)[:ANSWERED_ROWS])
+
+
+def _reference(
+    contract: Contract, columns: Columns, answers: Outputs, sample: Sample, times: Times | None, rows: Array
+) -> bytes:
+    """Of the `rows` of a sample that got `answers`."""
+    labels = None if sample.target is None else sample.target[rows]
+    moments = None if times is None else times.values[rows]
+    return make_reference(contract, columns.take(rows), answers, labels, moments)
+
+
+def _environment(source: SourceModel, spec: EngineSpec) -> Environment:
+    """What the model needs to run: what is installed here, or what was locked for it."""
+    if source.isolated is None:
+        return capture_environment(spec, needs=_needs(spec))
+    made = source.isolated.lease.made
+    return locked_environment(made.python, made.packages)
 
 
 def _part(progress: Progress, start: float, end: float) -> Progress:
