@@ -10,7 +10,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks.estimate import car_loans, coverage
+from benchmarks.estimate import car_loans, coverage, estimated
 
 HERE = Path(__file__).parent
 
@@ -29,9 +29,15 @@ def main() -> None:
         lines += [
             f"## Of 100 intervals that say 95%, so many hold the truth ({given.windows:,} windows of each size)",
             "",
-            "A star: some windows have no such metric or interval (nothing predicted positive, no positives), and are not counted.",
+            "A star: some windows have no such metric or interval (nothing predicted positive, fewer than five positives), and are not "
+            "counted; a dash: fewer than one in ten has one.",
             "",
             *coverage.table(given.windows),
+            "",
+            f"## Of 100 intervals of estimates, so many hold what the labels then say ({given.windows // 10:,} references of "
+            f"{estimated.REFERENCE_ROWS:,} rows, {estimated.PER_REFERENCE} windows of each size for each)",
+            "",
+            *estimated.table(given.windows // 10),
             "",
         ]
     text = "\n".join(lines)

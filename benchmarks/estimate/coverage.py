@@ -142,6 +142,12 @@ def table(windows: int) -> list[str]:
     for case in CASES:
         found = [cover(case, rows, windows) for rows in SIZES]
         for name in found[0]:
-            cells = (f"{100 * one[name][0]:.1f}" + ("*" if one[name][1] > 0.001 else "") for one in found)
+            cells = (_cell(*one[name]) for one in found)
             lines.append(f"| {case} | {name} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _cell(held: float, without: float) -> str:
+    if without > 0.9:
+        return "–"
+    return f"{100 * held:.1f}" + ("*" if without > 0.001 else "")
