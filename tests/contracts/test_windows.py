@@ -64,6 +64,8 @@ def test_summaries_by_version_and_time_the_latest_ones(store: WindowStore) -> No
     assert store.latest("m", 2) == twos[-1]
     assert store.latest("nobody") is None
     assert [key.start for key in store.watched()] == [HOURS[5], HOURS[4], HOURS[1]]
+    assert [key.start for key in store.watched(until=HOURS[5])] == [HOURS[3], HOURS[4], HOURS[1]]
+    assert store.watched(until=HOURS[1]) == ()
 
 
 def test_profiles_of_windows_that_have_one(store: WindowStore) -> None:

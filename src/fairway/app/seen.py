@@ -46,7 +46,7 @@ def watched(settings: Settings) -> tuple[Watched, ...]:
     """Every version that was looked at, by name."""
     with _opened(settings) as (_, windows, incidents):
         found = []
-        for key in windows.watched():
+        for key in windows.watched(until=utc_now()):
             window = windows.window(key)
             summary = None if window is None else summary_in(window)
             if window is None or summary is None:
@@ -91,7 +91,7 @@ def show(settings: Settings, model: str, *, version: int | None = None, start: s
             found = windows.summaries(model, version=version, since=begin, until=utc_text(_later(begin)))
             window = windows.window(found[-1].key) if found else None
         else:
-            seen = windows.summaries(model, version=version, limit=_RECENT)
+            seen = windows.summaries(model, version=version, until=utc_now(), limit=_RECENT)
             latest = next((one for one in reversed(seen) if one.rows), seen[-1] if seen else None)
             window = None if latest is None else windows.window(latest.key)
         report = report_in(window)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from fairway.core.alert_settings import AlertSettings, ChannelSettings
-from fairway.core.clock import after, moment_of, utc_now, utc_text
+from fairway.core.clock import Clock, after, moment_of, trusted, utc_now, utc_text
 from fairway.core.errors import ChannelNotFound, Conflict, IncidentNotFound, InvalidInput
 from fairway.core.incident import Event, Incident, Message, Silence, Window
 from fairway.monitoring import incidents as rules
@@ -24,6 +24,9 @@ MOST_SILENCES = 1000
 _LONGEST_SILENCE_DAYS = 400
 _LONGEST_TEXT = 1000
 _PRUNE_EVERY_SECONDS = 3600.0
+_CLOCK = "clock of alerts"
+_JUMP_SECONDS = 8 * 86_400.0
+"""Incidents may be reported as seldom as once a week, by a cron job."""
 
 
 class Alerts:
@@ -41,6 +44,8 @@ class Alerts:
         self._settings = settings
         self._channels = channels
         self._now = now
+        self._seen: Clock | None = None
+        self._written = Clock()
         self._pruned = ""
 
     # What monitors report
@@ -52,15 +57,33 @@ class Alerts:
         now = self._now()
         settings = self._settings
         with self.store.writing() as rows:
+            sure = self._trusts_clock(rows, now)
             before = rows.current(after(now, -settings.flap_hours * 3600 - 86_400))
-            kept, events = rules.step(before, looked, settings, now, rows.silences())
+            kept, events = rules.step(before, looked, settings, now, rows.silences(), is_sure=sure)
             _put_changes(rows, before, kept)
             stored = outbox.record(rows, events, self._channels, settings, now)
-            if not self._pruned or now >= after(self._pruned, _PRUNE_EVERY_SECONDS):
+            is_due = not self._pruned or not self._pruned <= now < after(self._pruned, _PRUNE_EVERY_SECONDS)
+            if sure and is_due:
                 rows.prune(after(now, -settings.keep_days * 86_400))
                 outbox.give_up_orphans(rows, self._channels, settings, now)
                 self._pruned = now
         return stored
+
+    def _trusts_clock(self, rows: AlertRows, now: str) -> bool:
+        """Whether what is old may go; a clock that has just jumped ahead does not decide that. What is known of it is
+        written down when that changes, and from hour to hour."""
+        if self._seen is None:
+            try:
+                self._seen = msgspec.json.decode(rows.mark(_CLOCK), type=Clock)
+            except msgspec.MsgspecError:
+                self._seen = Clock()
+            self._written = self._seen
+        self._seen, sure = trusted(self._seen, moment_of(now).timestamp(), jump_seconds=_JUMP_SECONDS)
+        is_same = self._seen.odd_since == self._written.odd_since
+        if not is_same or abs(self._seen.seen - self._written.seen) >= _PRUNE_EVERY_SECONDS:
+            rows.put_mark(_CLOCK, msgspec.json.encode(self._seen).decode())
+            self._written = self._seen
+        return sure
 
     # What other parts listen to
 

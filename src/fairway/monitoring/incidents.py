@@ -54,12 +54,15 @@ def step(
     settings: AlertSettings,
     now: str,
     silences: Sequence[Silence] = (),
+    *,
+    is_sure: bool = True,
 ) -> tuple[tuple[Incident, ...], tuple[Event, ...]]:
     """The incidents after these windows and at this time, and what changed.
 
     `incidents` are those that are not resolved and, of each cause, the last that is. Call it without windows too, now
     and then: reminders, silences that end and incidents that nobody looks at any more need only time. An incident that
-    was pending and came to nothing is not among those returned. Errors: `InvalidInput` for a window whose times are none.
+    was pending and came to nothing is not among those returned. Unless it `is_sure` what time it is, time
+    alone closes and reminds of none. Errors: `InvalidInput` for a window whose times are none.
     """
     known: dict[str, Incident] = {}
     others: list[Incident] = []
@@ -86,7 +89,7 @@ def step(
             known[cause] = incident
     after_time = []
     for incident in known.values():
-        incident, made = _pass_time(incident, settings, now, silences)
+        incident, made = _pass_time(incident, settings, now, silences, is_sure)
         events += made
         after_time.append(incident)
     return (*others, *after_time), tuple(events)
@@ -224,12 +227,12 @@ def _tell(
 
 
 def _pass_time(
-    incident: Incident, settings: AlertSettings, now: str, silences: Sequence[Silence]
+    incident: Incident, settings: AlertSettings, now: str, silences: Sequence[Silence], is_sure: bool
 ) -> tuple[Incident, list[Event]]:
     """What time alone does to an open incident."""
     if incident.state != "open":
         return incident, []
-    if seconds_between(incident.looked, now) >= settings.expire_hours * _HOUR:
+    if is_sure and seconds_between(incident.looked, now) >= settings.expire_hours * _HOUR:
         why = f"no monitor has looked at it since {incident.looked[:19]}Z"
         over = msgspec.structs.replace(
             incident, state="resolved", resolved=Note(who="", when=now, why=why), signals=()
@@ -243,10 +246,13 @@ def _pass_time(
     due = settings.remind_hours * _HOUR
     if (
         due
+        and is_sure
         and not muted
         and incident.acknowledged is None
         and incident.told
-        and seconds_between(incident.told, now) >= due
+        and not -_CLOCK_SLACK_SECONDS
+        <= seconds_between(incident.told, now)
+        < due  # told in the future: long ago
     ):
         text = f"open since {incident.opened[:19]}Z"
         return _listed(*_entered(incident, "reminded", now, text, "", notify=True))

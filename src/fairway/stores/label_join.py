@@ -23,6 +23,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fairway.core.clock import Clock, trusted
 from fairway.core.errors import FairwayError, Unavailable
 from fairway.core.label import ANY_MODEL
 from fairway.stores.log_archive import LABELS, PREDICTIONS
@@ -45,6 +46,7 @@ create index if not exists key_labels_at on key_labels (at);
 create table if not exists seen (name text primary key, rows integer not null) without rowid;
 create table if not exists windows (start integer primary key, sequence integer not null);
 create index if not exists windows_sequence on windows (sequence);
+create table if not exists clock (one integer primary key check (one = 1), seen real not null, odd_since real not null);
 """
 
 
@@ -341,8 +343,14 @@ class LabelJoin:
         state.executemany("delete from seen where name = ?", [(name,) for name in gone])
 
     def _tidy(self, state: sqlite3.Connection) -> Joined:
-        """Lets labels go that have waited too long, and those whose predictions are not kept any more."""
+        """Lets labels go that have waited too long, and those whose predictions are not kept any more; none while the clock
+        cannot be trusted."""
         now = self._clock()
+        before = state.execute("select seen, odd_since from clock").fetchone()
+        seen, sure = trusted(Clock(*before) if before else Clock(), now)
+        state.execute("insert or replace into clock values (1, ?, ?)", (seen.seen, seen.odd_since))
+        if not sure:
+            return self._counts(state)
         old = int((now - self._label_days * 86_400) * 1e6)
         expired = 0
         for table in ("request_labels", "key_labels"):

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fairway.core.clock import Clock, trusted
 from fairway.core.errors import FairwayError, RegistryUnavailable, StorageFull, Unavailable
 from fairway.core.settings import LogSettings
 from fairway.stores.disk import file_lock, write_whole
@@ -368,24 +369,6 @@ def retain(archive: Archive, settings: LogSettings, state: Path, now: float) -> 
                 archive.remove(part)
             removed += gone
     return removed
-
-
-class Clock(msgspec.Struct, frozen=True):
-    """The last time that retention looked at the clock, and since when it shows a time that it jumped to."""
-
-    seen: float = 0.0
-    odd_since: float = 0.0
-
-
-def trusted(before: Clock, now: float) -> tuple[Clock, bool]:
-    """Whether the clock may decide what is old. After a jump of more than a day ahead it has to go on for an hour from
-    there first: a clock that was wrong for a moment removes nothing."""
-    if before.seen == 0.0 or now <= before.seen + _ODD_SECONDS:
-        since = before.odd_since if before.odd_since <= now else 0.0
-        if since and now - since < _TRUST_SECONDS:
-            return Clock(now, since), False
-        return Clock(now), True
-    return Clock(now, now), False
 
 
 def _read_clock(state: Path) -> Clock:

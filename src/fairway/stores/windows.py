@@ -63,8 +63,8 @@ class WindowStore(Protocol):
     ) -> tuple[tuple[str, bytes], ...]:
         """Start and profile of windows that have one, the oldest first."""
 
-    def watched(self) -> tuple[WindowKey, ...]:
-        """The last window of each version of each model."""
+    def watched(self, *, until: str = "") -> tuple[WindowKey, ...]:
+        """The last window of each version of each model; of those with `start < until`."""
 
     def mark(self, name: str) -> str:
         """Empty at first."""

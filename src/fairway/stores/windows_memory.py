@@ -49,12 +49,13 @@ class MemoryWindows:
         found = [window for window in self._of(model, version, since, until) if window.profile]
         return tuple((window.key.start, window.profile) for window in found[-limit:])
 
-    def watched(self) -> tuple[WindowKey, ...]:
+    def watched(self, *, until: str = "") -> tuple[WindowKey, ...]:
         last: dict[tuple[str, int, str], WindowKey] = {}
         with self._guard:
             keys = sorted(self._windows, key=lambda key: (key.model, key.version, key.digest, key.start))
         for key in keys:
-            last[key.model, key.version, key.digest] = key
+            if not until or key.start < until:
+                last[key.model, key.version, key.digest] = key
         return tuple(last.values())
 
     def mark(self, name: str) -> str:

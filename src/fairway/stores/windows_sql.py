@@ -63,9 +63,10 @@ class SqlWindows:
             found = connection.execute(query.order_by(*(c.desc() for c in _ORDER)).limit(limit)).all()
         return tuple((start, bytes(profile)) for start, profile in reversed(found))
 
-    def watched(self) -> tuple[WindowKey, ...]:
+    def watched(self, *, until: str = "") -> tuple[WindowKey, ...]:
         version = (_c.model, _c.version, _c.digest)
         query = sa.select(*version, sa.func.max(_c.start)).group_by(*version).order_by(*version)
+        query = query.where(_c.start < until) if until else query
         with self._database.transaction(writing=False) as connection:
             found = connection.execute(query).all()
         return tuple(WindowKey(model=m, version=v, digest=d, start=s) for m, v, d, s in found)

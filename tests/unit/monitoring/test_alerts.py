@@ -158,6 +158,8 @@ def test_a_year_of_hourly_windows_stays_small(alerts: Alerts, look: Any, clock: 
         look()
     clock.hours += 24 * 401
     assert look("amount") == ["opened"]
+    clock.hours += 1  # from when on the clock is believed
+    alerts.observe()
     assert [e.sequence for e in alerts.events_since(0)[0]] == [3] or alerts.cursor() == 3
     assert len(alerts.incidents(states=("open", "resolved"))) == 1
 
@@ -205,3 +207,24 @@ def test_every_problem_of_every_window_is_named() -> None:
         (3, None),
         (4, None),
     ]
+
+
+def test_a_clock_that_is_two_years_ahead_for_a_moment_closes_and_forgets_nothing(
+    alerts: Alerts, look: Callable[..., list[str]], clock: Clock
+) -> None:
+    assert look("amount") == ["opened"]
+    assert look("amount", model="other") == ["opened"]
+    [other] = alerts.incidents(model="other")
+    alerts.resolve(other.id, who="ann")
+    clock.hours += 2 * 365 * 24
+    assert alerts.observe() == ()
+    again = Alerts(alerts.store, AlertSettings(), {}, now=clock)  # a process that was restarted meanwhile
+    assert again.observe() == ()
+    assert len(alerts.incidents(states=("open", "resolved"))) == 2
+    clock.hours -= 2 * 365 * 24
+    assert look("amount") == []
+    clock.hours += 2 * 365 * 24  # this time it stays there
+    alerts.observe()
+    clock.hours += 2
+    assert [event.kind for event in alerts.observe()] == ["resolved"]
+    assert alerts.incidents(states=("resolved",), model="other") == ()

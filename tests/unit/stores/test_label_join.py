@@ -207,10 +207,28 @@ def test_unknown_labels_expire_and_others_go_with_their_predictions(tmp_path: Pa
     write_labels(folder, [label("r1", 1, T), label("nobody", 1, T), label("", 1, T, key="nobody")], T)
     assert join.step().unknown == 2
     now[0] += 11 * DAY
+    join.step()  # a clock that has jumped is believed when it has gone on for an hour
+    now[0] += 3601
     assert join.step().expired == 2
     assert join.standing().labels == 1
     now[0] += 11 * DAY
+    join.step()
+    now[0] += 3601
     assert join.step().labels == 0
+
+
+def test_a_clock_that_is_ahead_for_a_moment_loses_no_label(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    now = [T]
+    join = LabelJoin(opened(folder), "m", clock=lambda: now[0])
+    write_predictions(folder, [("r1", T)])
+    write_labels(folder, [label("r1", 1, T), label("later", 2, T)], T)
+    assert join.step().labels == 2
+    now[0] = T + 365 * DAY
+    assert join.step().labels == 2
+    now[0] = T + 60
+    write_predictions(folder, [("later", T + 60)])
+    assert join.step().matched == 2
 
 
 def test_a_label_that_names_no_model_belongs_to_who_predicted(tmp_path: Path) -> None:

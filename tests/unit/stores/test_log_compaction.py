@@ -14,15 +14,13 @@ import pandas as pd
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fairway.core.errors import StorageFull, Unavailable
 from fairway.core.settings import LogSettings
 from fairway.stores import log_compaction
 from fairway.stores.disk import file_lock
 from fairway.stores.log_archive import LABELS, PREDICTIONS, Archive
-from fairway.stores.log_compaction import Clock, Compacted, compact, forget, trusted
+from fairway.stores.log_compaction import Compacted, compact, forget
 from fairway.stores.log_reading import model_lock
 from fairway.stores.log_segments import SegmentLog
 from tests.logs import (
@@ -384,30 +382,6 @@ def test_a_clock_that_jumps_removes_nothing(tmp_path: Path) -> None:
     compact(opened(folder), settings, everything=True, clock=lambda: T + 7300)
     assert len(everything(folder)) == 7
     assert opened(folder).present("m")[0].last > datetime(2290, 1, 1, tzinfo=UTC)
-
-
-@given(st.lists(st.floats(1e9, 2e9), min_size=1, max_size=20))
-def test_a_time_is_trusted_only_when_the_clock_went_on_from_there(times: list[float]) -> None:
-    state, calm = Clock(), []
-    for time in times:
-        before = state.seen
-        state, sure = trusted(state, time)
-        assert state.seen == time
-        if before and time > before + DAY:
-            assert not sure
-            calm = [time]
-        elif calm and calm[0] <= time < calm[0] + 3600:
-            assert not sure
-
-
-def test_a_machine_that_was_off_for_long_is_trusted_after_an_hour() -> None:
-    state, _ = trusted(Clock(), 1e9)
-    state, sure = trusted(state, 1e9 + 30 * DAY)
-    assert not sure
-    state, sure = trusted(state, 1e9 + 30 * DAY + 3000)
-    assert not sure
-    state, sure = trusted(state, 1e9 + 30 * DAY + 3601)
-    assert sure
 
 
 def test_what_was_forgotten_is_in_no_file(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def gather(
     """The latest `limit` windows of a version, of the one that was looked at last where None is given. `incidents` are of
     the model; those of other versions or times are left out. NotFound without windows."""
     if version is None:
-        keys = [key for key in windows.watched() if key.model == model]
+        keys = [key for key in windows.watched(until=made) if key.model == model]
         version = max(keys, key=lambda key: (key.start, key.version)).version if keys else 0
     found = read_windows(windows, model, version, since=since, until=until, limit=limit)
     if not found:

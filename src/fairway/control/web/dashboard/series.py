@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from fairway.control.web.dashboard.seen import Summary, effects_reader, summary_in
-from fairway.core.clock import moment_of
+from fairway.core.clock import moment_of, utc_now
 from fairway.monitoring.watch.values import ColumnReport, Point
 from fairway.stores.windows import MOST_WINDOWS, WindowKey, WindowStore
 
@@ -100,8 +100,9 @@ def read_windows(
     until: str = "",
     limit: int = MOST_WINDOWS,
 ) -> tuple[Seen, ...]:
-    """The oldest first. Those of a version that was replaced under its number are left out."""
-    found = store.summaries(model, version=version, since=since, until=until, limit=limit)
+    """The oldest first. Those of a version that was replaced under its number are left out, and those of the future, which a
+    clock that was ahead has left."""
+    found = store.summaries(model, version=version, since=since, until=until or utc_now(), limit=limit)
     digest = found[-1].key.digest if found else ""
     return tuple(
         Seen(
