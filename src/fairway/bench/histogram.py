@@ -99,11 +99,6 @@ class Histogram:
     def quantile(self, share: float) -> float:
         return self.quantiles([share])[0]
 
-    def share_above(self, seconds: float) -> float:
-        """Which share of the values lies in bins wholly above a duration."""
-        place = int(self._bins_of(np.array([seconds]))[0])
-        return float(self._counts[place + 1 :].sum()) / self.count if self.count else 0.0
-
     def merge(self, other: Histogram) -> None:
         if other.bits != self.bits:
             raise ValueError(f"a histogram of {other.bits} bits cannot be added to one of {self.bits}")

@@ -76,7 +76,6 @@ def test_an_empty_one_gives_zeros() -> None:
     empty = Histogram()
     assert (empty.count, empty.mean, empty.largest, empty.smallest) == (0, 0.0, 0.0, 0.0)
     assert empty.quantiles([0.5, 1.0]) == [0.0, 0.0]
-    assert empty.share_above(0.0) == 0.0
     assert Histogram.of(empty.counted()).counted() == empty.counted()
 
 
@@ -85,10 +84,6 @@ def test_what_is_too_long_or_negative_is_clipped() -> None:
     assert histogram.count == 2
     assert histogram.smallest == 0.0
     assert histogram.quantile(1.0) == 5000.0
-
-
-def test_the_share_above() -> None:
-    assert of([0.001] * 90 + [1.0] * 10).share_above(0.5) == pytest.approx(0.1)
 
 
 def test_different_precisions_do_not_add_up() -> None:
