@@ -34,6 +34,16 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Largest request line and headers together."""
     connections: Annotated[int, msgspec.Meta(ge=1)] = 10_000
     """Most connections that a worker holds, of HTTP and of gRPC each; more are closed at once, over HTTP with 503."""
+    receive_seconds: Annotated[float, msgspec.Meta(gt=0)] = 75.0
+    """How long a request may take to arrive whole, and a gRPC answer to be read, beside the time that its bytes need at
+    `receive_rate`; over HTTP it is answered 408, over gRPC DEADLINE_EXCEEDED."""
+    receive_rate: Annotated[int, msgspec.Meta(gt=0)] = 4096
+    """Bytes a second that the slowest client has to send or read."""
+    waiting_bytes: Annotated[int, msgspec.Meta(gt=0)] = 1024 * 1024 * 1024
+    """Most bytes of half-sent messages and unread answers that a worker holds for all gRPC connections together; calls
+    that would need more are answered RESOURCE_EXHAUSTED."""
+    grpc_idle_seconds: Annotated[float, msgspec.Meta(gt=0)] = 3600.0
+    """A gRPC connection without a call for so long is asked to go and closed; clients open a new one by themselves."""
 
 
 class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -66,6 +66,8 @@ class PredictProtocol(HttpToolsProtocol):
     """Bytes of body up to which a request is answered from here."""
     head_limit = 64 * 1024
     most_connections = 10_000
+    receive_seconds = 75.0
+    receive_rate = 4096.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -78,6 +80,8 @@ class PredictProtocol(HttpToolsProtocol):
         self._size = 0
         self._head_size = 0
         self._between_messages = True
+        self._in_head = False
+        self._began = 0.0
         self._chunk: bytes | None = None
         self._last_head: _Head | None = None
         self._last_active = self.loop.time()
@@ -116,24 +120,39 @@ class PredictProtocol(HttpToolsProtocol):
         )
 
     def _close_if_idle(self) -> None:
-        """One timer a connection, moved on when it fires, instead of one a request. A request whose rest does not come is
-        idle too: nobody may hold what has come of it for ever."""
-        idle = self.loop.time() - self._last_active
-        begun = self._match is not None or (self.cycle is not None and not self.cycle.response_complete)
-        busy = begun and not self._is_receiving()
-        if not busy and idle >= self.timeout_keep_alive:
-            if not self.transport.is_closing():
-                if begun:
-                    self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\r\n")
-                self.transport.close()
-            return
-        wait = self.timeout_keep_alive if busy else self.timeout_keep_alive - idle
-        self._idle_check = self.loop.call_later(wait, self._close_if_idle)
+        """One timer a connection, moved on when it fires, instead of one a request. A request whose rest does not come, or
+        comes too slowly, is idle too: nobody may hold what has come of it for ever."""
+        if not self.transport.is_closing():
+            time = self.loop.time()
+            receiving = self._is_receiving()
+            begun = self._match is not None or (self.cycle is not None and not self.cycle.response_complete)
+            wait: float = self.timeout_keep_alive
+            if receiving or not begun:
+                wait = self._last_active + self.timeout_keep_alive - time
+            if receiving:
+                wait = min(wait, self._began + self._allowed(self._size) - time)
+            if wait > 0:
+                self._idle_check = self.loop.call_later(wait, self._close_if_idle)
+                return
+            if begun or self._in_head:
+                self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\r\n")
+            self.transport.close()
+        # What was answered leaves first; a client that does not read it is not waited for without end.
+        wait = self._allowed(self.transport.get_write_buffer_size())
+        self._idle_check = self.loop.call_later(wait, self.transport.abort)
+
+    def _allowed(self, size: int) -> float:
+        """Seconds that so many bytes may take."""
+        return self.receive_seconds + size / self.receive_rate
 
     def _is_receiving(self) -> bool:
-        """Whether it is the client's turn: the rest of the body has been asked for."""
+        """Whether it is the client's turn: the rest of the head, or of the body, is awaited."""
         if self._match is not None:
             return True
+        if self.pipeline:
+            return False
+        if self.cycle is None or self.cycle.response_complete:
+            return not self._between_messages
         return self.cycle.more_body and not (self.flow.read_paused or self.cycle.waiting_for_100_continue)
 
     def on_message_begin(self) -> None:
@@ -145,6 +164,8 @@ class PredictProtocol(HttpToolsProtocol):
         self._size = 0
         self._head_size = 0
         self._between_messages = False
+        self._in_head = True
+        self._began = self._last_active
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -176,6 +197,7 @@ class PredictProtocol(HttpToolsProtocol):
         raise ValueError("request head over the limit")  # stops the parser
 
     def on_headers_complete(self) -> None:
+        self._in_head = False
         if self.parser.get_method() == b"POST" and self._may_go_short():
             self._match = self._find()
             if self._match is not None:
@@ -208,11 +230,11 @@ class PredictProtocol(HttpToolsProtocol):
             return match
 
     def on_body(self, body: bytes) -> None:
+        self._size += len(body)
         if self._match is None:
             super().on_body(body)
             return
         self._parts.append(body)
-        self._size += len(body)
         if self._size > self.inline_body:
             self._hand_over()
 
@@ -390,6 +412,8 @@ def protocol_for(app: DataApp) -> type[PredictProtocol]:
     limits = {
         "head_limit": app.limits.header_bytes,
         "most_connections": app.limits.connections,
+        "receive_seconds": app.limits.receive_seconds,
+        "receive_rate": app.limits.receive_rate,
         "inline_body": min(_INLINE_BODY, app.limits.body_bytes),
     }
     return type(

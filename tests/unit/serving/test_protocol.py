@@ -1,6 +1,7 @@
 """Two speeds, one behaviour: on the short way and the long one a request gets the same answer."""
 
 import json
+import socket
 import threading
 import time
 from contextlib import ExitStack
@@ -253,6 +254,59 @@ def test_a_request_whose_rest_does_not_come_is_given_up(serve: Serve, size: int)
         with stalled.makefile("rb") as told:
             assert told.read() == b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\r\n"
     assert port.infer(ROWS)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("begun", "told"),
+    [
+        (b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\nx-slow: ", b"HTTP/1.1 408 "),
+        (b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 90000\r\n\r\n", b"HTTP/1.1 408 "),
+        (
+            b"POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 900000\r\n\r\n" + b" " * 300_000,
+            b"HTTP/1.1 408 ",
+        ),
+        (b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 90000\r\n\r\n", b"HTTP/1.1 404 "),
+    ],
+    ids=["head", "short way", "long way", "answered before its body"],
+)
+def test_a_trickle_keeps_no_request_alive(serve: Serve, begun: bytes, told: bytes) -> None:
+    port = serve(plane(), limits=LimitSettings(receive_seconds=0.3, receive_rate=10**9))
+    port.server.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
+    answer = b""
+    with port.raw() as slow:
+        slow.sendall(begun)
+        slow.settimeout(0.02)
+        try:
+            for _ in range(1000):
+                slow.sendall(b" ")
+                try:
+                    part = slow.recv(1000)
+                except TimeoutError:
+                    continue
+                answer += part
+                if not part:
+                    break
+        except OSError:
+            pass
+    assert answer.startswith(told)
+    assert port.infer(ROWS)[0] == 200
+
+
+def test_a_client_that_never_reads_its_answer_is_let_go(serve: Serve) -> None:
+    port = serve(plane(), limits=LimitSettings(receive_seconds=0.5, receive_rate=10**9))
+    port.server.config.timeout_keep_alive = 0.5  # type: ignore[assignment]
+    rows = json.dumps({"instances": [[0.1234567890123, 0.1234567890123]] * 10_000}).encode()
+    with port.raw() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.sendall(post())
+        read_answers(deaf, 1)
+        (connection,) = port.server.server_state.connections
+        connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        deaf.sendall(post(rows))
+        deadline = time.monotonic() + 60
+        while port.server.server_state.connections:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

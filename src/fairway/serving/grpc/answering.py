@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """Of one connection, but for `connections`. Sizes are bytes."""
+    """Of one connection, but for `connections` and `waiting`. Sizes are bytes."""
 
     message: int = 64 * 1024 * 1024
     header_block: int = 64 * 1024
@@ -22,8 +22,16 @@ class Bounds(msgspec.Struct, frozen=True):
     connections: int = 10_000
     stream_window: int = 1024 * 1024
     connection_window: int = 8 * 1024 * 1024
+    waiting: int = 1024 * 1024 * 1024
+    """Of half-sent messages and unread answers of all connections together."""
+    receive_seconds: float = 75.0
+    """How long a message may take to arrive, or an answer to be read, beside its bytes at `receive_rate` a second."""
+    receive_rate: float = 4096.0
+    idle_seconds: float = 3600.0
+    """How long a connection without calls is kept."""
     idle_control: int = 2000
-    """Frames that ask for nothing, or take back what they asked for, more than there were answers."""
+    """Frames that ask for nothing, or take back what they asked for, or open a window by next to nothing, more than
+    there were answers to forgive them: ten an answer."""
     idle_control_rate: float = 20.0
     """How many of them are forgiven each second: keepalives of a client that is quiet for days."""
 

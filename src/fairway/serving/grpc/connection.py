@@ -4,28 +4,36 @@ Frames of one call that have arrived whole are answered in the same turn of the 
 queue. Answers of all connections leave together at the end of the turn: see `serving/ticket.py` for what that saves.
 
 What bounds a caller: the size of a message, of a header block, the number of streams, how many bytes of unfinished
-messages and unread answers one connection may hold, and how often it may reset streams or have frames acknowledged
-that carry nothing. A peer that does not read what it is sent is not read from either.
+messages and unread answers one connection and all together may hold, how long what was begun may take (see
+`patience.py`), and how often it may reset streams or have frames acknowledged that carry nothing. A peer that does not
+read what it is sent is not read from either.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 import time
 
+from fairway.inference.work import now
 from fairway.serving.grpc import frames
 from fairway.serving.grpc.answering import Bounds, Service
 from fairway.serving.grpc.frames import FRAME_HEAD, ConnectionFault, Reason, Setting
 from fairway.serving.grpc.gathering import Gathering
 from fairway.serving.grpc.head import HeadReader
-from fairway.serving.grpc.sending import Outbox
+from fairway.serving.grpc.patience import Patience
+from fairway.serving.grpc.sending import Outbox, Waiting
 from fairway.serving.grpc.stream import Stream
 
 logger = logging.getLogger("fairway.serving")
 
 _unpack_head = FRAME_HEAD.unpack_from
+_LONG_HEAD = 2048
+"""Headers from here on count as bytes that a stream holds."""
+_SMALL_GRANT = 1024
+"""Bytes by which a window is opened for no good reason."""
 _NOT_HTTP_2 = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 50\r\nconnection: close\r\n\r\n"
     b"This port speaks gRPC: HTTP/2 without an upgrade.\n"
@@ -35,8 +43,10 @@ _NOT_HTTP_2 = (
 class Connection(Gathering, asyncio.Protocol):
     """One peer. Streams that are open are in `streams`, by number."""
 
-    def __init__(self, service: Service, bounds: Bounds, outbox: Outbox, everybody: set[Connection]) -> None:
-        super().__init__(service, bounds, outbox)
+    def __init__(
+        self, service: Service, bounds: Bounds, outbox: Outbox, everybody: set[Connection], waiting: Waiting
+    ) -> None:
+        super().__init__(service, bounds, outbox, waiting)
         self._everybody = everybody
         self._most = bounds.connections
         self._heads = HeadReader(service.find, bounds.header_block)
@@ -49,6 +59,7 @@ class Connection(Gathering, asyncio.Protocol):
         self._receive_window = bounds.connection_window
         self._consumed = 0
         self._idle_since = time.monotonic()
+        self._patience = Patience(self, bounds, outbox.loop)
 
     # -- the socket
 
@@ -60,30 +71,35 @@ class Connection(Gathering, asyncio.Protocol):
         if len(self._everybody) > self._most:
             self._closing = True
             transport.close()
+            return
+        self._patience.begin()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
+        self._patience.end()
         self._everybody.discard(self)
-        streams, self.streams = self.streams, {}
-        for stream in streams.values():
-            if stream.call is not None:
-                stream.call.cancelled()
+        for stream in list(self.streams.values()):
+            if stream.number in self.streams:
+                self.drop(stream)
 
     def eof_received(self) -> bool:
         return False
 
     def pause_writing(self) -> None:
         """The peer does not read what it is sent: it is not read from either."""
+        self._patience.paused_since = now()
         if not self.transport.is_closing():
             self.transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self._patience.paused_since = math.inf
         if not self.transport.is_closing():
             self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
+        self._patience.heard = now()
         try:
             self._frames(data)
         except ConnectionFault as fault:
@@ -129,7 +145,11 @@ class Connection(Gathering, asyncio.Protocol):
                 self._on_other(kind, flags, number, payload)
             if self._closing:
                 return
-        self._rest = data[position:]
+        self._rest = rest = data[position:]
+        if rest or self._block is not None:
+            self._patience.partly(new=position > 0 and self._block is None)
+        else:
+            self._patience.part_since = math.inf
 
     def _greet(self) -> None:
         bounds = self._bounds
@@ -184,7 +204,11 @@ class Connection(Gathering, asyncio.Protocol):
         self._last_stream = number
         if self._refuse_after is not None and number > self._refuse_after:
             return
-        if len(self.streams) >= self._bounds.streams or self.unread > 4 * self._bounds.message:
+        if (
+            len(self.streams) >= self._bounds.streams
+            or self.unread > 4 * self._bounds.message
+            or self.waiting.size > self._bounds.waiting
+        ):
             self._take_back()
             self._send(frames.reset(number, Reason.refused_stream))
             return
@@ -192,9 +216,14 @@ class Connection(Gathering, asyncio.Protocol):
             self._take_back()
             self._send(frames.reset(number, Reason.protocol_error))
             return
+        begun = self._patience.heard
         stream = self.streams[number] = Stream(
-            number, head, self._peer_stream_window, self._bounds.stream_window
+            number, head, self._peer_stream_window, self._bounds.stream_window, begun
         )
+        if head.size > _LONG_HEAD:
+            self.count(stream, head.size)
+        if head.timeout is not None and begun + head.timeout < self._patience.look_at:
+            self._patience.until(begun + head.timeout)
         if head.status:
             self._plain(stream, head.status)
         elif head.method is None:
@@ -311,6 +340,8 @@ class Connection(Gathering, asyncio.Protocol):
         if not number:
             if not more:
                 raise ConnectionFault(Reason.protocol_error, "a window that grows by nothing")
+            if more < _SMALL_GRANT:
+                self._take_back()
             self.widen(more)
         else:
             stream = self.streams.get(number)
@@ -320,11 +351,12 @@ class Connection(Gathering, asyncio.Protocol):
                         Reason.protocol_error, "WINDOW_UPDATE of a stream that was not opened"
                     )
                 return
-            stream.send_window += more
-            if not more or stream.send_window > frames.LARGEST_WINDOW:
-                self._fail(stream, Reason.flow_control_error)
+            if more < _SMALL_GRANT:
+                self._take_back()
+            if not more or stream.send_window + more > frames.LARGEST_WINDOW:
+                self._fail(stream, Reason.protocol_error if not more else Reason.flow_control_error)
                 return
-            self._pump()
+            self.widen_stream(stream, more)
 
     def _plain(self, stream: Stream, status: int) -> None:
         """An HTTP answer for what is not gRPC."""
@@ -338,6 +370,22 @@ class Connection(Gathering, asyncio.Protocol):
         self.drop(stream)
 
     # -- the end
+
+    def late(self, stream: Stream, why: str) -> None:
+        """Ends a call whose message did not come, or whose answer nobody took, in time."""
+        if stream.queued:
+            self._send(frames.reset(stream.number, Reason.cancel))
+            self.drop(stream)
+        else:
+            self._service.refuse(self, stream, 4, why)
+
+    def stalled(self, why: str) -> None:
+        """Ends a connection on which nothing can go on."""
+        if self._greeted and not self.transport.get_write_buffer_size():
+            self._end(Reason.enhance_your_calm, why)
+            return
+        self._closing = True
+        self.transport.abort()
 
     def drain(self, *, last: bool) -> None:
         """Asks the peer for no new calls; with `last`, those that come anyway are left to be tried elsewhere."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from fairway.inference.work import now
 from fairway.serving.grpc import frames
 from fairway.serving.grpc.answering import Bounds, Service
-from fairway.serving.grpc.sending import Outbox, Sending
+from fairway.serving.grpc.sending import Outbox, Sending, Waiting
 from fairway.serving.grpc.stream import Stream
 
 if TYPE_CHECKING:
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Gathering(Sending):
-    """`unfinished` is how many bytes of messages have come that are not whole yet."""
+    """`unfinished` is how many bytes have come of messages that are not whole yet, and of their long headers."""
 
-    def __init__(self, service: Service, bounds: Bounds, outbox: Outbox) -> None:
-        super().__init__(outbox)
+    def __init__(self, service: Service, bounds: Bounds, outbox: Outbox, waiting: Waiting) -> None:
+        super().__init__(outbox, waiting)
         self._service = service
         self._bounds = bounds
         self.unfinished = 0
@@ -25,14 +26,22 @@ class Gathering(Sending):
     def _refuse(self, stream: Stream, status: int, message: str) -> None:
         self._service.refuse(cast("Connection", self), stream, status, message)
 
+    def count(self, stream: Stream, more: int) -> None:
+        """Counts bytes that are held for a stream."""
+        stream.counted += more
+        self.unfinished += more
+        self.waiting.size += more
+
     def gather(self, stream: Stream, payload: bytes) -> None:
         """Adds to the message that is arriving; hands on those that are whole when the call takes many."""
         buffer = stream.buffer
         if buffer is None:
             buffer = stream.buffer = bytearray()
-        buffer += payload
-        self.unfinished += len(payload)
         streaming = stream.call is not None
+        if streaming and not buffer:
+            stream.begun = now()
+        buffer += payload
+        self.count(stream, len(payload))
         while len(buffer) >= 5:
             if not stream.need:
                 size = int.from_bytes(buffer[1:5], "big")
@@ -53,7 +62,7 @@ class Gathering(Sending):
             message = bytes(buffer[5 : stream.need])
             compressed = buffer[0] == 1
             del buffer[: stream.need]
-            self.unfinished -= stream.need
+            self.count(stream, -stream.need)
             stream.need = 0
             assert stream.call is not None
             stream.call.received(message, compressed)
@@ -63,6 +72,13 @@ class Gathering(Sending):
             self._refuse(stream, 12, "a unary call takes one message")
         elif self.unfinished > 2 * self._bounds.message:
             self._refuse(stream, 8, "this connection has too many unfinished messages")
+        elif self.waiting.size > self._bounds.waiting and buffer:
+            self._refuse(
+                stream,
+                8,
+                f"the server holds {self.waiting.size} bytes of unfinished messages and unread answers "
+                f"(limits.waiting_bytes: {self._bounds.waiting}); try again later",
+            )
 
     def end_of(self, stream: Stream) -> None:
         stream.ended = True
@@ -81,9 +97,9 @@ class Gathering(Sending):
         self._service.unary(cast("Connection", self), stream, bytes(memoryview(buffer)[5:]), buffer[0] == 1)
 
     def release(self, stream: Stream) -> None:
-        if stream.buffer is not None:
-            self.unfinished -= len(stream.buffer)
-            stream.buffer = None
+        if stream.counted:
+            self.count(stream, -stream.counted)
+        stream.buffer = None
 
     def take_more(self, stream: Stream) -> None:
         """Lets the peer send more on this stream."""
@@ -96,8 +112,6 @@ class Gathering(Sending):
         """Forgets a stream; who was to answer it is told."""
         del self.streams[stream.number]
         self.release(stream)
-        if stream.queued:
-            self.unread -= sum(len(part) for part in stream.queued)
-            stream.queued = None
+        self.unqueue(stream)
         if stream.call is not None:
             stream.call.cancelled()

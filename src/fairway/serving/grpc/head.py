@@ -26,6 +26,9 @@ _OF_A_CONNECTION = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
 )
 _KEPT = 256
+_KEPT_BYTES = 256 * 1024
+_LARGEST_KEPT = 8 * 1024
+_FIELD_SIZE = 32  # what a field counts beside its text, as in RFC 7541, section 4.1
 _SIZE_UPDATE = 0x20
 
 
@@ -40,6 +43,8 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     headers: dict[bytes, bytes]
     malformed: str | None = None
     status: int = 0
+    size: int = 0
+    """Bytes of the headers, unpacked."""
 
 
 class HeadReader:
@@ -49,6 +54,7 @@ class HeadReader:
         self._decoder = Decoder(max_header_list_size=largest)
         self._find = find
         self._known: dict[bytes, Head] = {}
+        self._known_bytes = 0
 
     def read(self, block: bytes) -> Head:
         """Raises ConnectionFault: a compression table that may differ from the peer's is of no more use."""
@@ -65,12 +71,23 @@ class HeadReader:
             raise ConnectionFault(Reason.compression_error, "headers cannot be read") from None
         head = read_head([(bytes(name), bytes(value)) for name, value in fields], self._find)
         if len(entries) != count or (entries[0] if entries else None) is not first:
-            self._known.clear()
+            self._forget()
         elif block[0] & 0xE0 != _SIZE_UPDATE:
-            if len(self._known) >= _KEPT:
-                self._known.clear()
-            self._known[block] = head
+            self._keep(block, head)
         return head
+
+    def _keep(self, block: bytes, head: Head) -> None:
+        size = len(block) + head.size
+        if size > _LARGEST_KEPT:
+            return
+        if len(self._known) >= _KEPT or self._known_bytes + size > _KEPT_BYTES:
+            self._forget()
+        self._known[block] = head
+        self._known_bytes += size
+
+    def _forget(self) -> None:
+        self._known.clear()
+        self._known_bytes = 0
 
 
 def read_head(fields: list[tuple[bytes, bytes]], find: Callable[[str], Any]) -> Head:
@@ -104,7 +121,9 @@ def read_head(fields: list[tuple[bytes, bytes]], find: Callable[[str], Any]) -> 
         else:
             timeout = int(found[1]) * _UNITS[found[2]]
     method = None if malformed or status else find(path)
-    return Head(path, method, timeout, headers.get(b"grpc-encoding", b"identity"), headers, malformed, status)
+    size = sum(len(name) + len(value) + _FIELD_SIZE for name, value in fields)
+    encoding = headers.get(b"grpc-encoding", b"identity")
+    return Head(path, method, timeout, encoding, headers, malformed, status, size)
 
 
 _REQUEST = frozenset((b":method", b":scheme", b":path", b":authority"))

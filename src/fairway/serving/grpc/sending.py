@@ -8,23 +8,26 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from fairway.inference.work import now
 from fairway.serving.grpc import frames
 from fairway.serving.grpc.frames import ConnectionFault, Reason, Setting
 from fairway.serving.grpc.stream import Stream
 
 _MOST_FRAME = 1024 * 1024
+_FORGIVEN = 10
+"""Frames that asked for nothing which an answer forgives: more than any client sends for one."""
 
 
 class Outbox:
     """Connections with bytes to send at the end of this turn of the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._waiting: list[Sending] = []
 
     def add(self, connection: Sending) -> None:
         if not self._waiting:
-            self._loop.call_soon(self.send)
+            self.loop.call_soon(self.send)
         self._waiting.append(connection)
 
     def send(self) -> None:
@@ -34,19 +37,30 @@ class Outbox:
             connection.flush()
 
 
+class Waiting:
+    """Bytes of half-sent messages and unread answers that all connections of a server hold."""
+
+    __slots__ = ("size",)
+
+    def __init__(self) -> None:
+        self.size = 0
+
+
 class Sending:
     """Streams that are open are in `streams`, by number. `unread` is how many bytes of answers windows hold back."""
 
     transport: asyncio.Transport
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, waiting: Waiting) -> None:
         self.streams: dict[int, Stream] = {}
         self.unread = 0
+        self.waiting = waiting
         self.idle_control = 0.0
-        """Frames of the peer's that asked for nothing, since the last answer."""
+        """Frames of the peer's that asked for nothing and are not forgiven yet."""
         self._outbox = outbox
         self._out: list[bytes] = []
         self._held: deque[Stream] = deque()
+        """Streams whose answers only the connection's window holds back."""
         self._send_window = frames.DEFAULT_WINDOW
         self._peer_stream_window = frames.DEFAULT_WINDOW
         self._peer_frame = frames.DEFAULT_FRAME
@@ -57,21 +71,41 @@ class Sending:
     def release(self, stream: Stream) -> None:
         """What arrived of the stream's message is not needed any more."""
 
+    def unqueue(self, stream: Stream) -> None:
+        """What is left of a stream's answer is not sent any more."""
+        if stream.queued:
+            self._unread(-sum(len(part) for part in stream.queued))
+        stream.queued = None
+
+    def _unread(self, more: int) -> None:
+        self.unread += more
+        self.waiting.size += more
+
     def peer_settings(self, payload: bytes) -> None:
         """Takes and acknowledges the peer's SETTINGS."""
-        for name, value in frames.read_settings(payload):
+        # Of a setting that stands there often the last counts; going through all streams for each would be costly.
+        for name, value in dict(frames.read_settings(payload)).items():
             if name == Setting.initial_window_size:
                 if value > frames.LARGEST_WINDOW:
                     raise ConnectionFault(Reason.flow_control_error, "a window of over 2**31 bytes")
                 change = value - self._peer_stream_window
                 self._peer_stream_window = value
-                for stream in self.streams.values():
+                for stream in self.streams.values() if change else ():
                     stream.send_window += change
+                    if stream.send_window > frames.LARGEST_WINDOW:
+                        raise ConnectionFault(Reason.flow_control_error, "a window of over 2**31 bytes")
+                    self._hold(stream)
             elif name == Setting.max_frame_size:
                 if not frames.DEFAULT_FRAME <= value <= frames.LARGEST_FRAME:
                     raise ConnectionFault(Reason.protocol_error, "a frame size outside the allowed")
                 self._peer_frame = min(value, _MOST_FRAME)
         self._send(frames.frame(frames.SETTINGS, frames.ACK, 0))  # before anything that makes use of them
+        self._pump()
+
+    def widen_stream(self, stream: Stream, more: int) -> None:
+        """The peer takes more bytes on this stream."""
+        stream.send_window += more
+        self._hold(stream)
         self._pump()
 
     def widen(self, more: int) -> None:
@@ -93,7 +127,10 @@ class Sending:
         if self.streams.pop(number, None) is None:
             return
         self._send_window -= size
-        self.idle_control = 0
+        if self.idle_control > 0:
+            self.idle_control -= _FORGIVEN
+        if stream.counted:
+            self.release(stream)
         told = number.to_bytes(4, "big")
         self._send(
             b"".join(
@@ -128,18 +165,21 @@ class Sending:
             return
         if stream.queued is None:
             stream.queued = deque()
+        if not stream.queued:
+            stream.owed, stream.owed_since = 0, now()
         whole = b"\x00" + len(message).to_bytes(4, "big") + message
         stream.queued.append(memoryview(whole))
-        self.unread += len(whole)
-        if stream not in self._held:
-            self._held.append(stream)
+        stream.owed += len(whole)
+        self._unread(len(whole))
+        self._hold(stream)
         self._pump()
 
     def close(self, stream: Stream, block: bytes) -> None:
         """The trailers; nothing is sent on the stream after them."""
         if stream.number not in self.streams:
             return
-        self.idle_control = 0
+        if self.idle_control > 0:
+            self.idle_control -= _FORGIVEN
         stream.tail = frames.frame(
             frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream.number, block
         )
@@ -154,31 +194,32 @@ class Sending:
             self._send(frames.reset(stream.number, Reason.no_error))
         del self.streams[stream.number]
 
+    def _hold(self, stream: Stream) -> None:
+        """Lets a stream take its turn, if it has something to send and its own window lets it."""
+        if stream.queued and not stream.held and stream.send_window > 0:
+            stream.held = True
+            self._held.append(stream)
+
     def _pump(self) -> None:
         """Sends what windows held back, one frame of each stream in turn."""
         held = self._held
-        stuck = 0
-        while held and self._send_window > 0 and stuck < len(held):
+        while held and self._send_window > 0:
             stream = held.popleft()
-            if stream.number not in self.streams or not stream.queued:
+            stream.held = False
+            if stream.number not in self.streams or not stream.queued or stream.send_window <= 0:
                 continue
             size = min(self._send_window, stream.send_window, self._peer_frame, len(stream.queued[0]))
-            if size <= 0:
-                held.append(stream)
-                stuck += 1
-                continue
-            stuck = 0
             part = stream.queued[0]
             self._send(frames.frame(frames.DATA, 0, stream.number, bytes(part[:size])))
             self._send_window -= size
             stream.send_window -= size
-            self.unread -= size
+            self._unread(-size)
             if size == len(part):
                 stream.queued.popleft()
             else:
                 stream.queued[0] = part[size:]
             if stream.queued:
-                held.append(stream)
+                self._hold(stream)
             elif stream.tail is not None:
                 self._finish(stream)
             elif stream.call is not None:

@@ -21,7 +21,7 @@ from fairway.serving.grpc import (
 from fairway.serving.grpc.answering import Bounds
 from fairway.serving.grpc.connection import Connection
 from fairway.serving.grpc.method import Host, Method
-from fairway.serving.grpc.sending import Outbox
+from fairway.serving.grpc.sending import Outbox, Waiting
 from fairway.serving.grpc.service import GrpcService
 
 METHODS: tuple[Method, ...] = (
@@ -47,20 +47,32 @@ class GrpcServer:
         self._host = host
         self._tls = tls
         self._connections: set[Connection] = set()
+        self._waiting = Waiting()
         self._server: asyncio.Server | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of half-sent messages and unread answers that are held."""
+        return self._waiting.size
 
     async def start(self, listening: socket.socket) -> None:
         """Takes calls on a bound socket."""
         loop = asyncio.get_running_loop()
         limits = self._host.settings.limits
         bounds = Bounds(
-            message=limits.body_bytes, header_block=limits.header_bytes, connections=limits.connections
+            message=limits.body_bytes,
+            header_block=limits.header_bytes,
+            connections=limits.connections,
+            waiting=limits.waiting_bytes,
+            receive_seconds=limits.receive_seconds,
+            receive_rate=limits.receive_rate,
+            idle_seconds=limits.grpc_idle_seconds,
         )
-        outbox = Outbox(loop)
+        outbox, waiting = Outbox(loop), self._waiting
         self._service = service = GrpcService(self._host, METHODS, loop, limits.body_bytes, outbox.send)
 
         def connection() -> Connection:
-            return Connection(service, bounds, outbox, self._connections)
+            return Connection(service, bounds, outbox, self._connections, waiting)
 
         self._server = await loop.create_server(
             connection, sock=listening, ssl=None if self._tls is None else self._tls.grpc_context

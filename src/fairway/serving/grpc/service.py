@@ -98,7 +98,7 @@ class GrpcService:
 
     def unary(self, connection: Connection, stream: Stream, message: bytes, compressed: bool) -> None:
         method: Method = stream.head.method
-        arrival = self.arrival(stream.head, now())
+        arrival = self.arrival(stream.head, stream.begun)
         if method.predict is None:
             if method.quick and not compressed:
                 self._answer_now(connection, stream, message, arrival)

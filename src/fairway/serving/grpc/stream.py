@@ -14,26 +14,42 @@ class Stream:
 
     `send_window` is how much the peer takes on this stream, `receive_window` how much it may still send here.
     `queued` and `tail` are answer bytes that a window holds back, and the end of the answer. `call` belongs to
-    whoever answers.
+    whoever answers. Moments are `perf_counter` seconds.
     """
 
     __slots__ = (
+        "begun",
         "buffer",
         "call",
         "consumed",
+        "counted",
         "ended",
         "head",
+        "held",
         "need",
         "number",
         "opened",
+        "owed",
+        "owed_since",
         "queued",
         "receive_window",
         "send_window",
         "tail",
     )
 
-    def __init__(self, number: int, head: Head, send_window: int, receive_window: int) -> None:
+    def __init__(
+        self, number: int, head: Head, send_window: int, receive_window: int, begun: float = 0.0
+    ) -> None:
         self.number = number
+        self.begun = begun
+        """When the message that is arriving began to: of a unary call, when its headers came."""
+        self.counted = 0
+        """Bytes that the connection counts for what arrived."""
+        self.held = False
+        """Only the connection's window holds the answer back."""
+        self.owed = 0
+        """Bytes of answers, sent and queued, since `owed_since`, when the queue was last empty."""
+        self.owed_since = 0.0
         self.head = head
         self.send_window = send_window
         self.receive_window = receive_window
