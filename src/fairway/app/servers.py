@@ -1,4 +1,4 @@
-"""Watches the errors and the saturation of the server that a control process stands beside."""
+"""Watches errors, saturation and the log of the server that a control process stands beside."""
 
 from __future__ import annotations
 
@@ -85,8 +85,9 @@ class ServerWatch:
             )
             series = servers.add_step(series, step)
             store.put_mark(name, msgspec.json.encode(series).decode())
-            windows.append(servers.server_window(model, self._server, _text(begun), series))
-        alerts.alerts.observe(window for window in windows if window.kinds)
+            dropped = max(0.0, seen.dropped - before.dropped)
+            windows.append(servers.server_window(model, self._server, _text(begun), series, dropped))
+        alerts.alerts.observe(windows)
 
     def _opened(self) -> tuple[WindowStore, HomeAlerts]:
         if self._store is None or self._alerts is None:

@@ -1,4 +1,4 @@
-"""Errors and saturation of a server against its own history, from the counters of its workers. Pure.
+"""Errors and saturation of a server against its own history, and rows that its log lacks, from the counters of its workers. Pure.
 
 The prediction log has only what was answered; what was refused, failed or had to wait is in the counters.
 """
@@ -15,18 +15,21 @@ from fairway.core.incident import Finding, Window
 from fairway.monitoring.operations import judge_operations
 from fairway.monitoring.told import Anomaly, Measure
 from fairway.monitoring.watch.values import Step
-from fairway.monitoring.words import percent
+from fairway.monitoring.words import percent, rows
 
 MOST_STEPS = 2000
 """Steps of a series that are kept: the latest."""
+_COUNTERS = {"fairway_requests_total": 0, "fairway_queue_requests": 2, "fairway_log_dropped_rows_total": 3}
 
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests and failures of a model since its server started, and how many wait now."""
+    """Requests and failures of a model since its server started, rows that did not reach its log, and how many requests wait
+    now."""
 
     requests: float = 0.0
     failed: float = 0.0
     waiting: float = 0.0
+    dropped: float = 0.0
 
 
 def count_models(
@@ -37,18 +40,18 @@ def count_models(
     for (name, labels), value in totals.items():
         told = dict(labels)
         model = told.get("model", "")
-        if not model or name not in ("fairway_requests_total", "fairway_queue_requests"):
+        if not model or name not in _COUNTERS:
             continue
-        sums = found.setdefault(model, [0.0, 0.0, 0.0])
-        if name == "fairway_queue_requests":
-            sums[2] += value
+        sums = found.setdefault(model, [0.0, 0.0, 0.0, 0.0])
+        if name != "fairway_requests_total":
+            sums[_COUNTERS[name]] += value
             continue
         sums[0] += value
         if told.get("code", "ok") in failures:
             sums[1] += value
     return {
-        model: Counted(requests=requests, failed=failed, waiting=max(waiting, 0.0))
-        for model, (requests, failed, waiting) in found.items()
+        model: Counted(requests=requests, failed=failed, waiting=max(waiting, 0.0), dropped=dropped)
+        for model, (requests, failed, waiting, dropped) in found.items()
     }
 
 
@@ -68,18 +71,29 @@ def judge_server(series: Sequence[Step]) -> tuple[Anomaly, ...]:
     )
 
 
-def server_window(model: str, server: str, start: str, series: Sequence[Step]) -> Window:
-    """What alerts are told of the last step. Where there is too little history nothing is judged."""
+def server_window(
+    model: str, server: str, start: str, series: Sequence[Step], dropped: float = 0.0
+) -> Window:
+    """What alerts are told of the last step, and of rows that were `dropped` from the log in its time. Where there is too
+    little history, errors and saturation are not judged."""
     anomalies = judge_server(series)
     known = any(anomaly.expected is not None for anomaly in anomalies)
-    findings = tuple(_finding(anomaly) for anomaly in anomalies if anomaly.anomalous)
+    findings = [_finding(anomaly) for anomaly in anomalies if anomaly.anomalous]
+    findings += [_lost(dropped)] if dropped else []
     return Window(
         model=model,
         digest=f"server {server}",
         start=start,
         end=series[-1].end,
-        kinds=("operations",) if known else (),
-        findings=findings,
+        kinds=("operations", "log") if known else ("log",),
+        findings=tuple(findings),
+    )
+
+
+def _lost(dropped: float) -> Finding:
+    text = f"{rows(round(dropped))} did not reach the prediction log; what is watched is without them."
+    return Finding(
+        kind="log", field="dropped rows", severity="warning", value=dropped, threshold=0.0, text=text
     )
 
 

@@ -42,15 +42,17 @@ def test_counters_by_model() -> None:
         ("fairway_requests_total", (("model", ""), ("code", "not_found"))): 5.0,
         ("fairway_queue_requests", (("model", "m"), ("version", "1"))): 3.0,
         ("fairway_rows_total", (("model", "m"),)): 1000.0,
+        ("fairway_log_dropped_rows_total", (("model", "m"), ("version", "1"))): 7.0,
     }
     counted = count_models(totals, {"model_failed"})
     assert list(counted) == ["m"]
     assert (counted["m"].requests, counted["m"].failed, counted["m"].waiting) == (100.0, 4.0, 3.0)
+    assert counted["m"].dropped == 7.0
 
 
 def test_failures_and_a_full_queue_are_found_and_said() -> None:
     quiet = server_window("m", "here", utc_text(NOON), steps(40))
-    assert quiet.kinds == ("operations",)
+    assert quiet.kinds == ("operations", "log")
     assert quiet.findings == ()
     bad = server_window("m", "here", utc_text(NOON), steps(40, last=120.0, full=0.9))
     told = {finding.field: finding for finding in bad.findings}
@@ -62,8 +64,15 @@ def test_failures_and_a_full_queue_are_found_and_said() -> None:
 
 def test_too_little_history_judges_nothing() -> None:
     window = server_window("m", "here", utc_text(NOON), steps(3, last=900.0))
-    assert window.kinds == ()
+    assert window.kinds == ("log",)
     assert window.findings == ()
+
+
+def test_rows_that_the_log_lacks_are_told() -> None:
+    window = server_window("m", "here", utc_text(NOON), steps(3), dropped=1700.0)
+    [finding] = window.findings
+    assert (finding.kind, finding.severity) == ("log", "warning")
+    assert finding.text == "1,700 rows did not reach the prediction log; what is watched is without them."
 
 
 def test_series_are_bounded() -> None:
