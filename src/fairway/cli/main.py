@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "log": ("fairway.cli.log", "Ask, watch and look after the prediction log."),
     "bench": ("fairway.cli.bench", "Measure how quickly a server answers."),
     "drift": ("fairway.cli.drift", "Compare data with a reference: what has changed?"),
+    "stream": ("fairway.cli.stream", "Look at values as they come: when do they change?"),
     "estimate": ("fairway.cli.estimate", "Estimate how well a model does before labels come."),
     "models": ("fairway.cli.models", "List the models."),
     "show": ("fairway.cli.show", "Show a model, a version, its proof."),

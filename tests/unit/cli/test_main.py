@@ -16,7 +16,7 @@ from fairway.cli.main import EXIT_CODES, VERBS, exit_code, main
 from fairway.core import errors
 from fairway.core.errors import FairwayError, InvalidInput, Problem
 
-WITHOUT_A_HOME = ("package", "bench", "estimate")
+WITHOUT_A_HOME = ("package", "bench", "estimate", "stream")
 
 
 def inner_verbs(verb: str) -> tuple[str, ...]:
