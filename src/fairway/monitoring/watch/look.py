@@ -33,6 +33,7 @@ from fairway.monitoring.watch.ranked import enough_queries, ranked_of
 from fairway.monitoring.watch.reference import Reference, measure
 from fairway.monitoring.watch.shapes import shape_of
 from fairway.monitoring.watch.subject import Predicted, labelled_rows, rarest_labels
+from fairway.monitoring.watch.swings import within_swings
 from fairway.monitoring.watch.values import ColumnReport, Metric, Report, Summary, Traffic
 
 _HISTORY = 2000
@@ -166,12 +167,12 @@ def _likes(window: Frame, reference: Reference, notes: list[str]) -> dict[str, F
     if frame is None:
         return {}
     found = dict.fromkeys(frame.table.column_names, frame)
-    if reference.own is not None:
-        own = reference.own.hours.like(window, notes)
+    if reference.past is not None:
+        past = reference.past.hours.like(window, notes)
         found |= {
-            name: own
+            name: past
             for name in found
-            if name in own.table.column_names and name not in reference.own.standing
+            if name in past.table.column_names and name not in reference.past.standing
         }
     return found
 
@@ -191,19 +192,26 @@ def _drift(
     if not likes:
         report = compare_profiles(reference.profile, profile, settings)
     else:
-        report = _joined([_compared(window, reference, names, settings) for names in _alike(window, likes)])
+        groups = _alike(window, reference, likes)
+        report = _joined([_compared(window, reference, names, settings) for names in groups])
     notes += report.notes
+    if reference.past is not None and reference.past.elsewhere is not None:
+        report = within_swings(report, window, reference.past.elsewhere, settings, notes)
     return report
 
 
-def _alike(window: Frame, likes: Mapping[str, Frame]) -> list[dict[str, Frame]]:
-    """Columns by the rows that are compared, most columns first: predictions apart where some rows had no inputs."""
+def _alike(window: Frame, reference: Reference, likes: Mapping[str, Frame]) -> list[dict[str, Frame]]:
+    """Columns by the rows that are compared, those of the same hours and most columns first: predictions apart where some
+    rows had no inputs."""
     found: dict[tuple[int, bool], dict[str, Frame]] = {}
     mixed = window.given() is not window
     for name, frame in likes.items():
         if name in window.table.column_names:
             found.setdefault((id(frame), mixed and name in window.inputs), {})[name] = frame
-    return sorted(found.values(), key=len, reverse=True) or [dict(likes)]
+    ordered = sorted(
+        found.values(), key=lambda group: (next(iter(group.values())) is reference.frame, -len(group))
+    )
+    return ordered or [dict(likes)]
 
 
 def _compared(

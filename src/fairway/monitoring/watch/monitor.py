@@ -23,7 +23,7 @@ from typing import Protocol
 import msgspec
 import pyarrow as pa
 
-from fairway.core.clock import moment_of, utc_text
+from fairway.core.clock import Clock, moment_of, trusted, utc_text
 from fairway.core.contract import Contract
 from fairway.core.errors import FairwayError
 from fairway.core.incident import Window
@@ -31,11 +31,12 @@ from fairway.core.settings import MonitoringSettings
 from fairway.monitoring.watch.findings import incident_window, with_findings
 from fairway.monitoring.watch.kept import encoded, report_in, summary_in
 from fairway.monitoring.watch.look import About, Asked, look, look_at_performance, unseen
-from fairway.monitoring.watch.own import asks_for_season, days_known, with_own_season
+from fairway.monitoring.watch.own import DAYS, asks_for_season, days_known
+from fairway.monitoring.watch.own import Rows as PastRows
+from fairway.monitoring.watch.predecessors import Predecessor, in_season
 from fairway.monitoring.watch.reference import Reference
 from fairway.monitoring.watch.sample import Gathered, Sample
 from fairway.monitoring.watch.values import Report, Summary, summary_of
-from fairway.stores.log_compaction import Clock, trusted
 from fairway.stores.windows import WatchedWindow, WindowKey, WindowStore
 
 logger = logging.getLogger("fairway.monitoring")
@@ -105,7 +106,7 @@ class Monitor:
         self._settings = settings
         self._clock = clock
         self._known: dict[tuple[str, int, str], Subjected] = {}
-        self._seasons: dict[tuple[str, int, str], tuple[int, Subjected]] = {}
+        self._seasons: dict[tuple[str, int, str], tuple[tuple[object, ...], Subjected]] = {}
         self._refused: dict[tuple[str, int, str], str] = {}
         self._versions: Sequence[Version] = ()
         self._over: datetime | None = None
@@ -186,6 +187,8 @@ class Monitor:
         for _ in range(_MOST_WINDOWS):
             last = history[-1].rows if history else 0
             share = min(1.0, self._settings.sketch_rows / max(last, 1))
+            if history and not last:
+                start = self._next_rows(version, start, step, over)
             gathered = Gathered(subjected.contract, self._settings.sample_rows, share)
             if version.last < start:
                 end = start + longest
@@ -213,22 +216,58 @@ class Monitor:
             start = end
 
     def _in_season(self, version: Version, subjected: Subjected, start: datetime) -> Subjected:
-        """With the season of the version's own past by `start`, where its reference tells of none."""
-        days = days_known(version.first, start) if asks_for_season(subjected.reference) else 0
-        if not days:
+        """With the season that is known by `start`, of its own past or of versions before it, where its reference tells
+        of none."""
+        if not asks_for_season(subjected.reference):
             return subjected
+        days = days_known(version.first, start)
+        others = [other for other in self._versions if _is_before(other, version)] if days < DAYS[-1] else []
+        state = (days, *((other.version, other.digest) for other in others))
         key = (version.model, version.version, version.digest)
         known = self._seasons.get(key)
-        if known is None or known[0] != days:
-
-            def rows(begin: datetime, end: datetime) -> Iterator[pa.RecordBatch]:
-                return self._rows.rows(version, begin, end)
-
-            found = with_own_season(subjected.reference, rows, version.first, days, subjected.asked.drift)
+        if known is None or known[0] != state:
+            found = in_season(
+                subjected.reference,
+                self._rows_of(version),
+                version.first,
+                days,
+                lambda: [one for other in others if (one := self._predecessor(other)) is not None],
+                subjected.asked.drift,
+            )
             while len(self._seasons) >= _MOST_KNOWN:
                 del self._seasons[next(iter(self._seasons))]
-            known = self._seasons[key] = (days, dataclasses.replace(subjected, reference=found))
+            known = self._seasons[key] = (state, dataclasses.replace(subjected, reference=found))
         return known[1]
+
+    def _predecessor(self, version: Version) -> Predecessor | None:
+        subjected = self._subject(version)
+        if subjected is None:
+            return None
+        return Predecessor(
+            version.version, subjected.contract, version.first, version.last, self._rows_of(version)
+        )
+
+    def _rows_of(self, version: Version) -> PastRows:
+        return lambda start, end: self._rows.rows(version, start, end)
+
+    def _next_rows(self, version: Version, start: datetime, step: timedelta, over: datetime) -> datetime:
+        """Where the next window with rows begins, after one without: that there is no traffic is said once. Spans double, so
+        that a gap of a year, which a clock that jumped leaves, is passed in some looks."""
+
+        def is_empty(span: timedelta) -> bool:
+            return start + span <= over and not any(
+                batch.num_rows for batch in self._rows.rows(version, start, start + span)
+            )
+
+        span = step
+        while is_empty(span):
+            start += span
+            span *= 2
+        while span > step:
+            span /= 2
+            if is_empty(span):
+                start += span
+        return start
 
     def _gather(
         self,
@@ -257,7 +296,9 @@ class Monitor:
 
     def _history(self, version: Version, now: datetime) -> list[Summary]:
         """Windows that were looked at. Those that end in the future were seen by a clock that was ahead."""
-        found = self._store.summaries(version.model, version=version.version, limit=_HISTORY)
+        found = self._store.summaries(
+            version.model, version=version.version, until=utc_text(now), limit=_HISTORY
+        )
         return [
             summary
             for window in found
@@ -382,6 +423,11 @@ class Monitor:
             judged=tuple(dict.fromkeys((*before.judged, *judged))),
             notes=tuple(dict.fromkeys((*before.notes, *notes))),
         )
+
+
+def _is_before(other: Version, version: Version) -> bool:
+    """Whether it was asked before the version was."""
+    return other.model == version.model and other.first < version.first
 
 
 def _mark(model: str) -> str:

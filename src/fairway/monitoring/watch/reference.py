@@ -17,6 +17,7 @@ from fairway.core.contract import Contract
 from fairway.core.errors import CorruptBundle, InvalidInput
 from fairway.monitoring.drift.columns import as_floats
 from fairway.monitoring.drift.season import Season, detect_season, matching_rows, season_numbers
+from fairway.monitoring.drift.values import Kind
 from fairway.monitoring.performance import regression
 from fairway.monitoring.performance.cbpe import DEFAULT, Cbpe, fit_cbpe
 from fairway.monitoring.performance.classification import measure_classification
@@ -61,13 +62,26 @@ class Hours:
 
 
 @dataclass(frozen=True)
-class Own:
-    """The version's own predictions of whole days, where they have a season and the reference does not tell when its rows
-    were: columns are compared with their `hours`. `standing` are those that, over all hours, were not as in the reference:
-    they are compared with the reference, so that what drifted from the first day on does not become what is usual."""
+class Elsewhere:
+    """What another version predicted, of which only its hours can be told: how far they are from whole days. `hours.frame` has
+    its outputs, of these `kinds`; `swings` are the mean over parts of the day, in the unit of each output's effect."""
+
+    hours: Hours
+    kinds: Mapping[str, Kind]
+    swings: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Past:
+    """Predictions of whole days, where they have a season and the reference does not tell when its rows were: the version's own
+    or, before there are enough of these, those of versions before it. The columns of `hours` are compared with them.
+    `standing` are those that, over all hours, were not as in the reference: they are compared with the reference, so that
+    what drifted from the first day on does not become what is usual. `elsewhere`: `hours` has inputs alone, and predictions
+    are compared with the reference, which as much as they swung elsewhere does not make drift."""
 
     hours: Hours
     standing: tuple[str, ...] = ()
+    elsewhere: Elsewhere | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +104,7 @@ class Reference:
     season: Season = Season.none
     """Whether rows of `frame` differ by hour or weekday: a window is then compared with those of its own hours."""
 
-    own: Own | None = None
+    past: Past | None = None
     query: str = ""
     """The field that tells which rows are one list, where the model ranks."""
 

@@ -100,7 +100,7 @@ class MemoryRows:
         return [Version(model=self.model, version=1, digest="sha256:1", first=min(times), last=max(times))]
 
     def rows(self, version: Version, start: datetime, end: datetime) -> Iterator[pa.RecordBatch]:
-        yield from _between(self.table, start, end).to_batches(max_chunksize=700)
+        yield from between(self.table, start, end).to_batches(max_chunksize=700)
 
     def changed_labels(self, model: str, since: int) -> tuple[list[datetime], timedelta, int]:
         found = [start for start, sequence in self.changes if sequence > since]
@@ -111,10 +111,10 @@ class MemoryRows:
         for hour in sorted({hour for hour, _ in self.changes}):
             begin, finish = max(start, hour), min(end, hour + timedelta(hours=1))
             if begin < finish:
-                yield from _between(self.known, begin, finish).to_batches()
+                yield from between(self.known, begin, finish).to_batches()
 
 
-def _between(table: pa.Table, start: datetime, end: datetime) -> pa.Table:
+def between(table: pa.Table, start: datetime, end: datetime) -> pa.Table:
     times = np.asarray(table["time"].cast(pa.int64()))
     low, high = (round(moment.timestamp() * 1e6) for moment in (start, end))
     return table.filter(pa.array((times >= low) & (times < high)))

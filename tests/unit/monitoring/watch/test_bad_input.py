@@ -282,3 +282,21 @@ def test_a_sample_is_even_and_bounded() -> None:
     assert 300 < len(held) == sample.rows <= 1000
     assert abs(held.mean() - 10_000) < 1000
     assert len(np.unique(held)) == len(held)
+
+
+def test_a_clock_that_jumps_a_year_ahead_and_back_costs_little_and_loses_nothing(subject: Subjected) -> None:
+    year = timedelta(days=365)
+    watch = Watch(MemoryRows(log_table(200), log_table(200, start=NOON + year)), subject)
+    watch.at(NOON + HOUR + timedelta(seconds=6))
+    ahead = watch.at(NOON + year + HOUR + timedelta(seconds=6))
+    assert [report.rows for report in ahead] == [0, 200], "that there was no traffic is said once"
+    assert ahead[-1].start == utc_text(NOON + year)
+    back = Watch(
+        MemoryRows(
+            log_table(200), log_table(200, start=NOON + year), log_table(150, start=NOON + 8 * HOUR, seed=9)
+        ),
+        subject,
+        watch.store,
+    )
+    assert [report.rows for report in back.at(NOON + 9 * HOUR + timedelta(seconds=6))] == [150]
+    assert back.at(NOON + 12 * HOUR) == []

@@ -153,7 +153,8 @@ def test_it_ends_between_windows_when_it_is_told_to(subject: Subjected) -> None:
 def test_law_every_row_is_in_one_window_whenever_it_looks(
     traffic: list[tuple[int, int]], looks: list[tuple[int, bool]]
 ) -> None:
-    """Windows do not overlap, leave nothing out, and are those of a monitor that looked only once, at the end."""
+    """Windows do not overlap, leave out no row and no time but such without traffic after that was said, and are those of a
+    monitor that looked only once, at the end."""
     subject = _small()
     tables = [
         log_table(rows, seed=i, start=NOON + hour * HOUR + timedelta(minutes=1), seconds=3000)
@@ -172,7 +173,8 @@ def test_law_every_row_is_in_one_window_whenever_it_looks(
     assert watch.windows() == once.windows()
     windows = watch.windows()
     assert sum(count for _, _, count in windows) == rows.table.num_rows
-    assert all(before[1] == after[0] for before, after in pairwise(windows))
+    for before, after in pairwise(windows):
+        assert before[1] == after[0] or (before[1] < after[0] and before[2] == 0 < after[2])
     assert all(moment_of(end) - moment_of(start) <= 6 * HOUR for start, end, _ in windows)
 
 
