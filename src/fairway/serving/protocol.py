@@ -16,6 +16,7 @@ import asyncio
 import time
 from typing import Any
 
+import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -107,8 +108,32 @@ class PredictProtocol(HttpToolsProtocol):
                     return
                 self._last_head = None  # what cannot be answered at once is parsed again, for uvicorn
         self._chunk = data if self._between_messages else None
-        super().data_received(data)
+        while data:
+            try:
+                self.parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._in_http_1() + data[upgrade.args[0] :]
+            except httptools.HttpParserError:
+                if not self.transport.is_closing():  # else it has been told why
+                    self.send_400_response("Invalid HTTP request received.")
+                break
         self._chunk = None
+
+    def _in_http_1(self) -> bytes:
+        """Nothing else is spoken here, and who asks for it, as Java's client asks for HTTP/2 with its first request, is
+        answered as if it had not asked (RFC 9110, section 7.8). The parser, though, takes the body for the other protocol."""
+        lines = [b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url)]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b"close" if b"close" in value.lower() else b"keep-alive"
+            if name not in (b"upgrade", b"http2-settings"):
+                lines.append(b"%b: %b" % (name, value))
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._between_messages = True
+        self._chunk = None
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _is_free(self) -> bool:
         """Nothing on this connection is still being answered, and the client reads what it gets."""
@@ -174,13 +199,15 @@ class PredictProtocol(HttpToolsProtocol):
             self._refuse_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_size += len(name) + len(value)
+        if self._head_size > self.head_limit:
+            self._refuse_head()
+        if not self._in_head:
+            return  # a trailer, which must not pass for a header (RFC 9110, section 6.5.1)
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
-        self._head_size += len(name) + len(value)
-        if self._head_size > self.head_limit:
-            self._refuse_head()
 
     def send_400_response(self, msg: str) -> None:
         self.turn.settle()  # what was asked before comes first
@@ -190,15 +217,41 @@ class PredictProtocol(HttpToolsProtocol):
         self.turn.settle()
         super().shutdown()
 
-    def _refuse_head(self) -> None:
+    def _refuse_head(self, status: bytes = b"431 Request Header Fields Too Large", why: bytes = b"") -> None:
         self.turn.settle()
-        self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
+        if why:
+            why = b"content-type: text/plain\r\ncontent-length: %d\r\n\r\n%b" % (len(why), why)
+        self.transport.write(b"HTTP/1.1 %b\r\nconnection: close\r\n%b" % (status, why or b"\r\n"))
         self.transport.close()
-        raise ValueError("request head over the limit")  # stops the parser
+        raise ValueError("refused")  # stops the parser
+
+    def _check_head(self) -> bool:
+        """Refuses what RFC 9112 wants refused and the parser lets pass (sections 2.3, 3.2, 6.1). Whether the announced body
+        may be one that is answered from here."""
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            self._refuse_head(b"505 HTTP Version Not Supported", b"HTTP/1.1 is spoken here.\n")
+        hosts, small = 0, True
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"content-length":
+                small = int(value) <= self.inline_body
+            elif name == b"transfer-encoding" and value.lower() != b"chunked":
+                self._refuse_head(
+                    b"501 Not Implemented",
+                    b"Transfer-Encoding may be chunked; use Content-Encoding to compress.\n",
+                )
+        if hosts > 1 or (not hosts and version == "1.1"):
+            self._refuse_head(b"400 Bad Request", b"HTTP/1.1 wants exactly one Host header.\n")
+        return small
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        if self.parser.get_method() == b"POST" and self._may_go_short():
+        small = self._check_head()
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            return  # `_in_http_1` says it again without
+        if small and self.parser.get_method() == b"POST" and self._may_go_short():
             self._match = self._find()
             if self._match is not None:
                 return
@@ -240,6 +293,8 @@ class PredictProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._between_messages = True
+        if self.parser.should_upgrade():
+            return
         match = self._match
         if match is None:
             self._chunk = None

@@ -1,6 +1,7 @@
 """Two speeds, one behaviour: on the short way and the long one a request gets the same answer."""
 
 import json
+import re
 import socket
 import threading
 import time
@@ -307,6 +308,114 @@ def test_a_client_that_never_reads_its_answer_is_let_go(serve: Serve) -> None:
         while port.server.server_state.connections:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+def exchange(port: Any, *parts: bytes) -> list[int]:
+    """The statuses of all answers until the server ends the connection, which a last request asks it to."""
+    with port.raw() as connection:
+        try:
+            connection.sendall(b"".join(parts) + b"GET /v2 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            told = b""
+            while part := connection.recv(65536):
+                told += part
+        except ConnectionResetError:
+            pass
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", told)]
+
+
+CHUNKED = b"transfer-encoding: chunked"
+
+
+def chunked(*headers: bytes, trailers: bytes = b"") -> bytes:
+    lines = (b"POST /v2/models/m/infer HTTP/1.1", b"host: x", *headers)
+    return b"\r\n".join(lines) + b"\r\n\r\n%x;e=1\r\n%b\r\n0\r\n%b\r\n" % (len(ROWS), ROWS, trailers)
+
+
+def told_length(length: bytes) -> bytes:
+    return post().replace(b"content-length: %d" % len(ROWS), b"content-length: " + length)
+
+
+@pytest.mark.parametrize(
+    ("sent", "statuses"),
+    [
+        # RFC 9112: who is meant (3.2), and in which version (2.3)
+        (post().replace(b"host: x\r\n", b""), [400]),
+        (post(ROWS, b"/v2/models/m/infer", b"host: y"), [400]),
+        (post(path=b"http://elsewhere/v2/models/m/infer"), [200, 200]),
+        (post(path=b"/v2/models/%6D/infer"), [200, 200]),
+        (post(path=b"/v2/models/%ff%00/infer"), [404, 200]),
+        (b"OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n", [404, 200]),
+        (b"CONNECT x:80 HTTP/1.1\r\nhost: x:80\r\n\r\n", [400]),
+        (post().replace(b"HTTP/1.1", b"HTTP/1.0"), [200]),
+        (post().replace(b"HTTP/1.1\r\nhost: x", b"HTTP/1.0"), [200]),
+        (post().replace(b"HTTP/1.1", b"HTTP/2.0"), [505]),
+        (b"GET /v2\r\n\r\n", [505]),
+        # where a message ends (6): anything that two readers may understand differently
+        (chunked(CHUNKED), [200, 200]),
+        (chunked(CHUNKED, b"content-length: 5"), [400]),
+        (chunked(b"content-length: 5", CHUNKED), [400]),
+        (chunked(CHUNKED, CHUNKED), [400]),
+        (chunked(b"transfer-encoding: gzip, chunked"), [501]),
+        (chunked(b"transfer-encoding: xchunked"), [501]),
+        (chunked(b"transfer-encoding: chunked, identity"), [400]),
+        (chunked(b"transfer-encoding : chunked"), [400]),
+        (chunked(b"transfer-encoding: \x0bchunked"), [400]),
+        (chunked(CHUNKED).replace(b";e=1\r\n", b"\n"), [400]),
+        (chunked(CHUNKED).replace(b";e=1", b"ffffffffffffffff"), [400]),
+        (chunked(CHUNKED, trailers=b"content-length: 5\r\n"), [400]),
+        (post(ROWS, b"/v2/models/m/infer", b"content-length: %d" % len(ROWS)), [400]),
+        *((told_length(length), [400]) for length in (b"5, 5", b"+5", b"-1", b"0x5", b"", b"9" * 23)),
+        (told_length(b"9223372036854775807"), [413]),
+        # how a head is written (5)
+        (post(ROWS, b"/v2/models/m/infer", b"x: a\r\n b"), [400]),
+        (post(ROWS, b"/v2/models/m/infer", b"x: a\nb: c"), [400]),
+        (post(ROWS, b"/v2/models/m/infer", b"x: a\0"), [400]),
+        (post().replace(b"\r\n", b"\n"), [400]),
+        # what a client may ask for, and gets or does not
+        (post(ROWS, b"/v2/models/m/infer", b"expect: 100-continue"), [100, 200, 200]),
+        (post() * 3, [200, 200, 200, 200]),
+    ],
+)
+def test_each_message_is_read_in_the_one_way_there_is(serve: Serve, sent: bytes, statuses: list[int]) -> None:
+    port = serve(plane())
+    if statuses == [413]:
+        with port.raw() as connection:
+            connection.sendall(sent)
+            assert read_answers(connection, 1)[0][0] == 413, "without waiting for what is too much"
+    else:
+        assert exchange(port, sent) == statuses
+    assert port.infer(ROWS)[0] == 200
+
+
+@pytest.mark.parametrize("expect", [(), (b"expect: 100-continue",)], ids=["short way", "long way"])
+def test_a_trailer_does_not_pass_for_a_header(serve: Serve, expect: tuple[bytes, ...]) -> None:
+    port = serve(plane())
+    with port.raw() as connection:
+        connection.sendall(chunked(CHUNKED, *expect, trailers=b"x-request-id: forged\r\n"))
+        answers = read_answers(connection, 1 + len(expect))
+    assert answers[-1][0] == 200
+    assert answers[-1][1]["x-request-id"] != "forged"
+    assert exchange(port, chunked(CHUNKED, trailers=b"x: %b\r\n" % (b"y" * 100) * 1000)) == [431]
+
+
+def test_who_asks_for_another_protocol_is_answered_in_this_one(serve: Serve) -> None:
+    """As Java's own client does, which asks for HTTP/2 with its first request."""
+    port = serve(plane())
+    ask = (
+        b"connection: Upgrade, HTTP2-Settings",
+        b"upgrade: h2c",
+        b"http2-settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA",
+    )
+    upgrading = post(ROWS, b"/v2/models/m/infer", *ask)
+    assert exchange(port, upgrading, upgrading, post(), chunked(CHUNKED, *ask)) == [200, 200, 200, 200, 200]
+    assert exchange(port, b"GET /v2 HTTP/1.1\r\nhost: x\r\n" + b"\r\n".join(ask) + b"\r\n\r\n") == [200, 200]
+    assert set(exchange(port, upgrading * 2000)) == {200}
+    with port.raw() as connection:
+        for begin in range(0, len(upgrading), 7):
+            connection.sendall(upgrading[begin : begin + 7])
+        assert json.loads(read_answers(connection, 1)[0][2])["outputs"][0]["data"] == [3.0]
+    closing = post(ROWS, b"/v2/models/m/infer", b"connection: upgrade, close", b"upgrade: websocket")
+    assert exchange(port, closing) == [200]
 
 
 @pytest.mark.parametrize(
