@@ -354,31 +354,28 @@ class _Prepare:
             del texts["key"]
             nested = msgspec.structs.replace(nested, texts={"key": own})
         if chosen is not None and not chosen.all():
-            columns = {name: values[chosen] for name, values in columns.items()}
-            texts = {name: values.take(chosen) for name, values in texts.items()}
-            rows = np.repeat(chosen, counts)
-            nested = Nested(
-                nested.counts[chosen],
-                {name: values.take(rows) for name, values in nested.texts.items()},
-                {name: values[rows] for name, values in nested.columns.items()},
-            )
+            columns, texts, nested = _only(chosen, columns, texts, nested)
         texts["violations"] = self._violations_text(about, len(nested.counts))
+        return LogBatch(
+            model=about.model,
+            stream=f"v{about.version}",
+            metadata=self._metadata(about, None if matrix is None else parts[0].names),
+            texts=texts,
+            columns=columns,
+            nested=nested,
+        )
+
+    def _metadata(self, about: Logged, fields: Sequence[str] | None) -> dict[str, str]:
+        """What is the same in every row; `fields` are those of a matrix."""
         metadata = {
             "fairway.model": about.model,
             "fairway.digest": about.digest,
             "fairway.writer": self._writer,
             "fairway.sample": repr(about.sample),
         }
-        if matrix is not None:
-            metadata[FIELDS] = msgspec.json.encode(parts[0].names).decode()
-        return LogBatch(
-            model=about.model,
-            stream=f"v{about.version}",
-            metadata=metadata,
-            texts=texts,
-            columns=columns,
-            nested=nested,
-        )
+        if fields is not None:
+            metadata[FIELDS] = msgspec.json.encode(fields).decode()
+        return metadata
 
     def _own_keys(
         self,
@@ -462,6 +459,22 @@ def _texts(values: Sequence[str | None]) -> Texts:
     """A value a row; mostly all are the same."""
     first = values[0]
     return same_text(first, len(values)) if values.count(first) == len(values) else texts_of(values)
+
+
+def _only(
+    chosen: Array, columns: dict[str, Array], texts: dict[str, Texts], nested: Nested
+) -> tuple[dict[str, Array], dict[str, Texts], Nested]:
+    """The requests that are in the sample, with their rows."""
+    rows = np.repeat(chosen, nested.counts)
+    return (
+        {name: values[chosen] for name, values in columns.items()},
+        {name: values.take(chosen) for name, values in texts.items()},
+        Nested(
+            nested.counts[chosen],
+            {name: values.take(rows) for name, values in nested.texts.items()},
+            {name: values[rows] for name, values in nested.columns.items()},
+        ),
+    )
 
 
 def _inputs(columns: Sequence[Columns]) -> dict[str, Array]:

@@ -39,7 +39,18 @@ from fairway.inference.work import Work, now
 from fairway.security.access import Access, presented
 from fairway.serving.answers import heading_from, request_id_from
 from fairway.serving.compression import SMALLEST, compressed, decompressed
-from fairway.serving.entrance import Call, Entry, Headers, Heading, Match, Reply, Router, Target, words
+from fairway.serving.entrance import (
+    Call,
+    Entry,
+    Headers,
+    Heading,
+    Match,
+    Reading,
+    Reply,
+    Router,
+    Target,
+    words,
+)
 from fairway.serving.entrances import ENTRIES
 from fairway.serving.errors import MethodNotAllowed
 from fairway.serving.formats import takes_long
@@ -196,70 +207,96 @@ class DataApp:
         client: str | None,
         receive: Receive,
     ) -> Reply:
-        codec = target.codec
-        model = target.model or ""
         arrived = now()
-        work: Work | None = None
+        model = target.model or ""
         try:
             heading = self._heading(target, request_id, headers, client)
             model = heading.model
             with self._admitted("infer", headers, model, client) as caller:
                 body = await self._unpacked(await self._body(headers, receive), headers)
-                received = now()
                 heading = msgspec.structs.replace(heading, caller=caller)
-                live_model = self.plane.table[model]
-                waited_for: LiveModel | None = None
-                if live_model.needs_loading(heading.version):
-                    live_model = waited_for = await loaded(
-                        live_model, heading.version, heading.deadline, self.settings.serving.load_seconds
-                    )
-                contract = live_model.primary.contract
-                if live_model.primary.key_name:
-                    heading = with_key(heading, headers, live_model)
-                columnar = takes_long(headers)
-                if columnar or len(body) > _LARGE_BODY:
-                    reading = await self.in_thread(codec.read, target, heading, body, headers, contract)
-                    work = await self.in_thread(self.plane.arrive, reading.request, received, waited_for)
-                    await self.in_thread(self.plane.validate, work)
-                else:
-                    reading = codec.read(target, heading, body, headers, contract)
-                    work = self.plane.arrive(reading.request, received, waited_for)
-                    self.plane.validate(work)
+                reading, work = await self._understood(target, heading, body, headers)
                 outputs, began, ended = await self._outputs(work, receive)
         except _Disconnected:
-            self.plane.failed(model, target.version, codec.protocol, "disconnected")
+            self.plane.failed(model, target.version, target.codec.protocol, "disconnected")
             raise
         except Exception as error:  # noqa: BLE001 - as in `__call__`, and its trace tells the model
-            code = error.code if isinstance(error, FairwayError) else "internal_error"
-            self.plane.failed(model, target.version, codec.protocol, code)
-            reply = self.error_reply(match, error, request_id, model)
-            if self.traces(headers):
-                failed = Served(model, codec.protocol, reply.status, request_id, error=code)
-                self.trace(headers, match, arrived, (), failed)
-            return reply
-        live = work.version
-        if columnar:
-            written = await self.in_thread(codec.write, reading, outputs, live)
+            return self._failed(match, target, error, request_id, model, headers, arrived)
+        return await self._answered(match, target, reading, work, outputs, headers, began, ended)
+
+    async def _understood(
+        self, target: Target, heading: Heading, body: bytes, headers: Headers
+    ) -> tuple[Reading, Work]:
+        """The request in a body, on its way to its version and held against its contract; in a thread where that takes long."""
+        received = now()
+        live_model = self.plane.table[heading.model]
+        waited_for: LiveModel | None = None
+        if live_model.needs_loading(heading.version):
+            live_model = waited_for = await loaded(
+                live_model, heading.version, heading.deadline, self.settings.serving.load_seconds
+            )
+        contract = live_model.primary.contract
+        if live_model.primary.key_name:
+            heading = with_key(heading, headers, live_model)
+        codec = target.codec
+        if takes_long(headers) or len(body) > _LARGE_BODY:
+            reading = await self.in_thread(codec.read, target, heading, body, headers, contract)
+            work = await self.in_thread(self.plane.arrive, reading.request, received, waited_for)
+            await self.in_thread(self.plane.validate, work)
         else:
-            written = codec.write(reading, outputs, live)
+            reading = codec.read(target, heading, body, headers, contract)
+            work = self.plane.arrive(reading.request, received, waited_for)
+            self.plane.validate(work)
+        return reading, work
+
+    def _failed(
+        self,
+        match: Match,
+        target: Target,
+        error: Exception,
+        request_id: str,
+        model: str,
+        headers: Headers,
+        arrived: float,
+    ) -> Reply:
+        protocol = target.codec.protocol
+        code = error.code if isinstance(error, FairwayError) else "internal_error"
+        self.plane.failed(model, target.version, protocol, code)
+        reply = self.error_reply(match, error, request_id, model)
+        if self.traces(headers):
+            failed = Served(model, protocol, reply.status, request_id, error=code)
+            self.trace(headers, match, arrived, (), failed)
+        return reply
+
+    async def _answered(
+        self,
+        match: Match,
+        target: Target,
+        reading: Reading,
+        work: Work,
+        outputs: Outputs,
+        headers: Headers,
+        began: float,
+        ended: float,
+    ) -> Reply:
+        """What the model said, written, counted and recorded."""
+        live, write = work.version, target.codec.write
+        if takes_long(headers):
+            written = await self.in_thread(write, reading, outputs, live)
+        else:
+            written = write(reading, outputs, live)
         encoded = now()
         self.plane.finish(work, outputs, ended, encoded, began)
         await self._committed()
         extra = [(b"content-type", written.content_type), *written.headers, *version_headers(live)]
         if work.found is not None:
             extra += source_headers(work.found)
+        ends = (work.parsed, work.validated, began, ended, encoded)
         if b"x-fairway-timing" in headers:
-            extra.append(
-                (
-                    b"server-timing",
-                    server_timing(work.received, work.parsed, work.validated, began, ended, encoded),
-                )
-            )
+            extra.append((b"server-timing", server_timing(work.received, *ends)))
         if self.traces(headers):
-            ends = (work.parsed, work.validated, began, ended, encoded)
-            self.trace(
-                headers, match, work.received, tuple(zip(STAGES, ends, strict=True)), served(work, 200)
-            )
+            stages = tuple(zip(STAGES, ends, strict=True))
+            self.trace(headers, match, work.received, stages, served(work, 200))
         return Reply(200, written.body, extra)
 
     async def _outputs(self, work: Work, receive: Receive) -> tuple[Outputs, float, float]:
