@@ -143,14 +143,7 @@ def test_entries_and_mark_are_written_together_or_not_at_all(case: Case) -> None
     assert again is not None
     assert again.mark == b"mark"
     assert again.keys() == 1
-    again.abandon()
-
-
-def test_an_abandoned_generation_leaves_nothing(case: Case) -> None:
-    publish(case, {b"a": b"1"})
-    begin(case, {b"a": b"2"}).abandon()
-    assert case.store.resume() is None
-    assert found(case.store, b"a") == [b"1"]
+    again.close()
 
 
 def test_generations_of_a_digest_are_deleted(case: Case) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from fairway.app.home import Home, open_home
-from fairway.batch.precompute import Precomputation, Source
+from fairway.batch.answered import Source
+from fairway.batch.precompute import Precomputation
 from fairway.batch.precompute import precompute as run
 from fairway.batch.source import SourceFile, file_system, find_files
 from fairway.batch.sql import is_sql, read_place

@@ -12,6 +12,11 @@
     run.py        reads, scores, writes, commits
     report.py     what a run is told about
 
+Answers ahead, by key (docs/adr/0021):
+
+    answered.py     rows scored in order, with the key that each is stored under
+    precompute.py   a run: stores them, and has them read when the last one is there
+
 Many machines (docs/adr/0034):
 
     stretches.py, worker.py     the input cut into tasks; a task, by the local engine's own run

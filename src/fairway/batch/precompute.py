@@ -7,35 +7,26 @@ the same.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
-import numpy as np
-import pyarrow as pa
 
-from fairway.batch.engine import in_order, scorers
-from fairway.batch.score import Parsed, Reject, plan_calls
-from fairway.batch.source import Piece, Position, Reading, SourceFile, kept_schema, parse, pieces
-from fairway.batch.sql import Place, SqlSource
-from fairway.core.columns import Array, Columns, Outputs
-from fairway.core.contract import Contract
-from fairway.core.errors import Conflict, InvalidInput, MalformedInput, ModelFailed, StorageFull
+from fairway.batch.answered import Chunk, Rows, Source, answered_chunks
+from fairway.batch.score import Reject
+from fairway.batch.source import Position
+from fairway.core.columns import Outputs
+from fairway.core.errors import Conflict, InvalidInput, StorageFull
 from fairway.core.settings import HybridSettings
-from fairway.inference.entries import encode_rows, features_of, key_bytes, layout_of
+from fairway.inference.entries import encode_rows, layout_of
 from fairway.inference.freshness import contract_signature
 from fairway.inference.live import LiveVersion
 from fairway.stores.answers import AnswerStore, AnswerWriter, Generation, new_id
 from fairway.stores.disk import disk_errors
 
-_CHUNK_ROWS = 8192
-_CHUNK_BYTES = 4 * 1024 * 1024
-_CHUNK_SECONDS = 2.0
 _WRITE_ROWS, _WRITE_SECONDS = 16_384, 5.0
 """What is gathered before it is written: a run that is killed does at most that again. LMDB holds a page in memory for
 each key it writes until they are all written."""
@@ -77,49 +68,6 @@ class Precomputation(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-class Source(msgspec.Struct, frozen=True):
-    """Files to read, on an fsspec filesystem, or a table or query; `key` is the column that answers are stored under."""
-
-    fs: Any
-    files: tuple[SourceFile, ...]
-    key: str
-    place: Place | None = None
-    """In a database, read in the order of its own key; then there is one file, which stands for it."""
-
-    @property
-    def identity(self) -> str:
-        """Changes when the files or the key do."""
-        told: list[Any] = [(file.path, file.bytes, file.stamp) for file in self.files]
-        if self.place is not None:
-            told.append([self.place.shown, self.place.table, self.place.query, self.place.keys])
-        return hashlib.sha256(msgspec.json.encode([self.key, told])).hexdigest()
-
-
-class _Rows(msgspec.Struct, frozen=True):
-    """Rows of a chunk that have an answer: `places` `[n]` in the chunk, keys, hashes of features, outputs; and those
-    that have none."""
-
-    places: Array
-    keys: list[bytes]
-    features: list[bytes]
-    outputs: Outputs
-    rejects: list[Reject]
-
-
-class _Chunk(msgspec.Struct, frozen=True):
-    """Scored rows, the file they are from, where in it they begin and end, and how much is done then, 0..1."""
-
-    rows: _Rows
-    file: int
-    start: Position
-    end: Position
-    done: float
-
-    @property
-    def total(self) -> int:
-        return self.end.row - self.start.row
-
-
 def precompute(
     live: LiveVersion,
     store: AnswerStore,
@@ -141,45 +89,31 @@ def precompute(
     AnswersUnavailable, ModelFailed. Whatever it raises, readers see what they saw before, and `resume` goes on.
     """
     began = time.perf_counter()
-    writer = _left(live, store, source) if resume else None
-    mark = Mark() if writer is None or not writer.mark else msgspec.msgpack.decode(writer.mark, type=Mark)
-    resumed = writer is not None
-    gathered = _Gathered()
+    left = _left(live, store, source) if resume else None
+    storing = _Storing(live, store, source, limits, ttl_seconds, clock, left)
     try:
+        mark = storing.mark
         with (
             _rejects_file(rejects, mark.rejects_bytes) as file,
-            closing(_chunks(live, source, mark)) as chunks,
+            closing(answered_chunks(live, source, mark.file, mark.position)) as chunks,
         ):
             for chunk in chunks:
-                rows = chunk.rows
-                entries: list[bytes] = []
-                if writer is None and rows.keys:
-                    writer = store.begin(_generation(live, source, rows.outputs, ttl_seconds, clock()))
-                if writer is not None:
-                    rows, entries = _encoded(rows, writer.generation.layout, clock(), limits.entry_bytes)
+                rows, entries = storing.encoded(chunk.rows)
                 lines = _reject_lines(rows.rejects, source.files[chunk.file].path, chunk.start.row)
                 with disk_errors("write rejected rows", rejects):
                     file.write(lines)
-                    file.flush()
-                mark = _moved(mark, chunk, rows.keys, entries, len(lines), limits.store_bytes)
-                gathered.add(rows.keys, entries)
-                if writer is not None and gathered.is_enough():
-                    gathered.write(writer, mark)
-                tell(f"{mark.rows} rows, {mark.rejected} rejected", chunk.done)
-        if writer is None and allow_empty:
-            writer = store.begin(_generation(live, source, {}, ttl_seconds, clock()))
-        if writer is not None:
-            gathered.write(writer, mark)
-        keys = 0 if writer is None else writer.keys()
-        if writer is None or not (keys or allow_empty):
-            raise _nothing(mark, rejects)
+                    file.flush()  # before the mark that counts them
+                storing.add(chunk, rows.keys, entries, len(lines))
+                tell(f"{storing.mark.rows} rows, {storing.mark.rejected} rejected", chunk.done)
+        keys = storing.end(allow_empty=allow_empty)
+        if not (keys or allow_empty):
+            raise _nothing(storing.mark, rejects)
         tell("publishing", 1.0)
-        generation = writer.generation
-        writer.publish()
+        generation = storing.publish()
     except BaseException:
-        if writer is not None:
-            writer.close()
+        storing.close()
         raise
+    mark = storing.mark
     return Precomputation(
         model=live.model,
         version=live.version,
@@ -193,33 +127,80 @@ def precompute(
         rejects=str(rejects) if mark.rejected else "",
         bytes=mark.stored_bytes,
         ttl_seconds=generation.ttl_seconds,
-        resumed=resumed,
+        resumed=left is not None,
         seconds=time.perf_counter() - began,
     )
 
 
-class _Gathered:
-    """Entries of some chunks, written together: a store does less for many keys at once than for each alone."""
+class _Storing:
+    """The generation that a run fills: begun with the first answer, unless an earlier run has `left` one. Entries of some
+    chunks are written together, and with them the mark: a store does less for many keys at once than for each alone."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        live: LiveVersion,
+        store: AnswerStore,
+        source: Source,
+        limits: HybridSettings,
+        ttl_seconds: float,
+        clock: Callable[[], float],
+        left: AnswerWriter | None,
+    ) -> None:
+        self._live, self._store, self._source = live, store, source
+        self._limits, self._ttl_seconds, self._clock = limits, ttl_seconds, clock
+        self._writer = left
+        self.mark = Mark() if left is None or not left.mark else msgspec.msgpack.decode(left.mark, type=Mark)
         self._entries: dict[bytes, bytes] = {}
         self._rows = 0
         self._since = time.monotonic()
 
-    def add(self, keys: list[bytes], entries: list[bytes]) -> None:
+    def encoded(self, rows: Rows) -> tuple[Rows, list[bytes]]:
+        """The rows whose answers can be stored, and their entries; the others become rejects."""
+        if not rows.keys:
+            return rows, []
+        writer = self._writer or self._begin(rows.outputs)
+        return _encoded(rows, writer.generation.layout, self._clock(), self._limits.entry_bytes)
+
+    def add(self, chunk: Chunk, keys: list[bytes], entries: list[bytes], rejects_bytes: int) -> None:
+        """Takes a chunk whose rejects are in their file. Raises StorageFull."""
+        self.mark = _moved(self.mark, chunk, keys, entries, rejects_bytes, self._limits.store_bytes)
         self._entries.update(zip(keys, entries, strict=True))
         self._rows += len(keys)
+        is_enough = self._rows >= _WRITE_ROWS or time.monotonic() - self._since >= _WRITE_SECONDS
+        if self._writer is not None and is_enough:
+            self._write(self._writer)
 
-    def is_enough(self) -> bool:
-        return self._rows >= _WRITE_ROWS or time.monotonic() - self._since >= _WRITE_SECONDS
+    def end(self, *, allow_empty: bool) -> int:
+        """Writes what is left to write. How many keys there are."""
+        writer = self._begin({}) if self._writer is None and allow_empty else self._writer
+        if writer is None:
+            return 0
+        self._write(writer)
+        return writer.keys()
 
-    def write(self, writer: AnswerWriter, mark: Mark) -> None:
-        writer.write(self._entries.items(), msgspec.msgpack.encode(mark))
+    def publish(self) -> Generation:
+        assert self._writer is not None, "there are answers, or there may be none"
+        generation = self._writer.generation
+        self._writer.publish()
+        return generation
+
+    def close(self) -> None:
+        """What was written is left for another run to go on with."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _begin(self, outputs: Outputs) -> AnswerWriter:
+        made = _generation(self._live, self._source, outputs, self._ttl_seconds, self._clock())
+        self._writer = self._store.begin(made)
+        return self._writer
+
+    def _write(self, writer: AnswerWriter) -> None:
+        writer.write(self._entries.items(), msgspec.msgpack.encode(self.mark))
         self._entries, self._rows, self._since = {}, 0, time.monotonic()
 
 
 def _moved(
-    mark: Mark, chunk: _Chunk, keys: list[bytes], entries: list[bytes], rejects_bytes: int, most_bytes: int
+    mark: Mark, chunk: Chunk, keys: list[bytes], entries: list[bytes], rejects_bytes: int, most_bytes: int
 ) -> Mark:
     """The mark behind a chunk. Raises StorageFull when there are more bytes than may be."""
     moved = Mark(
@@ -280,158 +261,7 @@ def _nothing(mark: Mark, rejects: Path) -> InvalidInput:
     )
 
 
-def _chunks(live: LiveVersion, source: Source, mark: Mark) -> Generator[_Chunk]:
-    """Scored chunks from `mark` on, in order. While the caller stores one, others are scored and read: at most a few."""
-    calls = plan_calls(live)
-    # Where a row's answer depends on the rows that come with it, each is asked alone, as most requests are.
-    call_rows = calls.rows if live.floor.rows is not None else 1
-    chunk_rows = max(1, min(_CHUNK_ROWS, int(_CHUNK_SECONDS / max(calls.seconds_a_row, 1e-9))))
-    read = _files if source.place is None else _table
-    schema, rows_there, works = read(live.contract, source, mark, chunk_rows)
-    position, number = mark.position, mark.file
-
-    def score(work: _Work) -> tuple[_Rows, int]:
-        with _naming(source.files[work.file]):
-            parsed = parse(work.piece, source.files[work.file], live.contract, schema)
-            return _score(live, parsed, call_rows), parsed.total
-
-    workers = len(os.sched_getaffinity(0))
-    with (
-        scorers(workers, processes=False) as pool,
-        closing(in_order(pool, works, score, ahead=2 * workers)) as found,
-    ):
-        for work, scoring in found:
-            rows, total = scoring.result()
-            if work.file != number:
-                position, number = Position(), work.file
-            end = Position(work.piece.offset, position.row + total, work.piece.key)
-            done = min(1.0, end.row / rows_there) if rows_there else work.done
-            yield _Chunk(rows, number, position, end, done)
-            position = end
-
-
-class _Work(msgspec.Struct, frozen=True):
-    """A piece of the file `file`, and how much of all files is read with it, 0..1."""
-
-    file: int
-    piece: Piece
-    done: float = 0.0
-
-
-def _files(
-    contract: Contract, source: Source, mark: Mark, chunk_rows: int
-) -> tuple[pa.Schema, int, Generator[_Work]]:
-    """The type of the key; rows there are, 0 where that is not known; and the pieces of all files."""
-    reading = Reading(chunk_rows=chunk_rows, chunk_bytes=_CHUNK_BYTES, kept=(source.key,))
-    with _naming(source.files[0]):
-        schema = kept_schema(source.fs, source.files[0], reading, contract)
-    all_bytes = max(1, sum(file.bytes for file in source.files))
-
-    def read() -> Generator[_Work]:
-        before = sum(file.bytes for file in source.files[: mark.file])
-        position = mark.position
-        for number, file in enumerate(source.files[mark.file :], mark.file):
-            with _naming(file):
-                for piece in pieces(source.fs, file, position, reading, contract):
-                    yield _Work(number, piece, min(1.0, (before + piece.offset) / all_bytes))
-            before += file.bytes
-            position = Position()
-
-    return schema, 0, read()
-
-
-def _table(
-    contract: Contract, source: Source, mark: Mark, chunk_rows: int
-) -> tuple[pa.Schema, int, Generator[_Work]]:
-    """The same of a table or query."""
-    assert source.place is not None, "files are read by _files"
-    table = SqlSource(source.place)
-    try:
-        schema = table.kept_schema(contract, (source.key,), chunk_rows)
-        rows = table.count()
-    except BaseException:
-        table.close()
-        raise
-
-    def read() -> Generator[_Work]:
-        try:
-            for piece in table.pieces(mark.position, chunk_rows):
-                yield _Work(0, piece)
-        finally:
-            table.close()
-
-    return schema, rows, read()
-
-
-@contextmanager
-def _naming(file: SourceFile) -> Iterator[None]:
-    """What is wrong with a file is told with its name."""
-    try:
-        yield
-    except InvalidInput as error:
-        if file.path in str(error):
-            raise
-        raise MalformedInput(
-            f"{file.path}: {error}", hint="Nothing is published. Mend the file, or leave it out."
-        ) from error
-
-
-def _score(live: LiveVersion, parsed: Parsed, call_rows: int) -> _Rows:
-    """The rows that have a key and that the model takes, and why the others are rejected."""
-    rejects = list(parsed.rejects)
-    places = np.arange(len(parsed.kept)) if parsed.places is None else parsed.places
-    nothing = _Rows(places[:0], [], [], {}, rejects)
-    if not len(parsed.kept):
-        return nothing
-    keys: dict[int, bytes] = {}
-    for row, value in enumerate(parsed.kept.column(0).to_pylist()):
-        try:
-            keys[row] = key_bytes(value)
-        except InvalidInput as error:
-            rejects.append(Reject(int(places[row]), str(error), parsed.kept.column_names[0]))
-    split = live.split(parsed.inputs)
-    rejects += [Reject(int(places[p.row or 0]), p.reason, p.field) for p in split.problems]
-    if split.columns is None:
-        return nothing
-    good, columns = split.rows, split.columns
-    if len(keys) < len(parsed.kept):
-        keyed = np.array([int(row) in keys for row in good], dtype=bool)
-        good, columns = good[keyed], columns.take(keyed)
-    outputs, failed = _run(live, columns, call_rows) if len(good) else ({}, {})
-    if failed:
-        rejects += [Reject(int(places[good[row]]), reason) for row, reason in failed.items()]
-        ran = np.array([row not in failed for row in range(len(good))], dtype=bool)
-        good, columns = good[ran], columns.take(ran)
-    if not len(good):
-        return nothing
-    return _Rows(places[good], [keys[int(row)] for row in good], features_of(columns), outputs, rejects)
-
-
-def _run(live: LiveVersion, columns: Columns, call_rows: int) -> tuple[Outputs, dict[int, str]]:
-    """Outputs of the rows that the model takes, and why it failed on the others, by their place. Raises ModelFailed
-    when it fails on every row of a call of several."""
-    parts: list[Outputs] = []
-    failed: dict[int, str] = {}
-    for begin in range(0, columns.rows, call_rows):
-        part = columns.take(slice(begin, begin + call_rows))
-        try:
-            parts.append(live.run(part))
-        except ModelFailed as error:
-            own = {}
-            for row in range(part.rows):
-                try:
-                    parts.append(live.run(part.take(slice(row, row + 1))))
-                except ModelFailed as reason:
-                    own[begin + row] = str(reason)
-            if len(own) == part.rows > 1:
-                raise error
-            failed |= own
-    if not parts:
-        return {}, failed
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, failed
-
-
-def _encoded(rows: _Rows, layout: bytes, now: float, most_bytes: int) -> tuple[_Rows, list[bytes]]:
+def _encoded(rows: Rows, layout: bytes, now: float, most_bytes: int) -> tuple[Rows, list[bytes]]:
     """The rows whose answers can be stored, and their entries; the others become rejects."""
     if not rows.keys:
         return rows, []
@@ -450,7 +280,7 @@ def _encoded(rows: _Rows, layout: bytes, now: float, most_bytes: int) -> tuple[_
     return left, [e for row, e in enumerate(entries) if row not in wrong and isinstance(e, bytes)]
 
 
-def _one(rows: _Rows, row: int, now: float, layout: bytes) -> bytes | str:
+def _one(rows: Rows, row: int, now: float, layout: bytes) -> bytes | str:
     """The entry of one row, or why there can be none."""
     outputs = {name: values[row : row + 1] for name, values in rows.outputs.items()}
     try:

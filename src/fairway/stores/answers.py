@@ -78,9 +78,6 @@ class AnswerWriter(Protocol):
     def publish(self) -> None:
         """From now on readers see this generation; the one before is removed. The writer is closed."""
 
-    def abandon(self) -> None:
-        """Removes what was written. The writer is closed."""
-
     def close(self) -> None:
         """Leaves what was written for `resume`."""
 

@@ -318,12 +318,6 @@ class LmdbWriter:
             sync_directory(self._folder)
         self._release()
 
-    def abandon(self) -> None:
-        self._environment.close()
-        with _errors(str(self._path)):
-            self._path.unlink(missing_ok=True)
-        self._release()
-
     def close(self) -> None:
         self._environment.close()
         self._release()

@@ -114,10 +114,6 @@ class MemoryWriter:
             self._model.current = self._held
             self._model.unfinished.pop(self._held.generation.id, None)
 
-    def abandon(self) -> None:
-        with _LOCK:
-            self._model.unfinished.pop(self._held.generation.id, None)
-
     def close(self) -> None:
         return
 

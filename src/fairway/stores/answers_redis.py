@@ -249,13 +249,6 @@ class RedisWriter:
             self._redis.transaction(switch, current)  # again, as long as others change what it has read
         self.close()
 
-    def abandon(self) -> None:
-        with self._store._errors():
-            pipe = self._redis.pipeline(transaction=True)
-            self._store._forget(pipe, self._generation.id)
-            pipe.execute()
-        self.close()
-
     def close(self) -> None:
         self._redis.close()
 

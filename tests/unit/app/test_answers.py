@@ -145,7 +145,7 @@ def test_a_table_of_a_database_is_precomputed(home: Path) -> None:
 def test_a_run_on_a_table_that_was_stopped_goes_on_behind_its_last_key(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fairway.batch.precompute._CHUNK_ROWS", 10)
+    monkeypatch.setattr("fairway.batch.answered._CHUNK_ROWS", 10)
     monkeypatch.setattr("fairway.batch.precompute._WRITE_ROWS", 1)
     url = f"{database(home)}?table=people"
     told: list[str] = []

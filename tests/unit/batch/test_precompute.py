@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fairway.batch import answered
 from fairway.batch import precompute as module
-from fairway.batch.precompute import Mark, Precomputation, Source, precompute
+from fairway.batch.answered import Source
+from fairway.batch.precompute import Mark, Precomputation, precompute
 from fairway.batch.source import find_files
 from fairway.core.columns import Columns, Outputs
 from fairway.core.errors import AnswersUnavailable, Conflict, InvalidInput, ModelFailed, StorageFull
@@ -34,8 +36,8 @@ FS = fsspec.filesystem("file")
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CHUNK_ROWS", 10)
-    monkeypatch.setattr(module, "_CHUNK_BYTES", 200)
+    monkeypatch.setattr(answered, "_CHUNK_ROWS", 10)
+    monkeypatch.setattr(answered, "_CHUNK_BYTES", 200)
     monkeypatch.setattr(module, "_WRITE_ROWS", 1)
 
 

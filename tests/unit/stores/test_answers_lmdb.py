@@ -79,7 +79,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
         LmdbAnswers(tmp_path, "m").begin(generation())
     LmdbAnswers(tmp_path, "other").begin(generation()).close()
     writer.close()
-    LmdbAnswers(tmp_path, "m").begin(generation()).abandon()
+    LmdbAnswers(tmp_path, "m").begin(generation()).close()
 
 
 def test_beginning_anew_removes_what_was_left(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_full_server_is_told(own_server: Redis) -> None:
     assert found is not None
     assert found.entry == b"1"
     assert writer.keys() == 0
-    writer.abandon()
+    writer.close()
     store.close()
 
 
