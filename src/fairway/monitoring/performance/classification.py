@@ -161,8 +161,8 @@ def _interval(
         return _COUNTED[name](window, confidence)
     error, freedom = influence.sampling_error(statistic, labels)
     if name == "pr_auc" and window.binary:
-        # The positives decide, and their places lean on each other: half as many by simulation (benchmarks/estimate).
-        freedom = min(freedom, float(labels[:, 1].sum()) / 2)
+        # The positives decide: each one's precision is that of its place among them.
+        freedom = min(freedom, float(labels[:, 1].sum()) - 1)
     if 0 < value < 1 and error > 1e-9:
         return intervals.logit(value, error, confidence, freedom=freedom)
     if name == "roc_auc" and window.binary:
