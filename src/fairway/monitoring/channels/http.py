@@ -13,6 +13,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from fairway import __version__
 from fairway.core.errors import DeliveryFailed, SettingsError
+from fairway.monitoring.channels.connecting import connected
+from fairway.monitoring.channels.reason import reason_of
 
 _MOST_ANSWER_BYTES = 64 * 1024
 _SHOWN_BYTES = 200
@@ -78,7 +80,7 @@ def post(
     except (OSError, http.client.HTTPException, ValueError) as error:
         if deadline.is_over or isinstance(error, TimeoutError):
             raise DeliveryFailed(f"{place} did not answer within {timeout_seconds:g} s.") from error
-        raise DeliveryFailed(f"{place} cannot be reached: {_reason(error)}.") from error
+        raise DeliveryFailed(f"{place} cannot be reached: {reason_of(error)}.") from error
     finally:
         deadline.cancel()
     if deadline.is_over:
@@ -131,30 +133,22 @@ def _connect(parts: SplitResult, deadline: _Deadline, ca_file: str) -> http.clie
     host = parts.hostname or ""
     is_tls = parts.scheme == "https"
     port = parts.port or (443 if is_tls else 80)
-    plain = socket.create_connection((host, port), timeout=deadline.seconds)
-    connected: socket.socket = plain
+    plain = connected(host, port, deadline.seconds)
+    secured: socket.socket = plain
     try:
         deadline.watch(plain)
         if is_tls:
             context = ssl.create_default_context(cafile=ca_file or None)
-            connected = context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
-            deadline.watch(connected)
-            connected.do_handshake()
+            secured = context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
+            deadline.watch(secured)
+            secured.do_handshake()
     except BaseException:
-        connected.close()
+        secured.close()
         raise
     kind = http.client.HTTPSConnection if is_tls else http.client.HTTPConnection
     connection = kind(host, port, timeout=deadline.seconds)
-    connection.sock = connected
+    connection.sock = secured
     return connection
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message})"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def _retry_after(text: str) -> float | None:

@@ -13,11 +13,31 @@ from email.utils import formatdate
 from fairway.core.alert_settings import ChannelSettings
 from fairway.core.errors import DeliveryFailed, SettingsError
 from fairway.core.incident import Incident, Message
+from fairway.monitoring.channels.connecting import connected
+from fairway.monitoring.channels.reason import reason_of
 from fairway.monitoring.channels.secret import Secret
 from fairway.monitoring.notices import explanation, facts, headline, link, shortened
 from fairway.monitoring.windows import printable
 
 _PERMANENT = 500
+
+
+class _Client(smtplib.SMTP):
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        return connected(host, port, timeout)
+
+
+class _TlsClient(smtplib.SMTP_SSL):
+    """Its socket is known before the handshake, so that one that never ends can be cut."""
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> ssl.SSLSocket:
+        plain = connected(host, port, timeout)
+        name: str = self._host  # type: ignore[attr-defined]
+        self.sock = secured = self.context.wrap_socket(
+            plain, server_hostname=name, do_handshake_on_connect=False
+        )
+        secured.do_handshake()
+        return secured
 
 
 class SmtpChannel:
@@ -44,9 +64,9 @@ class SmtpChannel:
             password = self._password.read() if self._password else ""
             context = ssl.create_default_context(cafile=settings.ca_file or None)
             client = (
-                smtplib.SMTP_SSL(timeout=settings.timeout_seconds, context=context)
+                _TlsClient(timeout=settings.timeout_seconds, context=context)
                 if settings.security == "tls"
-                else smtplib.SMTP(timeout=settings.timeout_seconds)
+                else _Client(timeout=settings.timeout_seconds)
             )
             # The name that the certificate must have: connect() alone does not keep it.
             client._host = settings.host  # type: ignore[attr-defined]
@@ -55,6 +75,8 @@ class SmtpChannel:
             timer.start()
             try:
                 client.connect(settings.host, settings.port)
+                if over.is_set():
+                    raise TimeoutError
                 if settings.security == "starttls":
                     client.starttls(context=context)
                 if settings.username:
@@ -89,10 +111,14 @@ class SmtpChannel:
         except SettingsError as error:
             raise DeliveryFailed(str(error)) from error
         except (OSError, smtplib.SMTPException, ValueError) as error:
-            if over.is_set() or isinstance(error, TimeoutError):
+            if (
+                over.is_set()
+                or isinstance(error, TimeoutError)
+                or isinstance(error.__context__, TimeoutError)
+            ):
                 text = f"{place} did not take the mail within {settings.timeout_seconds:g} s."
                 raise DeliveryFailed(text) from error
-            raise DeliveryFailed(f"{place} cannot be reached: {_reason(error)}.") from error
+            raise DeliveryFailed(f"{place} cannot be reached: {reason_of(error)}.") from error
         told = len(settings.recipients) - len(refused)
         return f"taken for {told} of {len(settings.recipients)} recipients"
 
@@ -121,18 +147,10 @@ class SmtpChannel:
 def _cut(client: smtplib.SMTP, over: threading.Event) -> None:
     """Ends a talk that takes too long. The socket's own time-out begins anew with every byte."""
     over.set()
-    connected = client.sock
-    if connected is not None:
+    talk = client.sock
+    if talk is not None:
         try:
             # The plain socket's: that of TLS forgets its state, in which another thread may be.
-            socket.socket.shutdown(connected, socket.SHUT_RDWR)
+            socket.socket.shutdown(talk, socket.SHUT_RDWR)
         except OSError:
             pass  # it is closed already
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message})"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -1,5 +1,6 @@
 """Mail through a real server: STARTTLS, names and passwords, and servers that refuse or drip."""
 
+import socket
 import ssl
 from email import message_from_bytes, policy
 from pathlib import Path
@@ -141,3 +142,20 @@ def test_a_server_that_drips(first: bytes) -> None:
 def test_a_server_that_is_not_there() -> None:
     with pytest.raises(DeliveryFailed, match="localhost:1 cannot be reached: Connection refused"):
         channel(1, security="none").send(message())
+
+
+@pytest.mark.parametrize("security", ["none", "starttls", "tls"])
+def test_a_server_that_says_nothing_at_all(security: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        made = channel(silent.getsockname()[1], host="127.0.0.1", security=security, timeout_seconds=0.2)
+        with pytest.raises(DeliveryFailed, match=r"did not take the mail within 0\.2 s"):
+            made.send(message())
+
+
+def test_a_tls_handshake_that_never_ends_is_cut() -> None:
+    """A record of the greatest length, a byte at a time: no single read takes long."""
+    with (
+        dripping(b"\x16\x03\x03\x40\x00") as port,
+        pytest.raises(DeliveryFailed, match=r"did not take the mail within 0\.4 s"),
+    ):
+        channel(port, host="127.0.0.1", security="tls", timeout_seconds=0.4).send(message())
