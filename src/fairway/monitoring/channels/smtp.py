@@ -69,7 +69,7 @@ class SmtpChannel:
                 else _Client(timeout=settings.timeout_seconds)
             )
             # The name that the certificate must have: connect() alone does not keep it.
-            client._host = settings.host  # type: ignore[attr-defined]
+            client._host = settings.host  # type: ignore[union-attr]
             timer = threading.Timer(settings.timeout_seconds, _cut, (client, over))
             timer.daemon = True
             timer.start()
