@@ -12,5 +12,5 @@
     server.py      the process from start to stop
 
 It stands beside the workers or on a machine of its own; serving goes on without it. Beside it, other features register
-jobs of their own (`app/control.py` is the list).
+jobs of their own (`app/control_jobs.py` is the list).
 """

@@ -46,7 +46,7 @@ class Turn:
 
 
 class PeriodicJob(Protocol):
-    """Register one in `app/control.py`."""
+    """Register one in `app/control_jobs.py`."""
 
     @property
     def name(self) -> str: ...
