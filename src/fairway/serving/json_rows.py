@@ -69,12 +69,24 @@ def read_json(body: bytes | msgspec.Raw) -> Any:
     except RecursionError:
         raise MalformedInput("JSON Parse error: it is nested too deeply.") from None
     content = bytes(body)
+    mark = not_utf_8(content)
+    if mark is not None:
+        raise mark
     if b"NaN" in content or b"Infinity" in content:
         try:
             return json.loads(content)
         except (ValueError, RecursionError) as error:
             why = str(error)
     raise MalformedInput(f"JSON Parse error: {why}.")
+
+
+def not_utf_8(body: bytes) -> MalformedInput | None:
+    """What is wrong with a body that begins as no JSON does, but as editors and Windows write text."""
+    if body.startswith(b"\xef\xbb\xbf"):
+        return MalformedInput("The body begins with a byte order mark.", hint="Send UTF-8 without one.")
+    if body.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in body[:2]:
+        return MalformedInput("The body looks like UTF-16 or UTF-32.", hint="Send UTF-8.")
+    return None
 
 
 def _member(name: str, raw: msgspec.Raw, keys: Collection[str], exact: int) -> Any:
@@ -224,6 +236,8 @@ def _read_numbers(body: bytes, keys: Collection[str], exact: int) -> dict[str, A
                     kept = value[key]
                     if key != "data":
                         frame[key] = kept.as_list()
+                if len(frame) + 1 != len(value):
+                    return None
                 lists += len(frame)
                 data = value["data"]
             found = _shape(data)
@@ -238,7 +252,8 @@ def _read_numbers(body: bytes, keys: Collection[str], exact: int) -> dict[str, A
             read[name] = array if frame is None else {**frame, "data": array}
         if np.count_nonzero(np.frombuffer(body, np.uint8) == _OPEN) != lists:
             return None  # a list where a number should be: as_buffer would flatten it
-        return read
+        # Of a name that stands there twice simdjson gives the first value, and every other reader the last.
+        return read if len(read) == len(document) else None
     except (ValueError, TypeError, KeyError, RuntimeError, AttributeError, OverflowError):
         return None
     finally:

@@ -21,6 +21,7 @@ from fairway.core.conform import Values
 from fairway.core.contract import Contract, Field, Output
 from fairway.core.errors import MalformedInput, Problem
 from fairway.core.request import Inputs
+from fairway.serving.json_rows import not_utf_8
 from fairway.serving.v2_raw import DATATYPES, NUMPY, count_of, in_shape, read_raw, reshaped
 
 _OPEN = ord("[")
@@ -190,8 +191,9 @@ def _malformed(body: bytes, error: msgspec.DecodeError) -> MalformedInput:
         return MalformedInput(
             "The body is empty.", hint='Send rows, such as {"dataframe_records": [{...}]}, or tensors.'
         )
-    if body.startswith(b"\xef\xbb\xbf"):
-        return MalformedInput("The body begins with a byte order mark.", hint="Send UTF-8 without one.")
+    mark = not_utf_8(body)
+    if mark is not None:
+        return mark
     hint = "JSON has no NaN or Infinity: send null for a missing number." if _has_nan_token(body) else None
     return MalformedInput(f"The body is not a valid request: {error}.", hint=hint)
 

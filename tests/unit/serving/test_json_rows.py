@@ -76,6 +76,19 @@ def test_a_split_frame_keeps_its_columns(size: int) -> None:
     assert frame["data"].tolist() == rows
 
 
+@pytest.mark.parametrize("size", [1, 300, 3000])
+def test_of_a_name_that_stands_twice_the_last_value_counts_however_large_the_body(size: int) -> None:
+    first, last = [[1.5, 2.0]] * size, [[5.5, 6.0]] * size
+    read = read_body(f'{{"rows": {first}, "rows": {last}}}'.encode(), ("rows",))
+    assert np.asarray(read["rows"]).tolist() == last
+    split = f'{{"columns": ["a", "b"], "data": {first}, "data": {last}}}'
+    read = read_body(f'{{"dataframe_split": {split}}}'.encode(), ("dataframe_split",))
+    assert np.asarray(read["dataframe_split"]["data"]).tolist() == last
+    split = f'{{"columns": ["b", "a"], "columns": ["a", "b"], "data": {last}}}'
+    read = read_body(f'{{"dataframe_split": {split}}}'.encode(), ("dataframe_split",))
+    assert read["dataframe_split"]["columns"] == ["a", "b"]
+
+
 def test_what_is_made_of_a_contract_is_made_once() -> None:
     made: list[Contract] = []
     name = PerContract(lambda contract: made.append(contract) or len(contract.inputs))  # type: ignore[func-returns-value]
