@@ -136,11 +136,9 @@ def _opened(place: Home, model: str, store: str | None) -> Iterator[AnswerStore]
 def _live(place: Home, model: str) -> ModelVersion | None:
     """The version with the most traffic; None for a model that has none."""
     try:
-        (served,) = place.registry.snapshot((model,)).models
-    except (ModelNotFound, ValueError):
+        return place.find(model)
+    except ModelNotFound:
         return None
-    number = max(served.route.arms, key=lambda arm: arm.weight).version
-    return place.registry.resolve(parse_reference(f"{model}:{number}"))
 
 
 def _contract(place: Home, version: ModelVersion) -> Contract:

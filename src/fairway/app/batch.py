@@ -46,7 +46,6 @@ from fairway.batch.spread import Cluster
 from fairway.batch.sql import is_sql
 from fairway.batch.stretches import Stretch, save
 from fairway.core.errors import Conflict, InvalidInput, NotSupported
-from fairway.core.version import parse_reference
 from fairway.inference.live import LiveVersion
 
 
@@ -346,11 +345,6 @@ def _go_here(
 
 
 def find_model(place: Home, name: str) -> Model:
-    """The version that `name` means: by its route the one with the most traffic."""
-    reference = parse_reference(name)
-    if reference.alias is None and reference.version is None:
-        (served,) = place.registry.snapshot((reference.model,)).models
-        number = max(served.route.arms, key=lambda arm: arm.weight).version
-        reference = parse_reference(f"{reference.model}:{number}")
-    version = place.registry.resolve(reference)
+    """The version that `name` means, as `Home.find` has it, unpacked."""
+    version = place.find(name)
     return Model(version.model, version.version, version.digest, str(place.registry.fetch(version)))

@@ -10,6 +10,7 @@ from types import TracebackType
 
 from fairway.app.settings import read_settings
 from fairway.core.settings import Settings
+from fairway.core.version import ModelVersion, parse_reference
 from fairway.registry.registry import Registry, open_registry
 
 
@@ -23,6 +24,15 @@ class Home:
     @cached_property
     def registry(self) -> Registry:
         return open_registry(self.path, self.settings.registry)
+
+    def find(self, name: str) -> ModelVersion:
+        """The version that `name` means: `payments@champion`, `payments:3`, or of a model alone the one with the most traffic
+        (the latest where it has no route). Raises ModelNotFound, VersionNotFound, AliasNotFound."""
+        reference = parse_reference(name)
+        if reference.alias is None and reference.version is None:
+            (listed,) = self.registry.listing((reference.model,)).models
+            reference = parse_reference(f"{reference.model}:{listed.route.main}")
+        return self.registry.resolve(reference)
 
     def close(self) -> None:
         if "registry" in self.__dict__:

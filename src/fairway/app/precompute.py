@@ -16,7 +16,7 @@ from fairway.batch.source import SourceFile, file_system, find_files
 from fairway.batch.sql import is_sql, read_place
 from fairway.core.errors import AnswersUnavailable, RegistryUnavailable
 from fairway.core.settings import Settings
-from fairway.core.version import ModelVersion, parse_reference
+from fairway.core.version import ModelVersion
 from fairway.inference.live import LiveVersion, load_version
 from fairway.inference.precomputed import store_url
 from fairway.stores.answers import open_answers
@@ -49,7 +49,7 @@ def precompute(
     what loading the model raises and what `fairway.batch.precompute.precompute` does.
     """
     with open_home(home) as place:
-        version = _find(place, name)
+        version = place.find(name)
         settings = place.settings
         hybrid = settings.hybrid
         folder = place.path / "precompute"
@@ -94,16 +94,6 @@ def _source(files: str, key: str, settings: Settings) -> Source:
         return Source(None, (SourceFile(path=place.shown, format="sql"),), key, place)
     fs, path = file_system(files, settings.batch.storage)
     return Source(fs, tuple(find_files(fs, path)), key)
-
-
-def _find(place: Home, name: str) -> ModelVersion:
-    """The version that `name` means: by its route the one with the most traffic."""
-    reference = parse_reference(name)
-    if reference.alias is None and reference.version is None:
-        (served,) = place.registry.snapshot((reference.model,)).models
-        number = max(served.route.arms, key=lambda arm: arm.weight).version
-        reference = parse_reference(f"{reference.model}:{number}")
-    return place.registry.resolve(reference)
 
 
 def _load(place: Home, version: ModelVersion, settings: Settings) -> LiveVersion:

@@ -42,6 +42,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
             raise ValueError("a version may stand in one arm only")
 
     @property
+    def main(self) -> int:
+        """The version with the most traffic; of equals the first."""
+        return max(self.arms, key=lambda arm: arm.weight).version
+
+    @property
     def versions(self) -> tuple[int, ...]:
         """Every version the route needs loaded: arms first, then shadows."""
         return tuple(dict.fromkeys([*(arm.version for arm in self.arms), *self.shadows]))

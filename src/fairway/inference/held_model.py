@@ -47,7 +47,7 @@ class HeldModel:
 
     @property
     def main(self) -> int:
-        return max(self.served.route.arms, key=lambda arm: arm.weight).version
+        return self.served.route.main
 
     def key(self, number: int) -> Key:
         return Key(self.name, number, self.by_number[number].digest)

@@ -190,11 +190,10 @@ class LiveModel:
         """`unloaded` are versions that `loads` loads when somebody asks for them. `known` describes the model while
         the version with the most traffic is one of them."""
         missing = [number for number in route.versions if number not in versions and number not in unloaded]
-        main = max(route.arms, key=lambda arm: arm.weight).version
-        primary = versions.get(main, known)
+        primary = versions.get(route.main, known)
         if missing or primary is None:
             raise VersionNotFound(
-                f"the route of {route.model} names versions that are not loaded: {missing or [main]}"
+                f"the route of {route.model} names versions that are not loaded: {missing or [route.main]}"
             )
         self.route = route
         self.versions = dict(versions)

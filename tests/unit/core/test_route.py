@@ -14,6 +14,11 @@ def test_versions_are_arms_then_shadows_once_each() -> None:
     assert route.versions == (2, 1, 5)
 
 
+def test_the_main_version_has_the_most_traffic_and_of_equals_is_the_first() -> None:
+    assert Route(model="m", arms=(Arm(1, 0.4), Arm(2, 0.6)), shadows=(3,)).main == 2
+    assert Route(model="m", arms=(Arm(2, 0.5), Arm(1, 0.5))).main == 2
+
+
 @pytest.mark.parametrize(
     ("arms", "why"),
     [
