@@ -21,7 +21,18 @@ def print_json(value: object) -> None:
 
 
 def print_line(text: str = "") -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(shown(text) + "\n")
+
+
+def shown(text: str) -> str:
+    """The text as a terminal may get it: names of columns and values of categories that hold its commands, or that turn
+    the direction of writing, are shown as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def print_table(
@@ -33,7 +44,7 @@ def print_table(
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row))
+        table.add_row(*("" if value is None else shown(str(value)) for value in row))
     console = Console(markup=False)  # names may hold brackets
     if not (sys.stdout.isatty() or "COLUMNS" in os.environ):
         console.width = max(

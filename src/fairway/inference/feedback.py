@@ -22,6 +22,8 @@ from fairway.core.label import Label
 
 BLOCK_ROWS = 10_000
 COLUMNS = ("request_id", "key", "row", "label", "time", "model")
+_NOT_FINITE = "the label is not a finite number."
+_NUMBER_BEGINS = frozenset(bytes([byte]) for byte in b"-0123456789")
 _LABEL_BYTES = 64 * 1024
 _ID_CHARACTERS = 512
 _AHEAD = 86_400.0
@@ -105,6 +107,13 @@ def blocks(given: Iterable[Given | str], resolve: Resolve, now: float) -> Iterat
         yield Block(rows - begun, labels, wrong)
 
 
+def _place(value: str | float) -> int:
+    try:
+        return int(value) if isinstance(value, str) or value.is_integer() else int(str(value))
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"row is {str(value)[:40]!r}, which is no whole number.") from error
+
+
 def from_cells(cells: dict[str, Any]) -> Given | str:
     """A row of a table: texts as CSV has them, or values. Empty cells are not given."""
     told = {name: value for name, value in cells.items() if value is not None and value != ""}
@@ -112,7 +121,7 @@ def from_cells(cells: dict[str, Any]) -> Given | str:
         if "label" in told:
             told["label"] = msgspec.Raw(_label_json(told["label"]))
         if isinstance(told.get("row"), str | float):
-            told["row"] = int(told["row"])
+            told["row"] = _place(told["row"])
         if isinstance(told.get("time"), datetime):
             told["time"] = told["time"].isoformat()
         if isinstance(told.get("time"), str):
@@ -190,9 +199,14 @@ def check_columns(names: Iterable[str]) -> None:
 
 
 def _label_json(value: Any) -> bytes:
-    """A cell as JSON: numbers, true and false as they are, anything else as text."""
+    """A cell as JSON: numbers, true and false as they are, anything else as text. ValueError for what a table writes where
+    a number is none."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(_NOT_FINITE)
     if not isinstance(value, str):
         return msgspec.json.encode(value)
+    if value.strip().lower().lstrip("+-") in ("nan", "inf"):
+        raise ValueError(_NOT_FINITE)
     try:
         decoded = msgspec.json.decode(value)
     except msgspec.DecodeError:
@@ -226,6 +240,8 @@ def _value(raw: msgspec.Raw) -> bytes:
         raise ValueError("the label is null.")
     if len(value) > _LABEL_BYTES:
         raise ValueError(f"the label has {len(value)} bytes; at most {_LABEL_BYTES} can be.")
+    if value[:1] in _NUMBER_BEGINS and not math.isfinite(float(value)):  # such as 1e999
+        raise ValueError(_NOT_FINITE)
     return value
 
 

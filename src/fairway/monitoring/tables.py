@@ -20,7 +20,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from fairway.core.errors import MalformedInput
-from fairway.packaging.tables import NULL_TEXTS, read_file, read_table
+from fairway.packaging.tables import NULL_TEXTS, check_unique, read_file, read_table
 
 HELD_BYTES = 64 * 1024**2
 """CSV and JSON files up to this size are read whole, which tells the types of their columns from every row."""
@@ -68,6 +68,7 @@ class ParquetTable:
         stored = (self._file.schema_arrow.pandas_metadata or {}).get("index_columns", [])
         index = {name for name in stored if isinstance(name, str)}  # pandas' row labels are no feature
         self.names = tuple(name for name in self._file.schema_arrow.names if name not in index)
+        check_unique(self.names, str(path))
         self.rows = int(self._file.metadata.num_rows)
 
     def type_of(self, name: str) -> pa.DataType:
@@ -88,7 +89,9 @@ def open_table(data: object) -> Table:
     """`data` as a `Table`: a path (Parquet, Arrow, Feather, CSV, JSON Lines), a pandas or polars DataFrame, an Arrow
     table, a mapping of arrays, an array. Raises what `packaging.tables.read_table` raises."""
     if not isinstance(data, str | os.PathLike):
-        return HeldTable(read_table(data)[0])
+        table = read_table(data)[0]
+        check_unique(table.column_names, "the data")
+        return HeldTable(table)
     path = Path(data)
     if path.is_file() and path.stat().st_size:
         with path.open("rb") as file:
@@ -99,7 +102,9 @@ def open_table(data: object) -> Table:
         listed = start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
         if text and path.stat().st_size > HELD_BYTES and not listed:
             return _converted(path)
-    return HeldTable(read_file(path))
+    table = read_file(path)
+    check_unique(table.column_names, str(path))
+    return HeldTable(table)
 
 
 def _parquet(path: Path) -> ParquetTable:
@@ -124,6 +129,7 @@ def _converted(path: Path) -> HeldTable:
             for batch in reader:
                 writer.write_batch(batch)
         mapped = pa.ipc.open_file(pa.memory_map(str(target))).read_all()
+        check_unique(mapped.column_names, str(path))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         folder.cleanup()
         text = (str(error).splitlines() or [""])[0]

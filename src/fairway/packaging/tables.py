@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -182,12 +183,13 @@ def _csv_names(path: Path, encoding: str, delimiter: str) -> list[str]:
     if any("\x00" in name for name in header):
         raise MalformedInput(f"{path}: the header is not text: it holds zero bytes.")
     names = [name if name else f"Unnamed: {i}" for i, name in enumerate(header)]  # as pandas names them
-    _check_unique(names, str(path))
+    check_unique(names, str(path))
     return names
 
 
-def _check_unique(names: list[str], where: str) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
+def check_unique(names: Iterable[str], where: str) -> None:
+    """MalformedInput that names what is there twice."""
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise MalformedInput(f"{where}: column names must be unique; repeated: {', '.join(twice)}.")
 
@@ -255,7 +257,7 @@ def _from_pandas(frame: Any) -> tuple[pa.Table, bool]:
         )
     # scikit-learn, too, treats a frame whose column names are not text as a bare array.
     names = [str(name) if named else f"x{i}" for i, name in enumerate(frame.columns)]
-    _check_unique(names, "the DataFrame")
+    check_unique(names, "the DataFrame")
     return pa.table({name: _column(name, frame.iloc[:, i]) for i, name in enumerate(names)}), named
 
 

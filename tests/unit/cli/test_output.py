@@ -2,7 +2,7 @@
 
 import pytest
 
-from fairway.cli.output import print_table
+from fairway.cli.output import print_line, print_table
 
 LONG = "merchant_category_" + "x" * 200
 
@@ -31,3 +31,14 @@ def test_a_narrow_table_folds_values(
 def test_a_table_without_rows_has_its_headings(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("column",), [])
     assert capsys.readouterr().out.strip() == "column"
+
+
+def test_a_terminal_gets_no_commands_from_names(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "\x1b]0;mine\x07 \x1b[31m \u202eevil \x9b2J"
+    print_table(["column"], [[name]])
+    print_line(f"drifted: {name}")
+    said = capsys.readouterr().out
+    assert not set(said) & set("\x1b\x07\u202e\x9b")
+    assert "\\x1b[31m" in said
+    print_line("two\nlines, ünïcode")
+    assert capsys.readouterr().out == "two\nlines, ünïcode\n"

@@ -1,6 +1,7 @@
 """Feedback as it is sent: every wrong row told, the others taken, a block in memory at a time."""
 
 import json
+import math
 import tracemalloc
 from typing import Any
 
@@ -127,7 +128,7 @@ def test_csv() -> None:
     assert [(wrong.row, wrong.reason[:20]) for wrong in found.wrong] == [
         (6, "it needs either labe"),
         (7, "it has 2 cells; the "),
-        (8, "invalid literal for "),
+        (8, "row is 'x', which is"),
     ]
 
 
@@ -190,3 +191,25 @@ def test_a_row_of_a_table_goes_over_the_wire_as_it_is(cells: dict[str, Any]) -> 
     here = read(cells)
     if there.labels and here.labels and not isinstance(cells["label"], str):
         assert there == here
+
+
+@pytest.mark.parametrize("label", [math.nan, math.inf, "nan", " NaN", "-inf"])
+def test_cells_where_a_number_is_none_are_no_labels(label: Any) -> None:
+    assert from_cells({"request_id": "r", "label": label}) == "the label is not a finite number."
+
+
+def test_a_number_beyond_all_is_no_label() -> None:
+    block = read(b'[{"request_id": "r", "label": 1e999}, {"request_id": "r", "label": -1e300}]')
+    assert [label.value for label in block.labels] == [b"-1e300"]
+    assert [wrong.reason for wrong in block.wrong] == ["the label is not a finite number."]
+
+
+@pytest.mark.parametrize("row", ["x", "1.5", 1.5, math.nan, math.inf, "9" * 5000])
+def test_a_place_that_is_none_is_said(row: Any) -> None:
+    said = from_cells({"request_id": "r", "label": 1, "row": row})
+    assert isinstance(said, str)
+    assert "is no whole number" in said
+    assert len(said) < 100
+    taken = from_cells({"request_id": "r", "label": 1, "row": 2.0})
+    assert not isinstance(taken, str)
+    assert taken.row == 2

@@ -91,3 +91,18 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(MalformedInput, match="is empty"):
         open_table(tmp_path / "empty.csv")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "csv", "frame"])
+def test_names_that_are_there_twice_are_said(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"rows.{kind}"
+    table = pa.table([pa.array([1.0]), pa.array([2.0])], names=["a", "a"])
+    if kind == "parquet":
+        pq.write_table(table, path)
+    elif kind == "arrow":
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        path.write_text("a,a\n1,2\n")
+    with pytest.raises(MalformedInput, match="must be unique; repeated: a"):
+        open_table(table if kind == "frame" else path)

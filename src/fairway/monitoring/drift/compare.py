@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fairway.core.columns import Array
-from fairway.core.errors import MalformedInput
+from fairway.core.errors import InvalidInput, MalformedInput
 from fairway.core.settings import DriftSettings
 from fairway.monitoring.drift import category, levels, numeric, text
 from fairway.monitoring.drift.columns import as_floats, as_rows, as_text, is_numeric, texts_of
@@ -48,6 +48,8 @@ def compare_tables(
     settings = settings or DriftSettings()
     names = [name for name in reference.names if (not columns or name in columns) and name not in ignore]
     names += [name for name in columns if name not in reference.names]
+    if not names:
+        raise InvalidInput("The reference has no column to compare.")
     said = [f"Column {name!r} is new: the reference has none." for name in current.names
              if name not in (*reference.names, *ignore) and not columns]  # fmt: skip
     if len(names) > MOST_COLUMNS:

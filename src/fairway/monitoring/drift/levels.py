@@ -77,7 +77,7 @@ def codes_of(values: Array, edges: Array) -> Array:
 def _place(values: Array, edges: Array) -> Array:
     """`np.searchsorted(edges, values)`, three times as quick for many values: a grid of equal cells says the level at
     once, but for values in a cell in which a level ends."""
-    width = float(edges[-1] - edges[0]) if len(edges) else 0.0
+    width = float(edges[-1]) - float(edges[0]) if len(edges) else 0.0
     scale = _CELLS / width if 0 < width < np.inf else np.inf
     if len(values) < _MANY or not np.isfinite(scale):
         return np.searchsorted(edges, values, side="left")

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fairway.core.errors import MalformedInput
+from fairway.core.errors import InvalidInput, MalformedInput
 from fairway.core.settings import DriftSettings
 from fairway.monitoring.drift import compare as compare_module
 from fairway.monitoring.drift import resample
@@ -295,3 +295,20 @@ def test_a_new_category_is_drift_however_small_beside_the_others() -> None:
     assert column.drifted
     assert column.effects["total_variation"] == pytest.approx(0.02)
     assert column.new_categories == ("watch",)
+
+
+def test_a_table_without_columns_is_said() -> None:
+    empty = open_table(pa.table({}))
+    with pytest.raises(InvalidInput, match="no column to compare"):
+        compare_tables(empty, empty)
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_at_the_end_of_what_floats_hold() -> None:
+    random = np.random.default_rng(3)
+    sides = [
+        open_table(pa.table({"a": np.clip(random.normal(size=300), -1.7, 1.7) * 1e308})) for _ in range(2)
+    ]
+    [column] = compare_tables(*sides).columns
+    assert not column.drifted
+    assert np.isfinite(column.effect)
