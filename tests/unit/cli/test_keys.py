@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def test_a_secret_is_printed_alone_and_once(shell: Shell) -> None:
         assert "web-shop" in told
         assert secret not in told
         assert key.hash not in told
-    dump = "\n".join(sqlite3.connect(shell.home / "registry.db").iterdump())
+    with closing(sqlite3.connect(shell.home / "registry.db")) as registry:
+        dump = "\n".join(registry.iterdump())
     assert secret not in dump
     assert secret[16:] not in dump
 

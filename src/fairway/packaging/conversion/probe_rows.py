@@ -80,7 +80,7 @@ def edge_rows(
 def null_rows(contract: Contract, sample: Columns, field: Field, *, seed: int) -> Columns:
     """Sample rows with nulls in `field`, which must be able to hold them."""
     dtype = canonical_dtype(field)
-    null = None if dtype.kind == "O" else np.datetime64("NaT") if dtype.kind == "M" else np.nan
+    null = None if dtype.kind == "O" else np.datetime64("NaT", "us") if dtype.kind == "M" else np.nan
     return _with(contract, sample, field, null, NULL_ROWS, seed)
 
 
