@@ -168,12 +168,13 @@ def _likes(window: Frame, reference: Reference, notes: list[str]) -> dict[str, F
         return {}
     found = dict.fromkeys(frame.table.column_names, frame)
     if reference.past is not None:
-        past = reference.past.hours.like(window, notes)
-        found |= {
-            name: past
-            for name in found
-            if name in past.table.column_names and name not in reference.past.standing
-        }
+        for hours in filter(None, (reference.past.hours, reference.past.still)):
+            past = hours.like(window, notes)
+            found |= {
+                name: past
+                for name in found
+                if name in past.table.column_names and name not in reference.past.standing
+            }
     return found
 
 

@@ -221,8 +221,9 @@ class Monitor:
         if not asks_for_season(subjected.reference):
             return subjected
         days = days_known(version.first, start)
-        others = [other for other in self._versions if _is_before(other, version)] if days < DAYS[-1] else []
-        state = (days, *((other.version, other.digest) for other in others))
+        others = [other for other in self._versions if _is_before(other, version)]
+        told_by = others if days < DAYS[-1] else ()  # of its own days there will be no others
+        state = (days, *((other.version, other.digest) for other in told_by))
         key = (version.model, version.version, version.digest)
         known = self._seasons.get(key)
         if known is None or known[0] != state:

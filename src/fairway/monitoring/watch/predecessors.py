@@ -6,16 +6,21 @@ where a predecessor was given the same fields. What versions answered does: pred
 reference. But there they would be an alarm each night; so a distance that the predecessor's predictions have from its
 own whole days at the same hours is none (`swings.within_swings`).
 
+Inputs that have moved in the version's own first days would become usual when these take over. So a column in which they are
+not as the lent ones goes on being compared with those.
+
 Columns in which the predecessors' inputs had moved away from this version's reference go on being compared with the reference, as
 with a version's own days.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 
 from fairway.core.contract import Contract, DType, Field
@@ -24,8 +29,8 @@ from fairway.monitoring.drift.profile import kinds_of
 from fairway.monitoring.drift.season import Season
 from fairway.monitoring.watch.frame import Frame, frame_kinds, frame_of, together
 from fairway.monitoring.watch.own import DAYS, HOUR, ROWS, Rows, days_known, some, with_own_season, with_past
-from fairway.monitoring.watch.reference import Elsewhere, Hours, Reference, season_of
-from fairway.monitoring.watch.swings import mean_swings
+from fairway.monitoring.watch.reference import Elsewhere, Hours, Past, Reference, season_of
+from fairway.monitoring.watch.swings import mean_swings, moved
 
 _MOST = 8
 """Versions whose rows are read."""
@@ -59,15 +64,38 @@ def in_season(
     """The reference with a season where one is known: of the version's own first `days`, or else of those before it.
 
     Its own takes over once it has rows enough and is as fine as the one that is lent: two days tell hours, and weekends
-    take a week. After the last of `DAYS` nothing is lent any more."""
+    take a week. After the last of `DAYS` it is what counts, but for columns that had moved by then."""
     own = with_own_season(reference, rows, first, days, settings) if days else reference
-    told = 0 if own.past is None or own.past.hours.frame.rows < _ENOUGH else days
-    if told >= _DAYS_OF[Season.week] or days >= DAYS[-1]:
-        return own
     lent = with_lent_season(reference, before(), first, settings)
-    if lent.past is None or told >= _DAYS_OF[lent.past.hours.season]:
+    if lent.past is None or (own.past is None and days >= DAYS[-1]):
         return own
-    return lent
+    told = 0 if own.past is None or own.past.hours.frame.rows < _ENOUGH else days
+    if own.past is None or (told < _DAYS_OF[lent.past.hours.season] and days < DAYS[-1]):
+        return lent
+    return _with_moved(own, own.past, lent.past, days, settings)
+
+
+def _with_moved(own: Reference, past: Past, lent: Past, days: int, settings: DriftSettings) -> Reference:
+    """The reference whose own days take over, but for inputs that in these are not as they were before. Fewer days than
+    that, or than a week, may have been other weekdays and tell nothing of it."""
+    before = lent.hours.frame
+    if _days_in(before) < min(days, _DAYS_OF[Season.week]):
+        return own
+    kinds = frame_kinds(before, own.contract)
+    found = moved(before, past.hours.frame, kinds, settings)
+    names = [name for name in found if name not in past.standing]
+    if not names:
+        return own
+    frame = Frame(before.table.select(names), tuple(names), (), before.about)
+    still = Hours(frame, lent.hours.season, lent.hours.text)
+    note = f"its own first days are not as {lent.hours.text} in {', '.join(names)}, which goes on being compared with these"
+    return dataclasses.replace(own, past=dataclasses.replace(past, still=still), notes=(*own.notes, note))
+
+
+def _days_in(frame: Frame) -> float:
+    """Two days of traffic end a little before two days are over."""
+    assert frame.times is not None
+    return float((frame.times.max() - frame.times.min()) / np.timedelta64(1, "D")) + 0.5
 
 
 def with_lent_season(

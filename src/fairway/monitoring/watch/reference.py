@@ -77,11 +77,13 @@ class Past:
     or, before there are enough of these, those of versions before it. The columns of `hours` are compared with them.
     `standing` are those that, over all hours, were not as in the reference: they are compared with the reference, so that
     what drifted from the first day on does not become what is usual. `elsewhere`: `hours` has inputs alone, and predictions
-    are compared with the reference, which as much as they swung elsewhere does not make drift."""
+    are compared with the reference, which as much as they swung elsewhere does not make drift. `still`: what versions before
+    it were asked, of those columns alone in which the version's own days differ from that."""
 
     hours: Hours
     standing: tuple[str, ...] = ()
     elsewhere: Elsewhere | None = None
+    still: Hours | None = None
 
 
 @dataclass(frozen=True)

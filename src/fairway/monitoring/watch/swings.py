@@ -32,20 +32,44 @@ def quick(settings: DriftSettings) -> DriftSettings:
 
 def mean_swings(frame: Frame, kinds: Mapping[str, Kind], settings: DriftSettings) -> dict[str, float]:
     """How far a part of the day is from the whole day, in the unit of each column's effect: the mean over its eighths."""
-    if frame.rows > _ROWS:
-        frame = frame.take(np.sort(np.random.default_rng(0).permutation(frame.rows)[:_ROWS]))
-    times = frame.times
-    assert times is not None
-    parts = strata_of(times, Season.day) // 3
+    frame = _some(frame)
     found: dict[str, list[float]] = {}
-    for part in np.unique(parts[parts >= 0]):
-        rows = np.flatnonzero(parts == part)
-        if len(rows) < settings.min_rows:
-            continue
-        told = compare_tables(frame.held, frame.take(rows).held, quick(settings), kinds=kinds)
+    for part in _eighths(frame, settings).values():
+        told = compare_tables(frame.held, part.held, quick(settings), kinds=kinds)
         for column in told.columns:
             found.setdefault(column.name, []).append(column.effect)
     return {name: float(np.mean(effects)) for name, effects in found.items()}
+
+
+def moved(before: Frame, after: Frame, kinds: Mapping[str, Kind], settings: DriftSettings) -> tuple[str, ...]:
+    """Columns of both that in any part of the day are not as they were, by more than half of their mean swing."""
+    names = tuple(name for name in before.table.column_names if name in after.table.column_names)
+    swings = mean_swings(before, kinds, settings)
+    sides = [_eighths(_some(frame), settings) for frame in (before, after)]
+    found = {
+        column.name
+        for part in sorted(sides[0].keys() & sides[1].keys())
+        for column in compare_tables(
+            sides[0][part].held, sides[1][part].held, quick(settings), columns=names, kinds=kinds
+        ).drifted_columns
+        if column.effect > _BESIDES * swings.get(column.name, 0.0)
+    }
+    return tuple(name for name in names if name in found)
+
+
+def _some(frame: Frame) -> Frame:
+    if frame.rows <= _ROWS:
+        return frame
+    return frame.take(np.sort(np.random.default_rng(0).permutation(frame.rows)[:_ROWS]))
+
+
+def _eighths(frame: Frame, settings: DriftSettings) -> dict[int, Frame]:
+    """The rows of each three hours of the day, where there are enough."""
+    times = frame.times
+    assert times is not None
+    parts = strata_of(times, Season.day) // 3
+    rows = {int(part): np.flatnonzero(parts == part) for part in np.unique(parts[parts >= 0])}
+    return {part: frame.take(at) for part, at in rows.items() if len(at) >= settings.min_rows}
 
 
 def within_swings(

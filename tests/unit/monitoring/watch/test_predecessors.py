@@ -171,6 +171,23 @@ def test_what_is_new_on_the_first_day_is_found(
     assert drifted == {f"{hours.start:02}"}
 
 
+def test_what_is_new_since_the_first_day_does_not_become_usual(
+    timeless: Reference, first: pa.Table, second: pa.Table
+) -> None:
+    """Nor when the version's own days take over, and though it is less than nights are from days."""
+    place = second.column_names.index("input.amount")
+    amount = pa.array(np.asarray(second["input.amount"]) * np.exp(0.28))
+    far = answered(second.set_column(place, "input.amount", amount))
+    reports = Watch({1: first, 2: far}, timeless).at(WEEK + 3)
+    assert all("amount" in day for day in alarms(reports)[:3])
+    assert not any("country" in day for day in alarms(reports)[:3])
+    notes = reports[-2].notes
+    assert any("its own predictions of the first 2 days of the same hours" in note for note in notes)
+    assert any(
+        "are not as the inputs of version 1 in 7 days in amount, which goes on" in note for note in notes
+    )
+
+
 def test_predictions_farther_off_than_hours_explain_are_found(
     timeless: Reference, first: pa.Table, second: pa.Table
 ) -> None:
