@@ -122,7 +122,9 @@ def _npy_type(field: Field, rows: list[dict[str, Any]]) -> Any:
 
 def _npy_value(field: Field, value: Any) -> Any:
     if field.dtype is DType.timestamp:
-        return np.datetime64("NaT", "us") if value is None else np.datetime64(value.replace(tzinfo=None), "us")
+        return (
+            np.datetime64("NaT", "us") if value is None else np.datetime64(value.replace(tzinfo=None), "us")
+        )
     return np.nan if value is None else value
 
 
