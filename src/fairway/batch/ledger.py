@@ -31,7 +31,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -107,8 +107,7 @@ class Ledger:
         folder.mkdir(parents=True, exist_ok=True)
         fresh = folder / "ledger.db.new"
         fresh.unlink(missing_ok=True)
-        db = sqlite3.connect(fresh, isolation_level=None)
-        with _errors(folder):
+        with closing(sqlite3.connect(fresh, isolation_level=None)) as db, _errors(folder):
             if not durable:
                 db.execute("PRAGMA synchronous = OFF")
             db.execute("PRAGMA journal_mode = WAL")
@@ -118,7 +117,6 @@ class Ledger:
             rows = [(i, msgspec.json.encode(file)) for i, file in enumerate(files)]
             db.executemany("INSERT INTO files (number, file, state) VALUES (?, ?, 'todo')", rows)
             db.execute("COMMIT")
-        db.close()
         os.replace(fresh, folder / "ledger.db")
         return Ledger(folder, durable=durable)
 
