@@ -1,6 +1,8 @@
 """The ledger: whole or not there, one process at a time, and errors by meaning."""
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,8 +21,9 @@ def part(file: int, number: int, row: int) -> Part:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger.create(tmp_path / "run", b"{}", FILES)
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with closing(Ledger.create(tmp_path / "run", b"{}", FILES)) as made:
+        yield made
 
 
 def test_what_is_written_is_read_back(ledger: Ledger) -> None:
