@@ -104,7 +104,7 @@ class AlertSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     retry_longest_seconds: _Positive = 900.0
     """The longest pause."""
     retry_hours: _Positive = 72.0
-    """A message that could not be sent for so long is given up: `fairway alerts queue --dead`."""
+    """A message that could not be sent for so long, and in ten attempts, is given up: `fairway alerts queue --dead`."""
     queue_messages: Annotated[int, msgspec.Meta(ge=10)] = 10_000
     """Most messages that wait for one channel; beyond that the oldest are given up."""
     keep_days: _Positive = 400.0
