@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from fairway.core.contract import Contract, DType, Field
+from fairway.core.errors import MalformedInput
 from fairway.core.settings import DriftSettings
 from fairway.monitoring.drift.profile import kinds_of
 from fairway.monitoring.drift.season import Season
@@ -66,7 +67,14 @@ def in_season(
     Its own takes over once it has rows enough and is as fine as the one that is lent: two days tell hours, and weekends
     take a week. After the last of `DAYS` it is what counts, but for columns that had moved by then."""
     own = with_own_season(reference, rows, first, days, settings) if days else reference
-    lent = with_lent_season(reference, before(), first, settings)
+    try:
+        lent = with_lent_season(reference, before(), first, settings)
+    except (
+        MalformedInput,
+        pa.ArrowException,
+    ) as error:  # another version's rows must not end the watch over this one
+        note = f"versions before it lend no season, as their rows cannot be read together: {error}"[:500]
+        return dataclasses.replace(own, notes=(*own.notes, note))
     if lent.past is None or (own.past is None and days >= DAYS[-1]):
         return own
     told = 0 if own.past is None or own.past.hours.frame.rows < _ENOUGH else days

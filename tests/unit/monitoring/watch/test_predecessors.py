@@ -17,7 +17,7 @@ from fairway.core.settings import DriftSettings
 from fairway.monitoring.drift.season import Season
 from fairway.monitoring.watch.frame import frame_of
 from fairway.monitoring.watch.monitor import Monitor, Subjected, Version
-from fairway.monitoring.watch.predecessors import Predecessor, with_lent_season
+from fairway.monitoring.watch.predecessors import Predecessor, in_season, with_lent_season
 from fairway.monitoring.watch.reference import Past, Reference, make_reference
 from fairway.monitoring.watch.values import Report
 from fairway.stores.windows_memory import MemoryWindows
@@ -358,6 +358,25 @@ def test_its_own_two_days_do_not_hide_that_weekends_are_known(timeless: Referenc
     assert {report.start[:10] for report in reports} >= {"2026-05-22", "2026-05-23"}  # a Friday, a Saturday
     assert found_fields(reports) == set()
     assert any("of the same weekdays and hours" in note for note in reports[-1].notes)
+
+
+def test_rows_of_a_predecessor_that_do_not_go_together_do_not_end_the_watch(
+    timeless: Reference, first: pa.Table
+) -> None:
+    place = first.column_names.index("input.amount")
+    large = pa.array(
+        np.full(first.num_rows, 2**60 + 1)
+    )  # as a number with a fraction it would be another one
+    batches = (first, first.set_column(place, "input.amount", large))
+    both = dataclasses.replace(
+        predecessor(first),
+        rows=lambda start, end: (b for table in batches for b in between(table, start, end).to_batches()),
+    )
+    found = in_season(
+        timeless, lambda start, end: iter(()), MONDAY + WEEK * DAY, 0, lambda: [both], QUICK.drift
+    )
+    assert found.past is None
+    assert "versions before it lend no season" in found.notes[-1]
 
 
 def test_the_settings_are_the_versions_own(timeless: Reference, first: pa.Table) -> None:
