@@ -9,7 +9,6 @@ from typing import Final
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEAD: Final = struct.Struct(">BHBBI")
 """High byte and low two bytes of the length, type, flags, stream."""
-FRAME_HEAD_SIZE: Final = 9
 
 DATA: Final = 0
 HEADERS: Final = 1
