@@ -53,4 +53,4 @@ def _text(text: str, **style: str) -> dict[str, Any]:
 
 def plain(text: str) -> str:
     """So that a model's name is shown as it is: the value of a fact is Markdown."""
-    return _MARKDOWN.sub(r"\\\1", text)
+    return _MARKDOWN.sub(r"\\\1", text.strip())
