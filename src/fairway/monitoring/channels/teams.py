@@ -48,6 +48,7 @@ class TeamsChannel(HttpChannel):
 
 
 def _text(text: str, **style: str) -> dict[str, Any]:
+    text = text.replace("{{", "{\N{ZERO WIDTH SPACE}{")  # {{DATE(...)}} would become a date, also here
     return {"type": "RichTextBlock", "inlines": [{"type": "TextRun", "text": text, **style}]}
 
 
