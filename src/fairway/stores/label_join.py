@@ -105,9 +105,9 @@ class LabelJoin:
         low, high = micros(start), micros(end)
         with self._state() as state:
             many = state.execute(
-                "select (select count(*) from request_labels where at >= ?1 and at < ?2)"
-                " + (select count(*) from key_labels where at >= ?1 and at < ?2)",
-                (low, high),
+                "select (select count(*) from request_labels where at >= ? and at < ?)"
+                " + (select count(*) from key_labels where at >= ? and at < ?)",
+                (low, high, low, high),
             ).fetchone()[0]
             pairs = {} if many > _PAIRS_AT_ONCE and high - low > 1 else self._pairs(state, low, high)
         if not pairs and many:
@@ -296,9 +296,9 @@ class LabelJoin:
 
     def _give_key(self, state: sqlite3.Connection, key: str, request_id: str, row: int, at: int) -> None:
         better = state.execute(
-            "select time, at from key_labels where key = ?1 and time >= ?2"
-            " and (at is null or (at, request_id, row) < (?2, ?3, ?4))",
-            (key, at, request_id, row),
+            "select time, at from key_labels where key = ? and time >= ?"
+            " and (at is null or (at, request_id, row) < (?, ?, ?))",
+            (key, at, at, request_id, row),
         ).fetchall()
         for when, before in better:
             state.execute(
@@ -312,7 +312,7 @@ class LabelJoin:
         for at in times:
             if at is not None:
                 state.execute(
-                    "insert into windows values (?1, ?2) on conflict do update set sequence = ?2",
+                    "insert into windows values (?, ?) on conflict do update set sequence = excluded.sequence",
                     (at // _WINDOW, self._sequence),
                 )
 
