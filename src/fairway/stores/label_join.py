@@ -32,6 +32,7 @@ from fairway.stores.log_reading import PredictionLog, Segment, micros, moment, r
 WINDOW_SECONDS = 3600
 _WINDOW = WINDOW_SECONDS * 1_000_000
 _LABELS_AT_ONCE = 100_000
+_PREDICTIONS_AT_ONCE = 1_000_000
 _PAIRS_AT_ONCE = 500_000
 _SEEK = ("request_id", "row", "time", "key")
 _SCHEMA = """
@@ -80,14 +81,25 @@ class LabelJoin:
         self._path = log.folder / model / "join.db"
 
     def step(self) -> Joined:
-        """Takes in what has come since the last step."""
+        """Takes in what has come since the last step. What is done is kept on the way: killed, the next step goes on from
+        there."""
         with self._state() as state, state:
-            state.execute("begin immediate")
-            self._sequence = self.watermark_of(state) + 1
+            self._begin(state)
             for kept in self._new_labels(state):
                 self._match_labels(state, kept)
+                self._keep(state)
             self._new_predictions(state)
             return self._tidy(state)
+
+    def _begin(self, state: sqlite3.Connection) -> None:
+        state.execute("begin immediate")
+        self._sequence = self.watermark_of(state) + 1
+
+    def _keep(self, state: sqlite3.Connection) -> None:
+        """What is taken in once more changes nothing, so a file is marked as seen only at its end. Windows that change
+        after this have a new sequence number, as somebody may have read those before."""
+        state.execute("commit")
+        self._begin(state)
 
     def changed(self, since: int = 0) -> tuple[list[datetime], int]:
         """The windows (their starts, UTC; `WINDOW_SECONDS` long) whose joined rows have changed since a watermark, and
@@ -245,10 +257,15 @@ class LabelJoin:
         any_requests = state.execute("select 1 from request_labels limit 1").fetchone() is not None
         any_keys = state.execute("select 1 from key_labels limit 1").fetchone() is not None
         state.execute("create temp table if not exists asked (name text)")
+        rows = 0
         for batch in self._unseen(state, PREDICTIONS, self._model, _SEEK):
             names = self._known(state, batch, "request_id", "request_labels") if any_requests else None
             keys = self._known(state, batch, "key", "key_labels") if any_keys else None
             self._meet(state, batch, names, keys)
+            rows += batch.num_rows
+            if rows >= _PREDICTIONS_AT_ONCE:
+                self._keep(state)
+                rows = 0
 
     def _known(
         self, state: sqlite3.Connection, batch: pa.RecordBatch, column: str, table: str

@@ -2,7 +2,8 @@
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -104,12 +105,39 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow], deadline=None)
-@given(STEPS)
-def test_step_by_step_is_from_scratch(steps: list[tuple[str, list[Any]]]) -> None:
-    """After every step the join is what it would be from scratch, and who reads only windows that are said to have
-    changed has the same."""
-    with tempfile.TemporaryDirectory() as root:
+class Killed(BaseException):
+    pass
+
+
+def step_killed(join: LabelJoin, kills: Iterator[int], look: Callable[[], None]) -> None:
+    """Steps until one ends that is not killed; each is at one of the moments when something has been kept, and somebody
+    looks then."""
+    real = LabelJoin._keep
+    while True:
+        left = [next(kills, 99)]
+
+        def keep(self: LabelJoin, state: Any, left: list[int] = left) -> None:
+            real(self, state)
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+
+        with pytest.MonkeyPatch.context() as patch, suppress(Killed):
+            patch.setattr(LabelJoin, "_keep", keep)
+            join.step()
+            return
+        look()
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(STEPS, st.lists(st.integers(0, 5), max_size=8))
+def test_step_by_step_is_from_scratch(steps: list[tuple[str, list[Any]]], kills: list[int]) -> None:
+    """After every step, killed on the way or not, the join is what it would be from scratch, and who reads only windows
+    that are said to have changed has the same."""
+    kill = iter(kills)
+    with tempfile.TemporaryDirectory() as root, pytest.MonkeyPatch.context() as small:
+        small.setattr("fairway.stores.label_join._LABELS_AT_ONCE", 1)
+        small.setattr("fairway.stores.label_join._PREDICTIONS_AT_ONCE", 1)
         folder = Path(root) / "log"
         log = opened(folder)
         join = LabelJoin(log, "m", clock=lambda: T)
@@ -117,6 +145,16 @@ def test_step_by_step_is_from_scratch(steps: list[tuple[str, list[Any]]]) -> Non
         labels: list[Told] = []
         view: Pairs = {}
         watermark = 0
+
+        def look() -> None:
+            nonlocal view, watermark
+            changed, watermark = join.changed(watermark)
+            for start in changed:
+                end = start + timedelta(seconds=WINDOW_SECONDS)
+                low, high = round(start.timestamp() * 1e6), round(end.timestamp() * 1e6)
+                view = {place: value for place, value in view.items() if not low <= place[1] < high}
+                view |= read(join, start, end)
+
         for kind, what in steps:
             if kind == "predict":
                 fresh = [
@@ -134,13 +172,8 @@ def test_step_by_step_is_from_scratch(steps: list[tuple[str, list[Any]]]) -> Non
                 write_labels(folder, [labels[-1][0]], labels[-1][1])
             elif kind == "compact":
                 compact(log, LogSettings(), everything=True, clock=lambda: T)
-            join.step()
-            changed, watermark = join.changed(watermark)
-            for start in changed:
-                end = start + timedelta(seconds=WINDOW_SECONDS)
-                low, high = round(start.timestamp() * 1e6), round(end.timestamp() * 1e6)
-                view = {place: value for place, value in view.items() if not low <= place[1] < high}
-                view |= read(join, start, end)
+            step_killed(join, kill, look)
+            look()
             expected = from_scratch(predictions, labels)
             assert view == expected
         assert read(join) == from_scratch(predictions, labels)
