@@ -110,14 +110,15 @@ class Killed(BaseException):
 
 
 def step_killed(join: LabelJoin, kills: Iterator[int], look: Callable[[], None]) -> None:
-    """Steps until one ends that is not killed; each is at one of the moments when something has been kept, and somebody
-    looks then."""
+    """Steps until one ends that is not killed; each is at one of the moments when something has been kept. Somebody looks
+    at each of them."""
     real = LabelJoin._keep
     while True:
         left = [next(kills, 99)]
 
         def keep(self: LabelJoin, state: Any, left: list[int] = left) -> None:
             real(self, state)
+            look()
             left[0] -= 1
             if left[0] < 0:
                 raise Killed
@@ -126,7 +127,6 @@ def step_killed(join: LabelJoin, kills: Iterator[int], look: Callable[[], None])
             patch.setattr(LabelJoin, "_keep", keep)
             join.step()
             return
-        look()
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
