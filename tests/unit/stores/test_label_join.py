@@ -306,3 +306,26 @@ def test_a_damaged_state_says_what_to_do(tmp_path: Path) -> None:
     (folder / "m" / "join.db").write_bytes(b"not a database" * 1000)
     with pytest.raises(Unavailable, match="delete it"):
         LabelJoin(opened(folder), "m").step()
+
+
+def test_who_looks_while_a_step_goes_on_sees_every_window(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairway.stores.label_join._LABELS_AT_ONCE", 1)
+    folder = tmp_path / "log"
+    join = LabelJoin(opened(folder), "m", clock=lambda: T)
+    write_predictions(folder, [("a", T), ("b", T + 7200)])
+    for name in "ab":
+        write_labels(folder, [label(name, 1, T)], T)
+    seen: list[datetime] = []
+    real, watermark = LabelJoin._keep, 0
+
+    def keep(self: LabelJoin, state: Any) -> None:
+        nonlocal watermark
+        real(self, state)
+        changed, watermark = join.changed(watermark)
+        seen.extend(changed)
+
+    monkeypatch.setattr(LabelJoin, "_keep", keep)
+    join.step()
+    assert sorted(seen) == [NOON, NOON + timedelta(hours=2)]
