@@ -27,6 +27,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fairway.core.errors import ContractViolation, FairwayError, InvalidInput
+from fairway.core.release import VERSION
 
 if TYPE_CHECKING:
     from fairway.app.batch import run_batch
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from fairway.app.load import load
     from fairway.inference.loaded import LoadedModel
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "ContractViolation",
     "Deployment",

@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import fairway
 from fairway.app.home import Home
 from fairway.batch.bundles import for_workers
 from fairway.batch.ledger import Ledger
@@ -38,6 +37,7 @@ from fairway.batch.stretches import (
 from fairway.batch.worker import Job, Outcome
 from fairway.core.contract import Contract
 from fairway.core.errors import InvalidInput
+from fairway.core.release import VERSION
 from fairway.core.settings import Settings
 from fairway.inference.live import LiveVersion
 
@@ -145,7 +145,7 @@ def go_spread(
         settings=settings if here else for_workers(settings),
         target=target,
         flat=flat,
-        fairway=fairway.__version__,
+        fairway=VERSION,
     )
     options: dict[str, Any] = {"watch": open_watch(model, live), "tell": tell, "note": note, "mine": mine}
     run = make(job, ledger, live.contract, sink, cluster, stretches, **options)

@@ -20,7 +20,6 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-import fairway
 from fairway.batch.bundles import Loaded, at_home, load_once
 from fairway.batch.ledger import Ledger, Part
 from fairway.batch.local import Model, Scorer
@@ -42,6 +41,7 @@ from fairway.core.errors import (
     ModelFailed,
     NotFound,
 )
+from fairway.core.release import VERSION
 from fairway.core.settings import Settings
 
 if sys.version_info >= (3, 14):
@@ -105,9 +105,9 @@ class Worker:
     """Scores stretches of one run."""
 
     def __init__(self, job: Job, loaded: Loaded) -> None:
-        if job.fairway != fairway.__version__:
+        if job.fairway != VERSION:
             raise EnvironmentMismatch(
-                f"the workers have Fairway {fairway.__version__}, the run was begun with {job.fairway}.",
+                f"the workers have Fairway {VERSION}, the run was begun with {job.fairway}.",
                 hint="Install the same version on all machines.",
             )
         self._job, self._loaded = job, loaded

@@ -10,7 +10,6 @@ import msgspec
 import typer
 from typer.exceptions import TyperException
 
-from fairway import __version__
 from fairway.cli.verbs import Verbs
 from fairway.core.errors import (
     ArtifactError,
@@ -21,6 +20,7 @@ from fairway.core.errors import (
     NotFound,
     Unavailable,
 )
+from fairway.core.release import VERSION
 
 VERBS: dict[str, tuple[str, str]] = {
     "deploy": ("fairway.cli.deploy", "Package a model, register it and give it the traffic."),
@@ -75,7 +75,7 @@ EXIT_CODES: tuple[tuple[type[FairwayError], int], ...] = (
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example:  fairway deploy model.joblib --data train.parquet --target is_fraud --name payments",
 )
-@click.version_option(__version__, prog_name="fairway")
+@click.version_option(VERSION, prog_name="fairway")
 def cli() -> None:
     """From a trained model to production: package with proof, serve, watch, roll back."""
 

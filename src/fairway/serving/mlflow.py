@@ -5,7 +5,7 @@ Source: mlflow/mlflow, mlflow/pyfunc/scoring_server/__init__.py.
 
 from __future__ import annotations
 
-from fairway import __version__
+from fairway.core.release import VERSION
 from fairway.serving.entrance import JSON, Call, Entry, Reply, Service
 
 PROTOCOL_VERSION = "3.17.2"
@@ -18,7 +18,7 @@ async def health(service: Service, call: Call) -> Reply:
 
 async def version(service: Service, call: Call) -> Reply:
     """A version that compares as MLflow's own and says whose it is (PEP 440's local part)."""
-    return Reply(200, f"{PROTOCOL_VERSION}+fairway.{__version__}".encode(), [(b"content-type", JSON)])
+    return Reply(200, f"{PROTOCOL_VERSION}+fairway.{VERSION}".encode(), [(b"content-type", JSON)])
 
 
 ENTRIES = (

@@ -5,9 +5,9 @@ Source: kserve/open-inference-protocol, specification/protocol/inference_rest.md
 
 from __future__ import annotations
 
-from fairway import __version__
 from fairway.core.columns import Outputs
 from fairway.core.contract import Contract
+from fairway.core.release import VERSION
 from fairway.inference.live import LiveVersion
 from fairway.serving import v2, v2_extensions
 from fairway.serving.entrance import (
@@ -60,7 +60,7 @@ class V2Codec:
 
 
 async def server(service: Service, call: Call) -> Reply:
-    return json_reply({"name": "fairway", "version": __version__, "extensions": EXTENSIONS})
+    return json_reply({"name": "fairway", "version": VERSION, "extensions": EXTENSIONS})
 
 
 async def live(service: Service, call: Call) -> Reply:

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fairway import __version__
 from fairway.core.bundle import GoldenRows
 from fairway.core.conform import EXACT_IN_FLOAT64
 from fairway.core.contract import Action, Contract, DType, Field, Output, Task
+from fairway.core.release import VERSION
 from fairway.serving.formats import TYPES
 from fairway.serving.v2 import described_shape
 from fairway.serving.v2_raw import DATATYPES
@@ -43,7 +43,7 @@ def document(models: Sequence[Described], *, title: str, server: bool) -> Json:
         "openapi": "3.1.0",
         "info": {
             "title": title,
-            "version": __version__,
+            "version": VERSION,
             "description": "Predictions by the Open Inference Protocol V2, and by rows in other forms.",
         },
         "servers": [{"url": "/"}],

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from fairway import __version__
+from fairway.core.release import VERSION
 from fairway.core.settings import TelemetrySettings
 from fairway.serving.spans import Trace, attributes_of, is_failure, resource_of
 
@@ -79,7 +79,7 @@ def request_of(traces: list[Trace], resource: dict[str, str | int]) -> Any:
     all_spans: ResourceSpans = message.resource_spans.add()
     _set_attributes(all_spans.resource, resource)
     scope: ScopeSpans = all_spans.scope_spans.add()
-    scope.scope.name, scope.scope.version = "fairway", __version__
+    scope.scope.name, scope.scope.version = "fairway", VERSION
     for trace in traces:
         _add(scope, trace)
     return message

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from fairway import __version__
+from fairway.core.release import VERSION
 from fairway.core.settings import TelemetrySettings
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z")
@@ -100,6 +100,6 @@ def resource_of(telemetry: TelemetrySettings) -> dict[str, str | int]:
     """What all spans of this process share."""
     return {
         "service.name": telemetry.service_name,
-        "service.version": __version__,
+        "service.version": VERSION,
         "process.pid": os.getpid(),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from fairway.core.columns import Outputs
@@ -20,10 +20,20 @@ from fairway.inference.work import Work, now
 from fairway.security.access import Caller
 from fairway.serving.app import DataApp, served, server_timing, version_headers
 from fairway.serving.compression import SMALLEST, compressed_for
-from fairway.serving.entrance import Headers, Match, Reading
+from fairway.serving.entrance import Headers, Match, Reading, Reply
 
-if TYPE_CHECKING:
-    from fairway.serving.protocol import PredictProtocol
+
+class Peer(Protocol):
+    """The connection that waits for an answer."""
+
+    def write(self, reply: Reply, request_id: str) -> None:
+        """Any answer."""
+
+    def write_lines(self, status: int, request_id: str, headers: bytes, body: bytes) -> None:
+        """An answer whose headers are already lines."""
+
+    def answered(self) -> None:
+        """The answer has been handed to `write`; what the connection brought meanwhile can go on."""
 
 
 class Outbox:
@@ -70,7 +80,7 @@ class HttpTicket:
     def __init__(
         self,
         app: DataApp,
-        connection: PredictProtocol,
+        connection: Peer,
         match: Match,
         reading: Reading,
         work: Work,

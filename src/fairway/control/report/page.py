@@ -12,7 +12,6 @@ import msgspec
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from fairway import __version__
 from fairway.control.report.drawing import draw
 from fairway.control.report.gathered import Gathered
 from fairway.control.web.dashboard.charts import (
@@ -28,6 +27,7 @@ from fairway.control.web.dashboard.charts import (
 from fairway.control.web.dashboard.seen import ranked
 from fairway.control.web.dashboard.series import Bucket, buckets, largest_effects, metric_names
 from fairway.control.web.dashboard.words import FILTERS
+from fairway.core.release import VERSION
 from fairway.monitoring.told import Measured
 from fairway.monitoring.watch.values import ColumnReport, Report
 from fairway.monitoring.words import bounded, metric
@@ -81,7 +81,7 @@ def render(told: Gathered) -> str:
         told=told,
         style=style,
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'",
-        version=__version__,
+        version=VERSION,
         **_values(told),
     )
 

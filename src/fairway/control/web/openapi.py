@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from fairway import __version__
 from fairway.control.web.routes import ApiRoute
+from fairway.core.release import VERSION
 
 _NAMES = re.compile(r"\{(\w+)\}")
 _ERROR: dict[str, Any] = {
@@ -46,7 +46,7 @@ def document(routes: Iterable[ApiRoute]) -> dict[str, Any]:
         paths.setdefault(entry.path, {})[entry.method.lower()] = _operation(entry, takes, gives)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Fairway control", "version": __version__},
+        "info": {"title": "Fairway control", "version": VERSION},
         "paths": paths,
         "components": {
             "schemas": {**components, "Error": _ERROR_SCHEMA},

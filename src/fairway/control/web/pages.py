@@ -18,7 +18,6 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.templating import Jinja2Templates
 
-from fairway import __version__
 from fairway.control.web.dashboard.pages import ACTIONS, PAGES
 from fairway.control.web.dashboard.words import FILTERS
 from fairway.control.web.gate import FORM_FIELD, Gate, Visitor
@@ -28,6 +27,7 @@ from fairway.control.web.service import Service
 from fairway.control.web.session import COOKIE
 from fairway.core.clock import utc_now
 from fairway.core.errors import AccessDenied, FairwayError, Unauthenticated
+from fairway.core.release import VERSION
 from fairway.serving.errors import error_text, status_of
 from fairway.serving.logs import logger
 
@@ -153,7 +153,7 @@ def _made(request: Request, page: Page, make: Callable[[Page], Shown]) -> Respon
 def _page(request: Request, name: str, values: dict[str, Any], status: int = 200) -> Response:
     given: dict[str, Any] = {
         "visitor": None,
-        "version": __version__,
+        "version": VERSION,
         "problem": "",
         "here": _here(request),
         "path": request.url.path,

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from urllib.parse import SplitResult, urlsplit
 
-from fairway import __version__
 from fairway.core.errors import DeliveryFailed, SettingsError
+from fairway.core.release import VERSION
 from fairway.monitoring.channels.connecting import connected
 from fairway.monitoring.channels.reason import reason_of
 
@@ -71,7 +71,7 @@ def post(
                 "POST",
                 target,
                 body,
-                {"User-Agent": f"fairway/{__version__}", "Content-Type": "application/json", **headers},
+                {"User-Agent": f"fairway/{VERSION}", "Content-Type": "application/json", **headers},
             )
             answer = connection.getresponse()
             said = answer.read(_MOST_ANSWER_BYTES)

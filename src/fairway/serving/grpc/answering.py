@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 
 from fairway.serving.grpc.stream import Stream
-
-if TYPE_CHECKING:
-    from fairway.serving.grpc.connection import Connection
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -36,8 +33,30 @@ class Bounds(msgspec.Struct, frozen=True):
     """How many of them are forgiven each second: keepalives of a client that is quiet for days."""
 
 
+class Peer(Protocol):
+    """The connection that a call came by, as who answers it sees it."""
+
+    client: str | None
+    """The name in the peer's certificate, where one stands for a key."""
+
+    def reply(self, stream: Stream, opening: bytes, message: bytes, closing: bytes) -> None:
+        """A whole unary answer: header block, message, trailer block."""
+
+    def open(self, stream: Stream, block: bytes) -> None:
+        """The answer's headers."""
+
+    def send(self, stream: Stream, message: bytes) -> None:
+        """One message of the answer."""
+
+    def close(self, stream: Stream, block: bytes) -> None:
+        """The trailers; nothing is sent on the stream after them."""
+
+    def take_more(self, stream: Stream) -> None:
+        """Lets the peer send more on this stream."""
+
+
 class Service(Protocol):
-    """Who answers. Every call made here must return at once; answers come by `Connection.reply` and its like."""
+    """Who answers. Every call made here must return at once; answers come by `Peer.reply` and its like."""
 
     def find(self, path: str) -> object:
         """What answers this path; None for a path nobody knows. The result stays with the headers."""
@@ -45,17 +64,17 @@ class Service(Protocol):
     def client(self, transport: asyncio.Transport) -> str | None:
         """The name in the peer's certificate, where one stands for a key."""
 
-    def unary(self, connection: Connection, stream: Stream, message: bytes, compressed: bool) -> None:
+    def unary(self, connection: Peer, stream: Stream, message: bytes, compressed: bool) -> None:
         """A whole unary call."""
 
-    def streaming(self, connection: Connection, stream: Stream) -> None:
+    def streaming(self, connection: Peer, stream: Stream) -> None:
         """A streaming call begins: give the stream a `call`."""
 
     def is_streaming(self, method: object) -> bool:
         """Whether calls of this method may carry many messages."""
 
-    def may_begin(self, connection: Connection, stream: Stream) -> bool:
+    def may_begin(self, connection: Peer, stream: Stream) -> bool:
         """Whether the caller may send a message that comes in parts; if not, it was refused."""
 
-    def refuse(self, connection: Connection, stream: Stream, status: int, message: str) -> None:
+    def refuse(self, connection: Peer, stream: Stream, status: int, message: str) -> None:
         """A call that never became a message: answer it with a gRPC status."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
@@ -17,13 +17,24 @@ from fairway.security.access import Caller
 from fairway.serving.app import served
 from fairway.serving.entrance import Reading
 from fairway.serving.grpc import wire
-from fairway.serving.grpc.method import Predict
+from fairway.serving.grpc.answering import Peer
+from fairway.serving.grpc.method import Host, Predict
 from fairway.serving.grpc.status import OPENING, Status, failure, success
 from fairway.serving.grpc.stream import Call, Stream
 
-if TYPE_CHECKING:
-    from fairway.serving.grpc.connection import Connection
-    from fairway.serving.grpc.service import GrpcService
+
+class Told(Protocol):
+    """Who is told what became of a call."""
+
+    host: Host
+
+    def count_failure(self, ticket: Ticket, code: str) -> None:
+        """In the metrics."""
+
+    def log(
+        self, error: Exception, request_id: str, protocol: str, model: str = "", caller: str = ""
+    ) -> None:
+        """Where it is not the caller's fault."""
 
 
 class Ticket(Call):
@@ -48,7 +59,7 @@ class Ticket(Call):
     work: Work
 
     def __init__(
-        self, service: GrpcService, connection: Connection, stream: Stream, predict: Predict, request_id: str
+        self, service: Told, connection: Peer, stream: Stream, predict: Predict, request_id: str
     ) -> None:
         self.service = service
         self.connection = connection
@@ -130,7 +141,7 @@ class Ticket(Call):
         fail(self.connection, self.stream, error, self.request_id, safe=self.service.host.safe)
 
 
-def fail(connection: Connection, stream: Stream, error: Exception, request_id: str, *, safe: bool) -> None:
+def fail(connection: Peer, stream: Stream, error: Exception, request_id: str, *, safe: bool) -> None:
     """Ends a call with an error."""
     block = failure(error, request_id, safe=safe)
     connection.close(stream, block if stream.opened else OPENING + block)

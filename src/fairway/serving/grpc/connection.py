@@ -50,8 +50,6 @@ class Connection(Gathering, asyncio.Protocol):
         self._everybody = everybody
         self._most = bounds.connections
         self._heads = HeadReader(service.find, bounds.header_block)
-        self.client: str | None = None
-        """The name in the peer's certificate, where one stands for a key."""
         self._rest = b""
         self._greeted = False
         self._block: tuple[int, int, bytearray] | None = None

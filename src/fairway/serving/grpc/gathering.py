@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
-
 from fairway.inference.work import now
 from fairway.serving.grpc import frames
 from fairway.serving.grpc.answering import Bounds, Service
 from fairway.serving.grpc.sending import Outbox, Sending, Waiting
 from fairway.serving.grpc.stream import Stream
-
-if TYPE_CHECKING:
-    from fairway.serving.grpc.connection import Connection
 
 
 class Gathering(Sending):
@@ -24,7 +19,7 @@ class Gathering(Sending):
         self.unfinished = 0
 
     def _refuse(self, stream: Stream, status: int, message: str) -> None:
-        self._service.refuse(cast("Connection", self), stream, status, message)
+        self._service.refuse(self, stream, status, message)
 
     def count(self, stream: Stream, more: int) -> None:
         """Counts bytes that are held for a stream."""
@@ -94,7 +89,7 @@ class Gathering(Sending):
             self._refuse(stream, 13, what)
             return
         self.release(stream)
-        self._service.unary(cast("Connection", self), stream, bytes(memoryview(buffer)[5:]), buffer[0] == 1)
+        self._service.unary(self, stream, bytes(memoryview(buffer)[5:]), buffer[0] == 1)
 
     def release(self, stream: Stream) -> None:
         if stream.counted:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fairway.core.errors import DeadlineExceeded, NotFound
 from fairway.inference.work import now
+from fairway.serving.grpc.answering import Peer
 from fairway.serving.grpc.calls import fail
 from fairway.serving.grpc.method import Asking, Host, Method
 from fairway.serving.grpc.status import OPENING
@@ -17,7 +18,6 @@ from fairway.serving.grpc.stream import Call, Stream
 from fairway.serving.grpc.texts import TRUE, texts
 
 if TYPE_CHECKING:
-    from fairway.serving.grpc.connection import Connection
     from fairway.serving.grpc.service import GrpcService
 
 SERVICE = "/grpc.health.v1.Health/"
@@ -54,7 +54,7 @@ def check(asking: Asking) -> bytes:
 class Watch(Call):
     """Sends the state, and again whenever it changes, until the caller has enough."""
 
-    def __init__(self, service: GrpcService, connection: Connection, stream: Stream) -> None:
+    def __init__(self, service: GrpcService, connection: Peer, stream: Stream) -> None:
         self._service = service
         self._connection = connection
         self._stream = stream

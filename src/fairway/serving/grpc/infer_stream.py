@@ -13,6 +13,7 @@ from fairway.core.errors import DeadlineExceeded
 from fairway.inference.live import LiveVersion
 from fairway.inference.work import now
 from fairway.serving.grpc import wire
+from fairway.serving.grpc.answering import Peer
 from fairway.serving.grpc.calls import Ticket, fail
 from fairway.serving.grpc.infer import INFER, SERVICE
 from fairway.serving.grpc.method import Method
@@ -20,7 +21,6 @@ from fairway.serving.grpc.status import OPENING, message_of, success
 from fairway.serving.grpc.stream import Call, Stream
 
 if TYPE_CHECKING:
-    from fairway.serving.grpc.connection import Connection
     from fairway.serving.grpc.service import GrpcService
 
 _WAITING_MESSAGES = 64
@@ -54,7 +54,7 @@ def _response(tag: int, value: bytes) -> bytes:
 class StreamInfer(Call):
     """One streaming call."""
 
-    def __init__(self, service: GrpcService, connection: Connection, stream: Stream) -> None:
+    def __init__(self, service: GrpcService, connection: Peer, stream: Stream) -> None:
         self._service = service
         self._connection = connection
         self._stream = stream

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fairway import __version__
 from fairway.core.contract import Field, Output
 from fairway.core.errors import NotFound
+from fairway.core.release import VERSION
 from fairway.inference.live import LiveModel, LiveVersion
 from fairway.inference.work import now
 from fairway.serving.grpc.infer import SERVICE
@@ -42,7 +42,7 @@ def model_ready(asking: Asking) -> bytes:
 
 
 def server_metadata(asking: Asking) -> bytes:
-    return _made("ServerMetadataResponse", name="fairway", version=__version__, extensions=EXTENSIONS)
+    return _made("ServerMetadataResponse", name="fairway", version=VERSION, extensions=EXTENSIONS)
 
 
 def model_metadata(asking: Asking) -> bytes:

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Protocol
 
 from fairway.inference.work import now
 from fairway.serving.grpc.answering import Bounds
 from fairway.serving.grpc.stream import Stream
-
-if TYPE_CHECKING:
-    from fairway.serving.grpc.connection import Connection
 
 _SOONEST = 0.05
 """Seconds between two looks: deadlines as short as a peer likes must not make work."""
@@ -26,10 +24,28 @@ _PARTING = 1.0
 """Seconds for a peer to hear that it should call elsewhere."""
 
 
+class Kept(Protocol):
+    """A connection, as far as it can be waited for. Streams that are open are in `streams`, by number."""
+
+    transport: asyncio.Transport
+
+    @property
+    def streams(self) -> Mapping[int, Stream]: ...
+
+    def late(self, stream: Stream, why: str) -> None:
+        """Ends a call whose message did not come, or whose answer nobody took, in time."""
+
+    def stalled(self, why: str) -> None:
+        """Ends a connection on which nothing can go on."""
+
+    def drain(self, *, last: bool) -> None:
+        """Asks the peer for no new calls; with `last`, those that come anyway are left to be tried elsewhere."""
+
+
 class Patience:
     """Of one connection, which tells what it hears. Moments are `perf_counter` seconds, `math.inf` for none."""
 
-    def __init__(self, connection: Connection, bounds: Bounds, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, connection: Kept, bounds: Bounds, loop: asyncio.AbstractEventLoop) -> None:
         self._connection = connection
         self._bounds = bounds
         self._loop = loop

@@ -9,13 +9,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from fairway.inference.work import now
+from fairway.serving.grpc.answering import Peer
 from fairway.serving.grpc.calls import fail
 from fairway.serving.grpc.method import Method
 from fairway.serving.grpc.status import OPENING, Status, success
 from fairway.serving.grpc.stream import Call, Stream
 
 if TYPE_CHECKING:
-    from fairway.serving.grpc.connection import Connection
     from fairway.serving.grpc.service import GrpcService
 
 _REQUEST = "grpc.reflection.v1.ServerReflectionRequest"
@@ -66,7 +66,7 @@ def _add_files(answer: Any, first: Any) -> None:
 class Reflection(Call):
     """One call: requests are answered in order."""
 
-    def __init__(self, service: GrpcService, connection: Connection, stream: Stream) -> None:
+    def __init__(self, service: GrpcService, connection: Peer, stream: Stream) -> None:
         self._service = service
         self._connection = connection
         self._stream = stream

@@ -52,6 +52,8 @@ class Sending:
     transport: asyncio.Transport
 
     def __init__(self, outbox: Outbox, waiting: Waiting) -> None:
+        self.client: str | None = None
+        """The name in the peer's certificate, where one stands for a key."""
         self.streams: dict[int, Stream] = {}
         self.unread = 0
         self.waiting = waiting

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fairway.core.errors import (
     DeadlineExceeded,
@@ -22,6 +22,7 @@ from fairway.security.keys import Scope
 from fairway.serving.answers import request_id_from
 from fairway.serving.entrance import Reading
 from fairway.serving.errors import status_of
+from fairway.serving.grpc.answering import Peer
 from fairway.serving.grpc.calls import Ticket, fail
 from fairway.serving.grpc.compression import unpack
 from fairway.serving.grpc.head import Head
@@ -31,9 +32,6 @@ from fairway.serving.grpc.stream import Call, Stream
 from fairway.serving.keyed import key_text
 from fairway.serving.loading import loaded
 from fairway.serving.turn import Turn
-
-if TYPE_CHECKING:
-    from fairway.serving.grpc.connection import Connection
 
 _LARGE_MESSAGE = 256 * 1024
 """Messages from here on are read in a thread: a long read would hold up everybody else."""
@@ -71,19 +69,19 @@ class GrpcService:
         certificate = None if named is None else transport.get_extra_info("peercert")
         return None if named is None or not certificate else named(certificate)
 
-    def streaming(self, connection: Connection, stream: Stream) -> None:
+    def streaming(self, connection: Peer, stream: Stream) -> None:
         method: Method = stream.head.method
         assert method.stream is not None
         if self.may_begin(connection, stream):
             stream.call = method.stream(self, connection, stream)
 
-    def refuse(self, connection: Connection, stream: Stream, status: int, message: str) -> None:
+    def refuse(self, connection: Peer, stream: Stream, status: int, message: str) -> None:
         if stream.call is not None:
             stream.call.cancelled()
         block = trailers(status, message, request_id_from(stream.head.headers.get(b"x-request-id")))
         connection.close(stream, block if stream.opened else OPENING + block)
 
-    def may_begin(self, connection: Connection, stream: Stream) -> bool:
+    def may_begin(self, connection: Peer, stream: Stream) -> bool:
         """Whether a caller whose message has yet to come may send it; if not, it was refused."""
         method: Method = stream.head.method
         try:
@@ -96,7 +94,7 @@ class GrpcService:
             return False
         return True
 
-    def unary(self, connection: Connection, stream: Stream, message: bytes, compressed: bool) -> None:
+    def unary(self, connection: Peer, stream: Stream, message: bytes, compressed: bool) -> None:
         method: Method = stream.head.method
         arrival = self.arrival(stream.head, stream.begun)
         if method.predict is None:
@@ -189,7 +187,7 @@ class GrpcService:
 
     # -- everything else
 
-    def asking(self, connection: Connection, stream: Stream, message: bytes, arrival: Arrival) -> Asking:
+    def asking(self, connection: Peer, stream: Stream, message: bytes, arrival: Arrival) -> Asking:
         scope: Scope | None = stream.head.method.scope
 
         def admit(model: str) -> str:
@@ -197,7 +195,7 @@ class GrpcService:
 
         return Asking(self.host, message, admit, arrival)
 
-    def _answer_now(self, connection: Connection, stream: Stream, message: bytes, arrival: Arrival) -> None:
+    def _answer_now(self, connection: Peer, stream: Stream, message: bytes, arrival: Arrival) -> None:
         method: Method = stream.head.method
         assert method.handle is not None
         try:
@@ -210,7 +208,7 @@ class GrpcService:
         connection.reply(stream, OPENING, answer, success(None, arrival.request_id))
 
     async def _answer(
-        self, connection: Connection, stream: Stream, message: bytes, arrival: Arrival, compressed: bool
+        self, connection: Peer, stream: Stream, message: bytes, arrival: Arrival, compressed: bool
     ) -> None:
         head = stream.head
         method: Method = head.method
@@ -241,7 +239,7 @@ class GrpcService:
                 self.host.key_limits.leave(limited)
         connection.reply(stream, OPENING, answer, success(None, arrival.request_id))
 
-    def _failed(self, connection: Connection, stream: Stream, arrival: Arrival, error: Exception) -> None:
+    def _failed(self, connection: Peer, stream: Stream, arrival: Arrival, error: Exception) -> None:
         self._count(stream.head.method, error.code if isinstance(error, FairwayError) else "internal_error")
         self.log(error, arrival.request_id, stream.head.method.protocol)
         fail(connection, stream, error, arrival.request_id, safe=self.host.safe)
@@ -257,7 +255,7 @@ class GrpcService:
             None if head.timeout is None else received + head.timeout,
         )
 
-    def check(self, connection: Connection, stream: Stream, scope: Scope, model: str | None) -> Caller:
+    def check(self, connection: Peer, stream: Stream, scope: Scope, model: str | None) -> Caller:
         """Raises Unauthenticated or Forbidden."""
         secret = presented(stream.head.headers)
         return self.host.access.check(secret, scope, model, time.time(), connection.client)
