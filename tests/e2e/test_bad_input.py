@@ -164,7 +164,7 @@ def test_a_field_that_is_wrong_is_named(
         (b"", "The body is empty"),
         (b"{", "not a valid request"),
         (b'{"instances": [{]}', "not a valid request"),
-        (b"\xff\xfe\x00", "not a valid request"),
+        (b"\xff\xfe\x00", "UTF-16"),
         (b'{"instances": [["\xff"]]}', "UTF-8"),
         (b"null", "not a valid request"),
         (b"[]", "not a valid request"),

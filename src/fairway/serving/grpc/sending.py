@@ -15,7 +15,7 @@ from fairway.serving.grpc.stream import Stream
 
 _MOST_FRAME = 1024 * 1024
 _FORGIVEN = 10
-"""Frames that asked for nothing which an answer forgives: more than any client sends for one."""
+"""Frames that asked for nothing which an answer forgives, or a message of one: more than any client sends for it."""
 
 
 class Outbox:
@@ -129,8 +129,7 @@ class Sending:
         if self.streams.pop(number, None) is None:
             return
         self._send_window -= size
-        if self.idle_control > 0:
-            self.idle_control -= _FORGIVEN
+        self._forgive()
         if stream.counted:
             self.release(stream)
         told = number.to_bytes(4, "big")
@@ -180,13 +179,17 @@ class Sending:
         """The trailers; nothing is sent on the stream after them."""
         if stream.number not in self.streams:
             return
-        if self.idle_control > 0:
-            self.idle_control -= _FORGIVEN
+        self._forgive()
         stream.tail = frames.frame(
             frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream.number, block
         )
         if not stream.queued:
             self._finish(stream)
+
+    def _forgive(self) -> None:
+        """A whole answer, or a whole message of one, has left."""
+        if self.idle_control > 0:
+            self.idle_control -= _FORGIVEN
 
     def _finish(self, stream: Stream) -> None:
         assert stream.tail is not None
@@ -218,6 +221,7 @@ class Sending:
             self._unread(-size)
             if size == len(part):
                 stream.queued.popleft()
+                self._forgive()
             else:
                 stream.queued[0] = part[size:]
             if stream.queued:

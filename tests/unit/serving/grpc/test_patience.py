@@ -309,3 +309,23 @@ def test_long_headers_of_open_calls_are_counted(serve: Serve) -> None:
     number = peer.ask(BODY)
     peer.wait(number)
     assert port.call(lambda: port.server.waiting) == 0
+
+
+def test_a_stream_whose_client_grants_what_it_read_each_time_goes_on(serve: Serve) -> None:
+    """As gRPC's C core does: a message read, a window opened by its few bytes, for the stream and for the connection."""
+    peer = Peer(limited(serve))
+    fields = [(name, INFER + "ModelStreamInfer" if name == ":path" else value) for name, value in HEADERS]
+    number = peer.ask(b"", fields, end=False)
+    peer.grants = False
+    size = 0
+    for answers in range(1, 1_101):
+        peer.send(number, BODY, end=False)
+        while not peer.over and len(peer.bodies.get(number, b"")) < max(answers * size, 5):
+            peer.read()
+        size = size or 5 + int.from_bytes(peer.bodies[number][1:5], "big")
+        assert len(peer.bodies[number]) == answers * size
+        for stream in (None, number):
+            peer.h2.increment_flow_control_window(size, stream)
+    peer.send(number, b"", end=True)
+    peer.wait(number)
+    assert peer.status(number) == 0
