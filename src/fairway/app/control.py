@@ -28,6 +28,7 @@ from fairway.control.web.gate import Gate
 from fairway.control.web.service import Service
 from fairway.control.web.session import Sessions, session_secret
 from fairway.core.errors import FairwayError
+from fairway.core.priority import give_way
 from fairway.core.schedule import Schedule, ScheduleRun
 from fairway.core.settings import Settings
 from fairway.monitoring.alerts import Alerts
@@ -151,7 +152,7 @@ def main() -> int:
     """Beside `fairway serve`: gives way to the workers, says little, and needs no port to do its jobs."""
     plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=ControlPlan)
     set_up_logging(plan.settings.telemetry, "control")
-    os.nice(plan.settings.control.nice)
+    give_way(plan.settings.control.nice)
 
     def ready(address: str) -> None:
         if not plan.quiet:

@@ -30,6 +30,7 @@ from fairway.control.placeholders import fill
 from fairway.control.planning import Outcome
 from fairway.control.process import REPORT_VARIABLE, Order, Said
 from fairway.core.errors import AlreadyExists, FairwayError, RunNotFound, SettingsError
+from fairway.core.priority import give_way
 from fairway.core.schedule import BatchWork, PrecomputeWork
 from fairway.serving.logs import set_up_logging
 
@@ -171,6 +172,7 @@ def read_order() -> Order:
 def main() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))  # the control process's limit is not this one's
+    give_way(0)
     order = read_order()
     report = int(os.environ.pop(REPORT_VARIABLE))
     guard = threading.Lock()

@@ -26,6 +26,7 @@ from fairway.app.log import known_models, open_join, open_log
 from fairway.control.leadership import machine_clock
 from fairway.core.clock import moment_of
 from fairway.core.errors import FairwayError, InvalidInput, ModelNotFound, NotFound, SettingsError
+from fairway.core.priority import give_way
 from fairway.core.settings import ModelSettings, Settings
 from fairway.monitoring.watch.look import Asked
 from fairway.monitoring.watch.monitor import Monitor, Subjected, Version
@@ -200,6 +201,7 @@ def main() -> int:
     ) as pipe:  # no buffer: what comes after the settings is the lead's
         settings = msgspec.json.decode(pipe.readline(), type=Settings)
     lead = Lead(0)
+    give_way(0)
     set_up_logging(settings.telemetry, "monitor")
     if settings.monitoring.memory_bytes:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 from fairway.app.control import run_control
 from fairway.app.settings import read_settings
 from fairway.cli.options import HomeOption, JsonOption
+from fairway.core.priority import give_way
 from fairway.serving.logs import set_up_logging
 
 app = typer.Typer(add_completion=False)
@@ -40,7 +40,7 @@ def run(
     given = {"host": host, "port": port}
     control = msgspec.structs.replace(settings.control, **{k: v for k, v in given.items() if v is not None})
     settings = msgspec.structs.replace(settings, control=control)
-    os.nice(control.nice)
+    give_way(control.nice)
 
     def ready(address: str) -> None:
         line = f"ready  {address}  (Ctrl-C stops)"

@@ -9,7 +9,6 @@ each new bundle is. While the registry is away it says so, and everything stays 
 from __future__ import annotations
 
 import logging
-import os
 import select
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any
 import msgspec
 
 from fairway.core.errors import FairwayError, RegistryUnavailable
+from fairway.core.priority import give_way
 from fairway.core.settings import Settings
 from fairway.core.version import ModelVersion
 from fairway.inference.repository import RegistryHealth, RegistryState
@@ -224,7 +224,7 @@ def _model_of(listed: Any, folder: Callable[[ModelVersion], Path | None]) -> Ser
 def main() -> int:
     plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=WatcherPlan)
     set_up_logging(plan.settings.telemetry, "watcher")
-    os.nice(_NICE)
+    give_way(_NICE)
     watcher = Watcher(plan.settings, ServerFolder(Path(plan.folder)))
     while not select.select([plan.lifeline], [], [], _LOOK_SECONDS)[0]:
         watcher.look()

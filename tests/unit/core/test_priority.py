@@ -1,0 +1,47 @@
+"""Work that gives way does so between sessions too."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fairway.core import priority
+
+CODE = """
+from fairway.core.priority import give_way
+import os
+give_way(7)
+print(os.nice(0), open("/proc/self/autogroup").read().strip())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups")
+@pytest.mark.parametrize("own", [True, False])
+def test_a_session_of_its_own_gives_way_and_no_other_does(own: bool) -> None:
+    before = Path("/proc/self/autogroup").read_text("ascii").split()[-1]
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], start_new_session=own, capture_output=True, text=True, check=True
+    )
+    nice, *group = done.stdout.split()
+    assert int(nice) >= 7
+    assert group[-1] == (nice if own else before)
+
+
+@pytest.mark.parametrize("trouble", [BlockingIOError, PermissionError, FileNotFoundError])
+def test_a_system_that_does_not_let_it_changes_nothing(
+    trouble: type[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def refuse(self: Path, text: str, encoding: str) -> int:
+        asked.append(text)
+        raise trouble
+
+    monkeypatch.setattr("os.getsid", lambda process: os.getpid())
+    monkeypatch.setattr("os.nice", lambda more: 3 + more)
+    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(priority, "_PAUSE_SECONDS", 0.0)
+    priority.give_way(2)
+    assert asked == ["5"] * (5 if trouble is BlockingIOError else 1)
