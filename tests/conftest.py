@@ -11,4 +11,7 @@ settings.load_profile("untimed")
 os.environ.setdefault("FAIRWAY_CONTROL_ENABLED", "false")
 """`fairway serve` starts no control process, but in the tests that are about it."""
 
+os.environ.setdefault("FAIRWAY_CONTROL_NICE", "0")
+"""Where it does, it need not wait for the rest of the suite."""
+
 pytest_plugins = ["tests.services"]
