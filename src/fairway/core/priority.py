@@ -15,7 +15,8 @@ def give_way(more: int) -> None:
     """Lowers this process's priority by `more` steps of nice, and its session's, where it leads one.
 
     Linux shares the processors among sessions first, and heeds nice only within one (autogroup, sched(7)): a process in a
-    session of its own takes as much as a server does, however nice it is.
+    session of its own takes as much as a server does, however nice it is. In a container with processor shares of its own
+    nice counts between all its processes, and the session's changes nothing.
     """
     nice = os.nice(more)
     if os.getsid(0) != os.getpid():

@@ -101,20 +101,30 @@ class Environments:
             self._root.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self._lock_path(digest), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
+            deadline = time.monotonic() + self._settings.build_seconds
             while True:
-                self._wait(descriptor, fcntl.LOCK_SH, digest)
-                made = self.made(digest)
-                if made is not None:
-                    os.utime(descriptor)  # when it was last used
-                    return Lease(self._root / digest, made, descriptor)
-                if not self._settings.build:
-                    raise EnvironmentFailed(
-                        f"the environment {digest[:12]} ({lock.described()}) is not there, and isolation.build is off.",
-                        hint="Make it: fairway environments --mend",
+                if _locked(descriptor, fcntl.LOCK_SH):
+                    made = self.made(digest)
+                    if made is not None:
+                        os.utime(descriptor)  # when it was last used
+                        return Lease(self._root / digest, made, descriptor)
+                    if not self._settings.build:
+                        raise EnvironmentFailed(
+                            f"the environment {digest[:12]} ({lock.described()}) is not there, and isolation.build is off.",
+                            hint="Make it: fairway environments --mend",
+                        )
+                    if _locked(descriptor, fcntl.LOCK_EX):
+                        if self.made(digest) is None:
+                            self._make(lock)
+                        deadline = time.monotonic() + self._settings.build_seconds
+                        continue
+                # Another makes it, and will keep using it: whoever now waited to be alone with it would wait for ever.
+                if time.monotonic() >= deadline:
+                    raise Unavailable(
+                        f"another process has held the environment {digest[:12]} for {self._settings.build_seconds:g} s.",
+                        hint="It makes it, or uses a broken one: stop that process, or wait.",
                     )
-                self._wait(descriptor, fcntl.LOCK_EX, digest)
-                if self.made(digest) is None:
-                    self._make(lock)
+                time.sleep(_POLL_SECONDS)
         except BaseException:
             os.close(descriptor)
             raise
@@ -251,34 +261,25 @@ class Environments:
         except OSError:
             return 0.0
 
-    def _wait(self, descriptor: int, kind: int, digest: str) -> None:
-        deadline = time.monotonic() + self._settings.build_seconds
-        while True:
-            try:
-                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise Unavailable(
-                        f"another process has held the environment {digest[:12]} for {self._settings.build_seconds:g} s.",
-                        hint="It makes it, or uses a broken one: stop that process, or wait.",
-                    ) from None
-                time.sleep(_POLL_SECONDS)
-
     @contextmanager
     def _alone(self, digest: str) -> Iterator[bool]:
         """Whether nobody uses it; nobody can until the block ends."""
         with disk_errors("look after environments", self._root):
             descriptor = os.open(self._lock_path(digest), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+            yield _locked(descriptor, fcntl.LOCK_EX)
         finally:
             os.close(descriptor)
+
+
+def _locked(descriptor: int, kind: int) -> bool:
+    """Whether the lock could be had at once. Where not, a lock held before is given up too."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        return False
+    return True
 
 
 def _readdress(folder: Path, final: Path) -> None:

@@ -80,6 +80,21 @@ def test_processes_wait_for_the_one_that_makes_it(lock: Lock, settings: Isolatio
     assert len(set(seen)) == 1
 
 
+def test_who_finds_it_made_and_used_while_waiting_to_make_it_uses_it_too(
+    lock: Lock, settings: IsolationSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, late = Environments(settings).use(lock), Environments(settings)
+    seen = late.made
+    looks = iter([None])  # both looked before either made it
+    monkeypatch.setattr(late, "made", lambda digest: next(looks, seen(digest)))
+    began = time.monotonic()
+    second = late.use(lock)
+    assert time.monotonic() - began < settings.build_seconds / 2
+    assert second.folder == first.folder
+    first.close()
+    second.close()
+
+
 def test_a_half_made_one_is_made_again(lock: Lock, settings: IsolationSettings) -> None:
     root = Path(settings.folder)
     leftover = root / f".making-{lock.digest}-x"
