@@ -108,7 +108,7 @@ CASES: dict[str, tuple[Draw, Callable[..., tuple[Measured, ...]]]] = {
 }
 
 
-def cover(case: str, rows: int, windows: int, seed: int = 20261121) -> dict[str, tuple[float, float]]:
+def cover(case: str, rows: int, windows: int, seed: int = 20261122) -> dict[str, tuple[float, float]]:
     """Per metric: share of windows with an interval that holds the truth, and the share without an interval."""
     draw, measure = CASES[case]
     truth = _truth(case)

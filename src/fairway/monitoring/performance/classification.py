@@ -40,6 +40,9 @@ DEFAULT = (
 )
 _LEAST = 5
 """Rows of a class, or predicted to be of it, from which on intervals cover what they say."""
+_LEAST_OF_PR_AUC = 10
+_LEAST_OF_CALIBRATION = 100
+"""Rows in all: its ten bins of five each say too little to be called 95%."""
 _MEANS = frozenset({"log_loss", "brier", "business_value"})
 
 
@@ -120,12 +123,13 @@ def _too_few(name: str, window: Classified) -> str:
         "negative": int((window.actual == 0).sum()),
         "predicted positive": int((window.predicted == 1).sum()),
     }
-    few = [f"{came[kind]} {kind}" for kind in _ASKS[name] if came[kind] < _LEAST]
+    least = _LEAST_OF_PR_AUC if name == "pr_auc" else _LEAST
+    few = [f"{came[kind]} {kind}" for kind in _ASKS[name] if came[kind] < least]
     if few:
         return f"no interval: only {' and '.join(few)}"
     for k, kind in enumerate(("negative", "positive")) if name in _OF_SHARES else ():
         expected = float(window.probabilities[:, k].sum())
-        if expected < _LEAST and came[kind] < 4 * _LEAST:
+        if expected < least and came[kind] < 4 * least:
             return f"no interval: {came[kind]} {kind} where the model expects {expected:.1f}"
     return ""
 
@@ -219,6 +223,13 @@ def _calibration(window: Classified, confidence: float) -> Measured:
     if found is None:
         return Measured(name=name, value=None, rows=window.rows, note="fewer than two rows")
     error = (found.upper - found.lower) / (2 * intervals.normal_quantile(confidence))
+    few = window.rows < _LEAST_OF_CALIBRATION
     return Measured(
-        name=name, value=found.value, lower=found.lower, upper=found.upper, rows=window.rows, error=error
+        name=name,
+        value=found.value,
+        lower=None if few else found.lower,
+        upper=None if few else found.upper,
+        rows=window.rows,
+        error=error,
+        note=f"no interval: fewer than {_LEAST_OF_CALIBRATION} rows" if few else "",
     )

@@ -122,8 +122,8 @@ def mean(values: Array, confidence: float = 0.95, *, freedom: float | None = Non
 
 
 def mean_of_rare(values: Array, confidence: float = 0.95) -> Interval | None:
-    """Mean of values of which a few are far larger, as losses of a rare class: half-way between Hall's (see `mean`), which reaches too
-    far, and Johnson's (1978, "Modified t tests and confidence intervals for asymmetrical populations"), which does not reach far
+    """Mean of values of which a few are far larger, as losses of a rare class: a third of the way to Hall's (see `mean`), which reaches
+    too far, from Johnson's (1978, "Modified t tests and confidence intervals for asymmetrical populations"), which does not reach far
     enough. None as for `mean`."""
     rows = len(values)
     hall = mean(values, confidence, freedom=rows - 1)
@@ -134,7 +134,7 @@ def mean_of_rare(values: Array, confidence: float = 0.95) -> Interval | None:
     quantile = student_quantile(confidence, rows - 1)
     moved = middle + third / (6 * deviation**2 * rows) * (1 + 2 * quantile**2)
     half = quantile * deviation / math.sqrt(rows)
-    return (hall[0] + moved - half) / 2, (hall[1] + moved + half) / 2
+    return (hall[0] + 2 * (moved - half)) / 3, (hall[1] + 2 * (moved + half)) / 3
 
 
 def mean_square(squares: Array, confidence: float = 0.95) -> Interval | None:

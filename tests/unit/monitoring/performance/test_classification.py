@@ -15,6 +15,7 @@ from fairway.monitoring.performance.classification import (
     one_hot,
 )
 from fairway.monitoring.performance.values import Classified
+from fairway.monitoring.told import Measured
 from tests.unit.monitoring.performance.conftest import binary_window, many_window
 
 VALUE = np.array([[0.0, -1.0], [-5.0, 2.0]])
@@ -143,6 +144,30 @@ def test_of_a_few_positives_no_interval_is_said() -> None:
         assert (found[name].lower, found[name].upper) == (None, None)
         assert found[name].note == "no interval: only 3 positive"
     assert found["accuracy"].lower is not None
+
+
+def test_the_area_under_precision_asks_for_ten_of_each_class() -> None:
+    window = binary_window(400)
+    positives = np.flatnonzero(window.actual == 1)
+    negatives = np.flatnonzero(window.actual == 0)
+
+    def with_positives(count: int) -> dict[str, Measured]:
+        rows = np.sort(np.concatenate([positives[:count], negatives]))
+        return {m.name: m for m in measure_classification(window.take(rows))}
+
+    nine, ten = with_positives(9), with_positives(10)
+    assert nine["pr_auc"].note == "no interval: only 9 positive"
+    assert nine["pr_auc"].lower is None
+    assert nine["roc_auc"].lower is not None
+    assert ten["pr_auc"].lower is not None
+
+
+def test_calibration_error_of_fewer_than_a_hundred_rows_has_no_interval() -> None:
+    for rows, said in ((99, False), (100, True)):
+        (found,) = measure_classification(binary_window(rows), ["calibration_error"])
+        assert found.value is not None
+        assert (found.lower is not None, found.upper is not None) == (said, said)
+        assert found.note == ("" if said else "no interval: fewer than 100 rows")
 
 
 def test_perfect_answers_are_not_certain() -> None:
