@@ -46,8 +46,8 @@ def jobs_of(
     )
 
 
-class Definitions:
-    """A `PeriodicJob`: the schedules of fairway.toml are those of the registry, within seconds of a change."""
+class Definitions(PeriodicJob):
+    """The schedules of fairway.toml are those of the registry, within seconds of a change."""
 
     name = "fairway.toml"
     interval_seconds = 2.0
@@ -67,15 +67,9 @@ class Definitions:
         if wrong:
             raise SettingsError(wrong[0])
 
-    def lose(self) -> None:
-        return
 
-    def close(self, turn: Turn) -> None:
-        return
-
-
-class Keys:
-    """A `PeriodicJob` of every control process: keys made and revoked, and TLS files, count from the next turn on."""
+class Keys(PeriodicJob):
+    """Of every control process: keys made and revoked, and TLS files, count from the next turn on."""
 
     name = "keys and certificates"
     interval_seconds = 1.0
@@ -95,15 +89,9 @@ class Keys:
             self._revision, keys = self._registry.keys_at()
             self._gate.access = Access(keys, open_admin=self._open_admin)
 
-    def lose(self) -> None:
-        return
 
-    def close(self, turn: Turn) -> None:
-        return
-
-
-class Telling:
-    """A `PeriodicJob` of every control process: the channels of alerts are told what is in the outbox. Of several
+class Telling(PeriodicJob):
+    """Of every control process: the channels of alerts are told what is in the outbox. Of several
     processes one at a time sends to a channel."""
 
     name = "alerts"
@@ -122,9 +110,6 @@ class Telling:
             self._sender.start()
         self._alerts.alerts.observe()  # reminders and silences that end need only time
 
-    def lose(self) -> None:
-        return
-
     def close(self, turn: Turn) -> None:
         if self._sender is not None:
             self._sender.stop()
@@ -132,8 +117,8 @@ class Telling:
             self._alerts.close()
 
 
-class Compaction:
-    """A `PeriodicJob` of every control process, for the log that this machine's workers write: segments become Parquet, and
+class Compaction(PeriodicJob):
+    """Of every control process, for the log that this machine's workers write: segments become Parquet, and
     what is too old or too much goes."""
 
     name = "prediction log"
@@ -146,15 +131,9 @@ class Compaction:
     def run(self, turn: Turn) -> None:
         import_module("fairway.app.log").compact_log(self._settings)  # pyarrow, which pages need not wait for
 
-    def lose(self) -> None:
-        return
 
-    def close(self, turn: Turn) -> None:
-        return
-
-
-class Watching:
-    """A `PeriodicJob`: keeps the monitor's process running while this control process leads."""
+class Watching(PeriodicJob):
+    """Keeps the monitor's process running while this control process leads."""
 
     name = "monitor"
     interval_seconds = 1.0

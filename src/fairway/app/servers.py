@@ -15,7 +15,7 @@ import msgspec
 
 from fairway.app.alerts import HomeAlerts
 from fairway.app.monitor_files import server_codes
-from fairway.control.jobs import Turn
+from fairway.control.jobs import PeriodicJob, Turn
 from fairway.core.clock import utc_text
 from fairway.core.settings import ModelSettings, Settings
 from fairway.stores.counters import read_totals
@@ -23,8 +23,8 @@ from fairway.stores.opening import open_windows
 from fairway.stores.windows import WindowStore
 
 
-class ServerWatch:
-    """A `PeriodicJob`: the counters of `folder`'s workers become a step of a series every window, judged by those before."""
+class ServerWatch(PeriodicJob):
+    """The counters of `folder`'s workers become a step of a series every window, judged by those before."""
 
     name = "server"
     leader_only = False
@@ -94,9 +94,6 @@ class ServerWatch:
             self._store = open_windows(Path(self._settings.home), self._settings.registry)
             self._alerts = HomeAlerts(self._settings, self._environ)
         return self._store, self._alerts
-
-    def lose(self) -> None:
-        return
 
     def close(self, turn: Turn) -> None:
         if self._store is not None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from abc import ABC, abstractmethod
 from datetime import UTC, datetime
-from typing import Protocol
 
 import msgspec
 
@@ -45,28 +45,26 @@ class Turn:
         return self._stopping.is_set() or (self._leader_only and not self._leadership.leads)
 
 
-class PeriodicJob(Protocol):
+class PeriodicJob(ABC):
     """Register one in `app/control_jobs.py`."""
 
-    @property
-    def name(self) -> str: ...
+    name: str
+    interval_seconds: float
+    """From the end of one turn to the begin of the next."""
+    leader_only: bool
+    """False for what concerns this machine's own files."""
 
-    @property
-    def interval_seconds(self) -> float:
-        """From the end of one turn to the begin of the next."""
-
-    @property
-    def leader_only(self) -> bool:
-        """False for what concerns this machine's own files."""
-
+    @abstractmethod
     def run(self, turn: Turn) -> None:
         """What it raises is logged, and the next turn comes all the same."""
 
     def lose(self) -> None:
         """This process does not lead any more: drop at once what only a leader may do. Called in the job's own thread."""
+        return
 
     def close(self, turn: Turn) -> None:
         """The control process ends; it still leads if it did. Called in the job's own thread."""
+        return
 
 
 class JobState(msgspec.Struct, frozen=True, kw_only=True):

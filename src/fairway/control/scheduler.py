@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from fairway.control.jobs import Turn
+from fairway.control.jobs import PeriodicJob, Turn
 from fairway.control.planning import Outcome, begun, due_now, ended, may_begin
 from fairway.control.process import Launch, WorkProcess
 from fairway.core.errors import FairwayError, LeaseLost
@@ -40,8 +40,8 @@ class _Working(NamedTuple):
     token: int
 
 
-class Scheduler:
-    """A `PeriodicJob`. Its turns are short: the work is done by processes."""
+class Scheduler(PeriodicJob):
+    """Its turns are short: the work is done by processes."""
 
     name = "schedules"
     leader_only = True

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fairway.control.jobs import JobRunner, Turn
+from fairway.control.jobs import JobRunner, PeriodicJob, Turn
 from fairway.control.leadership import Leadership
 from fairway.core.errors import LeaseLost, StorageFull
 from fairway.stores.control_memory import MemoryControlStore
@@ -15,7 +15,7 @@ WAIT = 20.0
 
 
 @dataclass
-class Job:
+class Job(PeriodicJob):
     """Counts what is done to it; `then` is raised by its turns, one after the other."""
 
     name: str = "job"
