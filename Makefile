@@ -24,7 +24,7 @@ check:  ## lint, format, types, layers
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --no-cache  # a stash or checkout leaves its cache stale
 
 format:  ## let ruff rewrite what it can
 	@scripts/setup.sh dev
