@@ -1,5 +1,6 @@
 """The other side of every channel: an HTTP receiver that behaves as it is told, a mail server, and Alertmanager."""
 
+import asyncio
 import json
 import shutil
 import socket
@@ -131,6 +132,8 @@ class MailServer:
     refuse: dict[str, str] = field(default_factory=dict)
     """Recipient -> the answer it gets."""
     refuse_data: str = ""
+    answer_after: float = 0.0
+    """Seconds between the whole mail and the answer to it."""
 
     async def handle_RCPT(
         self, server: SmtpServer, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -145,6 +148,7 @@ class MailServer:
             return self.refuse_data
         self.mails.append(envelope)
         self.sessions.append(session)
+        await asyncio.sleep(self.answer_after)
         return "250 taken"
 
 

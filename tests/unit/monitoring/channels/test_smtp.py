@@ -139,6 +139,20 @@ def test_a_server_that_drips(first: bytes) -> None:
         channel(port, security="none", timeout_seconds=0.4).send(message())
 
 
+def test_a_server_that_never_says_whether_it_took_the_mail() -> None:
+    """It is sent again, under the same Message-ID."""
+    told = message()
+    with mail_server() as server:
+        server.answer_after = 60.0
+        with pytest.raises(DeliveryFailed, match=r"did not take the mail within 0\.5 s") as error:
+            channel(server.port, security="none", timeout_seconds=0.5).send(told)
+        assert error.value.permanent is False
+        server.answer_after = 0.0
+        channel(server.port, security="none").send(told)
+    first, again = (message_from_bytes(mail.content or b"", policy=policy.default) for mail in server.mails)
+    assert first["Message-ID"] == again["Message-ID"]
+
+
 def test_a_server_that_is_not_there() -> None:
     with pytest.raises(DeliveryFailed, match="localhost:1 cannot be reached: Connection refused"):
         channel(1, security="none").send(message())
