@@ -117,9 +117,12 @@ def dripping(first: bytes = b"", drop: bytes = b"x", seconds: float = 0.05) -> I
             threading.Thread(target=talk, args=(connection,), daemon=True).start()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=accept, args=(listener,), daemon=True).start()
+        accepting = threading.Thread(target=accept, args=(listener,), daemon=True)
+        accepting.start()
         yield int(listener.getsockname()[1])
         stop.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        accepting.join()  # it must not accept from whatever gets this one's number next
 
 
 @dataclass

@@ -18,9 +18,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 _INSTALLER = Path(__file__).parent.parent / "scripts" / "services.sh"
 _OPTIONS = {
@@ -258,6 +261,18 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     server.start()
     yield server
     server.stop()
+
+
+def until_one_waits(engine: "sa.Engine") -> None:
+    """Returns once a session of a PostgreSQL database waits for what another has locked."""
+    asked = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with engine.connect() as connection:
+            if connection.exec_driver_sql(asked).scalar_one():
+                return
+        time.sleep(0.02)
+    raise AssertionError("nobody waited")
 
 
 def free_port() -> int:

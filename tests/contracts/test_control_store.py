@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 
 from fairway.core.errors import AlreadyExists, LeaseLost, Overloaded, RunNotFound, ScheduleNotFound
 from fairway.core.schedule import BatchWork, PrecomputeWork, Schedule, ScheduleRun, ScheduleState
@@ -13,6 +15,8 @@ from fairway.core.settings import RegistrySettings
 from fairway.stores import control, control_memory, control_sql
 from fairway.stores.control import MOST_WAITING, ControlStore
 from fairway.stores.opening import open_control
+from fairway.stores.schema import schedule_runs, schedules
+from tests.services import Postgres, until_one_waits
 
 OpenStore = Callable[[], ControlStore]
 T = [f"2026-01-{day:02}T02:00:00.000000Z" for day in range(1, 29)]
@@ -298,3 +302,25 @@ def test_runs_asked_for_at_once_have_numbers_of_their_own(store: ControlStore, o
     for thread in threads:
         thread.join()
     assert sorted(numbers) == list(range(1, 21))
+
+
+def test_no_run_is_left_of_a_schedule_that_is_removed_in_that_moment(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    """It would run when a schedule of the same name is made again. SQLite has one writer anyway."""
+    store = open_control(
+        tmp_path, RegistrySettings(database_url=postgres.new_database(), lock_timeout_seconds=60)
+    )
+    assert isinstance(store, control_sql.SqlControlStore)
+    store.add_schedule(NIGHTLY, settled=T[0])
+    engine = store._database._dialect.engine
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as removing:
+            removing.execute(sa.delete(schedules))
+            removing.execute(sa.delete(schedule_runs))
+            asking = pool.submit(store.add_run, due(T[1], kind="manual"))
+            until_one_waits(engine)
+        with pytest.raises(ScheduleNotFound):
+            asking.result()
+    assert store.runs() == ()
+    store.close()

@@ -10,7 +10,7 @@ import pytest
 from fairway.batch.notes import LocalNotes, Notes, SqlNotes, StoreNotes
 from fairway.batch.sql import read_place
 from fairway.core.errors import Unavailable
-from tests.services import S3
+from tests.services import S3, Postgres, until_one_waits
 
 Open = Callable[[str], Notes]
 
@@ -68,3 +68,17 @@ def test_a_place_that_is_away_is_said_to_be(tmp_path: Path) -> None:
         notes.read("plan")
     with pytest.raises(Unavailable):
         SqlNotes(read_place(f"sqlite:///{tmp_path}/no/folder/x.db?table=t"), "run")
+
+
+@pytest.mark.postgres
+def test_two_that_put_the_same_note_in_one_moment_both_have(postgres: Postgres) -> None:
+    """A task of an array job that was started twice."""
+    notes = SqlNotes(read_place(f"{postgres.new_database()}/t"), "run")
+    with ThreadPoolExecutor(1) as pool:
+        with notes._engine.begin() as other:
+            other.execute(notes._table.insert().values(run="run", name="done-1", content=b"theirs"))
+            putting = pool.submit(notes.put, "done-1", b"mine")
+            until_one_waits(notes._engine)
+        putting.result()
+    assert notes.read("done-1") == b"mine"
+    notes.close()

@@ -1,14 +1,19 @@
 """What every store of watched windows does: SQLite, PostgreSQL, memory."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 
 from fairway.core.settings import RegistrySettings
 from fairway.stores.opening import open_windows
+from fairway.stores.schema import monitor_marks, monitor_windows
 from fairway.stores.windows import WatchedWindow, WindowKey, WindowStore
+from fairway.stores.windows_sql import SqlWindows, _row
+from tests.services import Postgres, until_one_waits
 
 HOURS = [f"2026-01-01T{hour:02}:00:00.000000Z" for hour in range(24)]
 
@@ -91,3 +96,26 @@ def test_old_windows_are_forgotten(store: WindowStore) -> None:
     assert store.prune(HOURS[3]) == 3
     assert [w.key.start for w in store.summaries("m")] == [HOURS[3], HOURS[4]]
     assert store.prune(HOURS[3]) == 0
+
+
+def test_two_that_put_the_same_in_one_moment_both_have(postgres: Postgres, tmp_path: Path) -> None:
+    """`fairway monitor look` while the control process's monitor looks. SQLite has one writer anyway."""
+    settings = RegistrySettings(database_url=postgres.new_database(), lock_timeout_seconds=60)
+    store = open_windows(tmp_path, settings)
+    assert isinstance(store, SqlWindows)
+    engine = store._database._dialect.engine
+    mine, theirs = window(1, rows=5), window(1, rows=6)
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as other:
+            other.execute(sa.insert(monitor_windows).values(_row(theirs)))
+            putting = pool.submit(store.put, [mine])
+            until_one_waits(engine)
+        putting.result()
+        with engine.begin() as other:
+            other.execute(sa.insert(monitor_marks).values(name="m", value="theirs"))
+            marking = pool.submit(store.put_mark, "m", "mine")
+            until_one_waits(engine)
+        marking.result()
+    assert store.window(mine.key) == mine
+    assert store.mark("m") == "mine"
+    store.close()

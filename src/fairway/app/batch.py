@@ -21,7 +21,7 @@ from fairway.app.batch_data import (
 from fairway.app.batch_runs import finished_report, forget_old, free_folder, run_folder, tidy
 from fairway.app.home import Home, open_home
 from fairway.app.spread import check_reachable, cut, go_spread, is_spread, open_cluster
-from fairway.batch.ledger import Ledger
+from fairway.batch.ledger import Ledger, hold
 from fairway.batch.local import Model, load_for_batch, open_scorers, open_watch, wants_processes
 from fairway.batch.plan import (
     EngineName,
@@ -193,10 +193,12 @@ def resume(
                 )
             chosen = engine or plan.engine
             check_log(plan.options, chosen, place)
-            with ledger.lock(), open_cluster(chosen, address, place.settings, model) as cluster:
-                check_unchanged(place, ledger, plan)
-                ledger.begin()
-                return _go(place, plan, ledger, model, cluster, tell, started)
+            with ledger.lock():
+                ledger.heed()
+                with open_cluster(chosen, address, place.settings, model) as cluster:
+                    check_unchanged(place, ledger, plan)
+                    ledger.begin()
+                    return _go(place, plan, ledger, model, cluster, tell, started)
         finally:
             ledger.close()
 
@@ -225,14 +227,12 @@ def _begin(
         sink.check(overwrite=overwrite)
     finally:
         sink.close()
-    if cluster is not None:
-        save(folder, stretches)
-    ledger = Ledger.create(folder, msgspec.json.encode(plan), files)
-    try:
-        with ledger.lock():
+    folder.mkdir(parents=True, exist_ok=True)
+    with hold(folder, new=True):
+        if cluster is not None:
+            save(folder, stretches)
+        with closing(Ledger.create(folder, msgspec.json.encode(plan), files)) as ledger:
             return _go(place, plan, ledger, model, cluster, tell, started, live)
-    finally:
-        ledger.close()
 
 
 def make_plan(

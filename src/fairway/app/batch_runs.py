@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from fairway.batch.ledger import Ledger, State
 from fairway.batch.plan import Plan
 from fairway.batch.report import Report
 from fairway.batch.run import shown
-from fairway.core.errors import FairwayError, RunNotFound
+from fairway.core.errors import Conflict, FairwayError, RunNotFound
 
 logger = logging.getLogger("fairway.batch")
 
@@ -58,12 +59,13 @@ def cancel_run(run: str, home: str | os.PathLike[str] | None = None) -> bool:
     with open_home(home) as place:
         ledger = Ledger(run_folder(place, run))
         try:
-            if ledger.is_locked:
-                ledger.cancel()
-                return True
-            if ledger.state[0] != "finished":
-                ledger.end("cancelled", "cancelled", ledger.report or b"null", 0.0)
-            return False
+            with ledger.lock():
+                if ledger.state[0] != "finished":
+                    ledger.end("cancelled", "cancelled", ledger.report or b"null", 0.0)
+                return False
+        except Conflict:
+            ledger.cancel()
+            return True
         finally:
             ledger.close()
 
@@ -91,7 +93,17 @@ def forget_old(place: Home) -> None:
     ended = [line for line in _lines(place) if line.state in ("finished", "cancelled", "stopped")]
     oldest = sorted(ended, key=lambda line: line.created)
     for line in oldest[: max(0, len(ended) - most + 1)]:
-        shutil.rmtree(run_folder(place, line.run), ignore_errors=True)
+        _forget(run_folder(place, line.run))
+
+
+def _forget(folder: Path) -> None:
+    """Removes a run that has ended, unless a process has gone on with it since."""
+    try:
+        with closing(Ledger(folder)) as ledger, ledger.lock():
+            if ledger.state[0] != "running":
+                shutil.rmtree(folder, ignore_errors=True)
+    except (Conflict, RunNotFound):
+        return
 
 
 def tidy(ledger: Ledger, report: Report) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +13,18 @@ import pyarrow as pa
 from fairway.app.home import open_home
 from fairway.core.contract import Contract
 from fairway.core.errors import InvalidInput, MissingExtra
+from fairway.core.listing import listed
 from fairway.core.settings import DriftSettings
 from fairway.core.version import parse_reference
 from fairway.packaging.amend import read_profile
-from fairway.packaging.bundle import read_bundle
+from fairway.packaging.bundle import Bundle, read_bundle
 from fairway.packaging.profile import Profile as PackagedProfile
 
 if TYPE_CHECKING:
     from fairway.core.columns import Array
     from fairway.monitoring.drift.values import DriftReport, Kind
     from fairway.monitoring.tables import Table
+    from fairway.monitoring.watch.frame import Frame
 
 _EXTRA = "comparing data needs scipy and datasketches: pip install 'fairway[monitor]'"
 _SEASON_COLUMNS = 10
@@ -39,8 +42,8 @@ def drift(
     home: str | os.PathLike[str] | None = None,
 ) -> DriftReport:
     """Has `current` changed against `reference`? Both are paths (Parquet, Arrow, CSV, JSON Lines), pandas or polars
-    DataFrames, Arrow tables, or mappings of arrays; `reference` may also name a model, whose bundle says what its training
-    data looked like.
+    DataFrames, Arrow tables, or mappings of arrays; `reference` may also name a model, whose bundle carries rows to compare
+    with (a bundle without rows: the profile of its training data).
 
     `columns` are the ones compared (all of the reference's by default) and `kinds` what they are taken for, where that is
     told wrongly ("number", "category", "text", ...). With `time`, a column of times, the reference's rows are
@@ -55,16 +58,22 @@ def drift(
         from fairway.monitoring.drift.compare_profiles import compare_profiles
         from fairway.monitoring.drift.profile import Profile, kinds_of
         from fairway.monitoring.tables import open_table
+        from fairway.monitoring.watch.frame import reference_rows
     except ModuleNotFoundError as error:
         raise MissingExtra(f"{_EXTRA} ({error}).") from error
     settings = settings or DriftSettings()
     window = open_table(current)
     if _names_model(reference):
+        bundle = _bundle(str(reference), home)
+        rows = reference_rows(bundle)
+        if rows is not None:
+            return _against_rows(rows, bundle.contract, window, columns, kinds, time, settings)
         if time is not None or kinds:
             raise InvalidInput(
-                "a model's own profile has no rows to choose by time, and its contract says the kinds."
+                "a model's own profile has no rows to choose by time, and its contract says the kinds.",
+                hint="Deploy it again: versions of today carry rows, and --time says when they were.",
             )
-        profile, contract = _packaged(str(reference), home)
+        profile, contract = read_profile(bundle), bundle.contract
         told = {name: kind for name, kind in kinds_of(contract).items() if not columns or name in columns}
         outputs = [field.name for field in profile.outputs if field.name in window.names]
         watched = Profile.of(window, {**told, **_output_kinds(profile, outputs)})
@@ -78,7 +87,9 @@ def drift(
         some = PackagedProfile(rows=profile.rows, inputs=kept, outputs=profile.outputs)
         return compare_profiles(some, watched, settings)
     table = open_table(reference)
-    rows, notes = (None, ()) if time is None else _in_season(table, window, time)
+    _check_names(columns, (*table.names, *window.names))
+    _check_names(kinds or (), table.names)
+    chosen, notes = (None, ()) if time is None else _in_season(table, window, time)
     return compare_tables(
         table,
         window,
@@ -86,9 +97,64 @@ def drift(
         columns=columns,
         ignore=(time,) if time else (),
         kinds=_kinds(kinds),
-        rows=(rows, None),
+        rows=(chosen, None),
         notes=notes,
     )
+
+
+def _against_rows(
+    reference: Frame,
+    contract: Contract,
+    window: Table,
+    columns: tuple[str, ...],
+    kinds: dict[str, str] | None,
+    time: str | None,
+    settings: DriftSettings,
+) -> DriftReport:
+    """Against the rows that a bundle carries: its inputs, and outputs that the window has too."""
+    from fairway.monitoring.drift.compare import compare_tables
+    from fairway.monitoring.tables import HeldTable
+    from fairway.monitoring.watch.frame import frame_kinds
+
+    inputs = [field.name for field in contract]
+    missing = [name for name in columns if name not in inputs]
+    if missing:
+        raise InvalidInput(f"the model takes no {', '.join(missing)}.")
+    _check_names(kinds or (), reference.table.column_names)
+    wanted = [name for name in inputs if not columns or name in columns]
+    unknown = [name for name in wanted if name not in reference.inputs]
+    notes: tuple[str, ...] = ()
+    if unknown:
+        notes = (f"Not compared, as the bundle has no values of it: {', '.join(unknown)}.",)
+    compared = [name for name in wanted if name in reference.inputs]
+    if not columns:
+        compared += [name for name in reference.outputs if name in window.names]
+    table, chosen = reference.table, None
+    if time is not None:
+        if reference.times is None:
+            raise InvalidInput(
+                "the bundle does not say when its rows were.", hint="Deploy it with --time COLUMN."
+            )
+        if time in table.column_names:
+            table = table.drop_columns([time])
+        table = table.append_column(time, pa.array(reference.times))
+        chosen, told = _in_season(HeldTable(table), window, time)
+        notes += told
+    return compare_tables(
+        HeldTable(table),
+        window,
+        settings,
+        columns=tuple(name for name in compared if name != time),
+        kinds={**frame_kinds(reference, contract), **_kinds(kinds)},
+        rows=(chosen, None),
+        notes=notes,
+    )
+
+
+def _check_names(names: Iterable[str], known: Sequence[str]) -> None:
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise InvalidInput(f"there is no column {', '.join(missing)}; there are: {listed(known, 30)}.")
 
 
 def _names_model(reference: Any) -> bool:
@@ -98,11 +164,10 @@ def _names_model(reference: Any) -> bool:
     return "/" not in reference and os.sep not in reference and not Path(reference).suffix
 
 
-def _packaged(reference: str, home: str | os.PathLike[str] | None) -> tuple[PackagedProfile, Contract]:
+def _bundle(reference: str, home: str | os.PathLike[str] | None) -> Bundle:
     with open_home(home) as place:
         version = place.registry.resolve(parse_reference(reference))
-        bundle = read_bundle(place.registry.fetch(version), check_files=False)
-        return read_profile(bundle), bundle.contract
+        return read_bundle(place.registry.fetch(version), check_files=False)
 
 
 def _output_kinds(profile: PackagedProfile, names: list[str]) -> dict[str, Kind]:

@@ -16,7 +16,7 @@ from fairway.app.batch_data import check_unchanged, find_input, is_flat, open_si
 from fairway.app.batch_runs import run_folder
 from fairway.app.home import Home, open_home
 from fairway.app.spread import go_spread
-from fairway.batch.ledger import Ledger
+from fairway.batch.ledger import LOCK, Ledger, hold
 from fairway.batch.local import Model, load_for_batch
 from fairway.batch.notes import LocalNotes, Notes, SqlNotes, StoreNotes
 from fairway.batch.plan import Options, Plan, read_limit, run_name
@@ -82,7 +82,8 @@ def run_shard(
             if report is not None:
                 return report
             live = live or load_for_batch(model, place.settings, workers)
-            with closing(_fresh_ledger(folder, agreed, options, workers)) as ledger, ledger.lock():
+            folder.mkdir(parents=True, exist_ok=True)
+            with hold(folder), closing(_fresh_ledger(folder, agreed, options, workers)) as ledger:
                 plan = ledger.plan(Plan)
                 check_unchanged(place, ledger, plan)
                 return go_spread(
@@ -208,12 +209,12 @@ def _check_same(agreed: Agreed, model: Model, options: Options, shard: Shard) ->
 
 
 def _fresh_ledger(folder: Path, agreed: Agreed, options: Options, workers: int) -> Ledger:
-    """This shard's ledger, empty: the notes are what counts."""
-    if (folder / "ledger.db").exists():
-        before = Ledger(folder)
-        with before.lock():
-            before.close()
-        shutil.rmtree(folder)
+    """This shard's ledger, empty: the notes are what counts. With the folder held."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
     save(folder, agreed.stretches)
     plan = msgspec.structs.replace(agreed.plan, options=options, workers=workers)
     return Ledger.create(folder, msgspec.json.encode(plan), agreed.files)

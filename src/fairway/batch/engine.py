@@ -49,7 +49,10 @@ def in_order(
                 ready.put((item, pool.submit(score, item)))
         except BaseException as error:  # noqa: BLE001 - it is raised where the chunks are waited for
             last = error
-        source.close()
+        try:
+            source.close()
+        except BaseException as error:  # noqa: BLE001 - nor must this one keep who waits from being told
+            last = last or error
         ready.put(last)
 
     reader = threading.Thread(target=read, name="batch-reader", daemon=True)

@@ -30,6 +30,8 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -42,6 +44,10 @@ from fairway.core.errors import Conflict, CorruptRegistry, RunNotFound, StorageF
 
 State = Literal["running", "finished", "stopped", "cancelled", "failed"]
 FileState = Literal["todo", "done", "failed"]
+LOCK = "lock"
+"""The file in a run's folder that who works on the run holds."""
+_LOOK_SECONDS = 0.01
+_PATIENCE_SECONDS = 5.0
 _T = TypeVar("_T")
 
 _TABLES = """
@@ -92,6 +98,7 @@ class Ledger:
         if not path.exists():
             raise RunNotFound(f"there is no run {folder.name}.", hint="`fairway batch list` names them.")
         self.folder = folder
+        self._identity = _identity(path)
         self._db = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
         self._durable = durable
         try:
@@ -103,10 +110,9 @@ class Ledger:
 
     @staticmethod
     def create(folder: Path, plan: bytes, files: Sequence[SourceFile], *, durable: bool = True) -> Ledger:
-        """A new run's ledger, whole or not at all."""
+        """A new run's ledger, whole or not at all, in the place of any before: with the folder held (`hold`)."""
         folder.mkdir(parents=True, exist_ok=True)
-        fresh = folder / "ledger.db.new"
-        fresh.unlink(missing_ok=True)
+        fresh = folder / f"ledger.db.{uuid.uuid4().hex[:12]}"
         with closing(sqlite3.connect(fresh, isolation_level=None)) as db, _errors(folder):
             if not durable:
                 db.execute("PRAGMA synchronous = OFF")
@@ -125,21 +131,23 @@ class Ledger:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Held by the one process that works on the run, until it ends in whatever way. Raises Conflict."""
-        with (self.folder / "lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Conflict(f"another process works on run {self.folder.name}.") from None
+        """As `hold`. Raises Conflict also when the run has been removed or begun anew since this was opened."""
+        with hold(self.folder):
+            if _identity(self.folder / "ledger.db") != self._identity:
+                raise Conflict(f"another process has begun run {self.folder.name} anew.", hint="Do it again.")
             yield
 
     @property
     def is_locked(self) -> bool:
+        """Whether a process works on the run. Who looks holds the lock shared for a moment, which who takes it waits for."""
         try:
-            with self.lock():
-                return False
-        except Conflict:
-            return True
+            handle = os.open(self.folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            return not _locked(handle, fcntl.LOCK_SH)
+        finally:
+            os.close(handle)
 
     def plan(self, kind: type[_T]) -> _T:
         try:
@@ -157,7 +165,7 @@ class Ledger:
     def begin(self) -> None:
         """Resumed: failed files are tried again from where they failed."""
         with _errors(self.folder), self._transaction():
-            self._db.execute("UPDATE run SET state = 'running', reason = '', cancel = 0")
+            self._db.execute("UPDATE run SET state = 'running', reason = ''")
             self._db.execute("UPDATE files SET state = 'todo', reason = '' WHERE state = 'failed'")
 
     def end(self, state: State, reason: str, report: bytes, seconds: float) -> None:
@@ -183,6 +191,10 @@ class Ledger:
     def cancel(self) -> None:
         """Asks the process that works on the run to stop; it does so after the chunk it is at."""
         self._do("UPDATE run SET cancel = 1")
+
+    def heed(self) -> None:
+        """With the lock just taken: what asked an earlier process to stop is done with, what comes from now on counts."""
+        self._do("UPDATE run SET cancel = 0")
 
     @property
     def is_cancelled(self) -> bool:
@@ -244,6 +256,61 @@ class Ledger:
         with _errors(self.folder):
             (value,) = self._db.execute(statement).fetchone()
         return value  # type: ignore[no-any-return]
+
+
+@contextmanager
+def hold(folder: Path, *, new: bool = False) -> Iterator[None]:
+    """Held by the one process that works on the run in `folder`, until it ends in whatever way. Raises Conflict; with
+    `new` also when another process has begun the same run in the same moment."""
+    try:
+        handle = _held(folder / LOCK)
+    except FileNotFoundError as error:
+        raise Conflict(f"another process has removed run {folder.name}.", hint="Do it again.") from error
+    try:
+        if new and (folder / "ledger.db").exists():
+            raise Conflict(
+                f"another process has just begun run {folder.name}.",
+                hint="Do it again: that goes on with the run, or tells what it gave.",
+            )
+        yield
+    finally:
+        os.close(handle)
+
+
+def _held(path: Path) -> int:
+    """The open lock. Whoever only looks whether somebody holds it is waited for; and one that was removed with its folder,
+    while this process waited, is no lock any more."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            told = os.fstat(handle)
+            if _locked(handle, fcntl.LOCK_EX):
+                if _identity(path) == (told.st_dev, told.st_ino):
+                    held, handle = handle, -1
+                    return held
+            elif not _locked(handle, fcntl.LOCK_SH) or time.monotonic() > deadline:
+                raise Conflict(f"another process works on run {path.parent.name}.")
+        finally:
+            if handle >= 0:
+                os.close(handle)
+        time.sleep(_LOOK_SECONDS)
+
+
+def _locked(handle: int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        told = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return told.st_dev, told.st_ino
 
 
 @contextmanager

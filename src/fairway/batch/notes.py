@@ -22,6 +22,7 @@ from fairway.stores.disk import disk_errors, sync_directory, write_whole
 
 TABLE = "fairway_batch_notes"
 _READERS = 8
+_ATTEMPTS = 5
 
 
 class Notes(Protocol):
@@ -157,8 +158,18 @@ class SqlNotes:
         return found
 
     def put(self, name: str, content: bytes) -> None:
+        with self._errors("write to"):
+            for _ in range(_ATTEMPTS - 1):
+                try:
+                    self._replace(name, content)
+                except sa.exc.IntegrityError:  # another process has just written the same note
+                    continue
+                return
+            self._replace(name, content)
+
+    def _replace(self, name: str, content: bytes) -> None:
         table = self._table
-        with self._errors("write to"), self._engine.begin() as connection:
+        with self._engine.begin() as connection:
             connection.execute(table.delete().where(self._here(name)))
             connection.execute(table.insert().values(run=self._run, name=name, content=content))
 

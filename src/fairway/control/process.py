@@ -73,15 +73,20 @@ class Subprocess:
     def __init__(self, command: Sequence[str], order: Order) -> None:
         self._report, theirs = os.pipe()
         os.set_blocking(self._report, False)
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=2,  # what a model prints is not an answer
-            pass_fds=(theirs,),
-            start_new_session=True,
-            env={**os.environ, REPORT_VARIABLE: str(theirs)},
-        )
-        os.close(theirs)
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=2,  # what a model prints is not an answer
+                pass_fds=(theirs,),
+                start_new_session=True,
+                env={**os.environ, REPORT_VARIABLE: str(theirs)},
+            )
+        except OSError:
+            os.close(self._report)
+            raise
+        finally:
+            os.close(theirs)
         assert self._process.stdin is not None, "it was asked for"
         self._stdin = self._process.stdin.fileno()
         self._left = b""

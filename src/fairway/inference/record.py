@@ -188,7 +188,7 @@ class Recorder:
 
     def commit(self) -> None:
         """In the durable mode, returns when what was recorded is on the disk or counted as dropped; else at once."""
-        if self._settings.durable and self._queue:
+        if self._settings.durable and self._queued_rows:  # until they are written, wherever they wait
             with self._disk:
                 self._gather()
                 self._write()

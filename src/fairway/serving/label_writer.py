@@ -77,8 +77,9 @@ class LabelWriter:
         self._log.close()
 
     def _put_many(self, blocks: Iterable[Block], caller: str) -> Taken:
+        before = self._log.failures
         taken = self._gathered(blocks, lambda labels: self._log.append(labels, caller, time.time()))
-        self._log.sync()
+        self._log.sync(before)
         return taken
 
     def _gathered(self, blocks: Iterable[Block], take: Callable[[list[Label]], None]) -> Taken:
@@ -117,9 +118,10 @@ class LabelWriter:
         by_caller: dict[str, list[Label]] = {}
         for labels, caller in together:
             by_caller.setdefault(caller, []).extend(labels)
+        before = self._log.failures
         for caller, labels in by_caller.items():
             self._log.append(labels, caller, time.time())
-        self._log.sync()
+        self._log.sync(before)
 
     def _count(self, taken: Taken) -> None:
         for outcome, rows in (("accepted", taken.accepted), ("rejected", taken.rejected)):

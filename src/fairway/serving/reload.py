@@ -25,6 +25,7 @@ from fairway.stores.counters import Counters
 logger = logging.getLogger("fairway.serving")
 
 _LOOK_SECONDS = 0.06
+_TROUBLE_SECONDS = 1.0
 
 
 def to_serve(snapshot: ServingSnapshot, desired: Desired) -> tuple[list[ServedModel], dict[str, ServedModel]]:
@@ -130,10 +131,12 @@ class Reload:
         return Health(ready=ready, registry=None if watched is None else watched.health, models=models)
 
     def look(self) -> None:
-        """Sees what has changed. Keys are in force when this returns; models are for `follow`."""
-        changed = {path for path in self._paths() if self._has_changed(path)}
-        if self._folder.watched_file in changed or time.monotonic() > self._see_again:
-            self._see_registry()
+        """Sees what has changed. Keys are in force when this returns; models are for `follow`. What could not be read is
+        read the next time."""
+        marks = {
+            path: _mark(path) for path in self._paths()
+        }  # before reading: what comes meanwhile is seen again
+        changed = {path for path, mark in marks.items() if self._files[path] != mark}
         snapshot = self._folder.snapshot() if self._folder.snapshot_file in changed else None
         if snapshot is not None:
             self.on_snapshot(snapshot)
@@ -142,6 +145,11 @@ class Reload:
             if self._folder.desired_file in changed:
                 self._desired = self._folder.desired()
             self._due = self._due or bool(changed - {self._folder.watched_file})
+        watched = marks.pop(self._folder.watched_file)
+        self._files.update(marks)
+        if self._folder.watched_file in changed or time.monotonic() > self._see_again:
+            self._see_registry()
+            self._files[self._folder.watched_file] = watched
 
     def follow(self) -> None:
         """Does what `look` has seen to be due, tidies up, reports."""
@@ -149,7 +157,12 @@ class Reload:
             due, self._due = self._due, False
             snapshot, desired = self._snapshot, self._desired
         if due:
-            self._follow(snapshot, desired)
+            try:
+                self._follow(snapshot, desired)
+            except BaseException:
+                with self._lock:
+                    self._due = True
+                raise
         self._residents.tidy()
         if self._settle(snapshot) or self._residents.changes != self._reported:
             self._report()
@@ -162,6 +175,7 @@ class Reload:
                 step()
             except Exception:
                 logger.exception("following the registry failed; trying again")
+                self._stopping.wait(_TROUBLE_SECONDS)
 
     def _follow(self, snapshot: ServingSnapshot, desired: Desired) -> None:
         models, unloaded = to_serve(snapshot, desired)
@@ -209,12 +223,6 @@ class Reload:
         self._watched = self._folder.watched()
         up = self._watched is not None and self._watched.health.state is RegistryState.ok
         self._counters.values[self._counters.slot("fairway_registry_up")] = float(up)
-
-    def _has_changed(self, path: Path) -> bool:
-        mark = _mark(path)
-        changed = self._files[path] != mark
-        self._files[path] = mark
-        return changed
 
 
 def _mark(path: Path) -> object:

@@ -139,12 +139,12 @@ class Supervisor:
                     grpc_port = grpc_sockets[0].getsockname()[1] if grpc_sockets else None
                     self._on_ready(sockets[0].getsockname()[1], grpc_port)
                     slots.append(_Slot("the watcher of the registry", self.spawn_watcher))
-                    slots[-1].start()
+                    slots[-1].try_to_start()
                     if self._control:
                         slots.append(
                             _Slot("the control process", self.spawn_control, _LONGEST_CONTROL_PAUSE_SECONDS)
                         )
-                        slots[-1].start()
+                        slots[-1].try_to_start()
                 while not self._stopping:
                     for slot in slots:
                         slot.tend()
@@ -203,20 +203,25 @@ class Supervisor:
             "lifeline": self._lifeline_read,
         }
         path = self._folder / f"worker-{number}.json"
-        path.write_bytes(msgspec.json.encode(plan))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fairway.serving.worker", str(path)],
-            pass_fds=(
-                listening.fileno(),
-                report_write,
-                self._lifeline_read,
-                *(() if grpc is None else (grpc.fileno(),)),
-            ),
-            stdin=subprocess.DEVNULL,
-            env={**_MALLOC, **os.environ},
-            start_new_session=True,  # Ctrl-C reaches the supervisor alone, which then drains the workers
-        )
-        os.close(report_write)
+        try:
+            path.write_bytes(msgspec.json.encode(plan))
+            process = subprocess.Popen(
+                [sys.executable, "-m", "fairway.serving.worker", str(path)],
+                pass_fds=(
+                    listening.fileno(),
+                    report_write,
+                    self._lifeline_read,
+                    *(() if grpc is None else (grpc.fileno(),)),
+                ),
+                stdin=subprocess.DEVNULL,
+                env={**_MALLOC, **os.environ},
+                start_new_session=True,  # Ctrl-C reaches the supervisor alone, which then drains the workers
+            )
+        except OSError:
+            os.close(report_read)
+            raise
+        finally:
+            os.close(report_write)
         return process, report_read
 
     def spawn_watcher(self) -> tuple[subprocess.Popen[bytes], int]:
@@ -272,6 +277,21 @@ class _Slot:
         self._started = time.monotonic()
         self._start_at = None
 
+    def try_to_start(self) -> None:
+        """As `start`. A machine that has no process, memory, file or room to spare is asked again later: what runs already
+        goes on serving."""
+        try:
+            self.start()
+        except OSError as error:
+            self._pause = self._longer_pause()
+            logger.warning(
+                "%s could not be started: %s; trying again in %.1f s", self._name, error, self._pause
+            )
+            self._start_at = time.monotonic() + self._pause
+
+    def _longer_pause(self) -> float:
+        return min(max(self._pause * 2, _FIRST_PAUSE_SECONDS), self._longest_pause)
+
     def reported(self) -> bool:
         """True once the worker is ready. Raises WorkerFailed with what it said, if it failed."""
         assert self._process is not None
@@ -293,12 +313,12 @@ class _Slot:
         now = time.monotonic()
         if self._start_at is not None:
             if now >= self._start_at:
-                self.start()
+                self.try_to_start()
             return
         if self._process is None or self._process.poll() is None:
             return
         steady = now - self._started > _STEADY_SECONDS
-        self._pause = 0.0 if steady else min(max(self._pause * 2, _FIRST_PAUSE_SECONDS), self._longest_pause)
+        self._pause = 0.0 if steady else self._longer_pause()
         logger.warning(
             "%s ended with %s; starting another in %.1f s%s",
             self._name,

@@ -160,6 +160,7 @@ class SqlControlStore:
         )
         with self._database.transaction(writing=True) as connection:
             known = sa.select(schedules.c.name).where(schedules.c.name == run.schedule)
+            known = known.with_for_update(read=True)  # or it may be removed before its run is there
             if connection.execute(known).first() is None:
                 raise _no_schedule(run.schedule)
             _lock_runs(connection)

@@ -6,6 +6,7 @@ dead workers stay until the server stops, so a total never goes backwards.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import mmap
 import os
@@ -38,6 +39,9 @@ class Counters:
             path = _unused(directory)
             with path.open("w+b") as file:
                 file.truncate(SLOTS * 8)  # sparse: only pages in use take room
+                fcntl.flock(
+                    file, fcntl.LOCK_EX | fcntl.LOCK_NB
+                )  # the mapping keeps it for as long as it lives
                 self.values = memoryview(mmap.mmap(file.fileno(), SLOTS * 8)).cast("d")
             self._index = path.with_suffix(".index").open("ab", buffering=0)
         self.slot(*_OVERFLOW)
@@ -96,22 +100,21 @@ def read_totals(directory: Path) -> dict[Key, float]:
     return totals
 
 
-def _is_alive(pid: int) -> bool:
+def _is_alive(values: int) -> bool:
+    """Whether the process that counts in an open file lives: it holds a lock. Its number may be another's by now."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+        fcntl.flock(values, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    return True
+    return False
 
 
 def _every_slot(directory: Path) -> Iterator[tuple[bool, Key, float]]:
     """Whether its process is alive, what a slot counts, and its value."""
     decoder = msgspec.json.Decoder(tuple[str, Labels])
     for index in sorted(directory.glob("*.index")):
-        alive = _is_alive(int(index.name.partition("-")[0]))
         keys = [decoder.decode(line) for line in index.read_bytes().split(b"\n")[:-1]]
         with index.with_suffix(".values").open("rb") as file:
+            alive = _is_alive(file.fileno())
             values = memoryview(file.read(len(keys) * 8)).cast("d")
         yield from ((alive, key, value) for key, value in zip(keys, values, strict=False))

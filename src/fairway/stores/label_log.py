@@ -32,6 +32,11 @@ class LabelLog:
         self._lock = threading.Lock()
         self._writer = writer_name()
 
+    @property
+    def failures(self) -> int:
+        """Counts up when labels that had been appended may not have reached the disk."""
+        return self._log.failures
+
     def append(self, labels: Sequence[Label], caller: str, received: float) -> None:
         """Appends; they are safe after `sync`. `received` is seconds since 1970. Raises StorageFull or Unavailable."""
         by_model: dict[str, list[Label]] = {}
@@ -41,10 +46,11 @@ class LabelLog:
             for model, some in by_model.items():
                 self._log.append(self._batch(model, some, caller, received))
 
-    def sync(self) -> None:
-        """Returns when everything appended is on the disk. Raises as `append`."""
+    def sync(self, since: int | None = None) -> None:
+        """Returns when everything appended is on the disk. Of several threads each says as `since` what `failures` was
+        before it appended: a failure that another was told of may have taken its labels too. Raises as `append`."""
         with self._lock:
-            self._log.sync()
+            self._log.sync(since)
             self._log.close_old()
 
     def close_old(self) -> None:

@@ -224,6 +224,8 @@ class _Writers:
             for batch in rows_of(segment, self._covered):
                 self._add(segment, batch, clock)
         mine = log_id(self._log.folder)
+        if not mine:  # parts that nobody could tell from another log's
+            raise Unavailable(f"{self._log.folder} cannot be written to.")
         for (day, digest, columns), writer in sorted(self._open.items()):
             first, last = writer.finish(writer.segments)
             first_segment = self._group[0]

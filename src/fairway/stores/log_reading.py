@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,8 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fairway.core.errors import Unavailable
+from fairway.core.errors import FairwayError, Unavailable
 from fairway.stores.arrow_columns import ROWS
+from fairway.stores.disk import file_lock, write_whole
 from fairway.stores.log_archive import LABELS, PREDICTIONS, Archive, Part
 from fairway.stores.log_segments import ENDING, FIELDS, MATRIX
 from fairway.stores.segment_batches import Damage, whole_batches
@@ -37,6 +39,8 @@ _FIRST = (
     "writer", "sample", "violations",
 )  # fmt: skip
 BATCH_ROWS = 65_536
+_ID = re.compile(rb"[0-9a-f]{8}")
+_ID_SECONDS = 10.0
 _BUFFER_BYTES = 1024 * 1024
 
 
@@ -380,24 +384,29 @@ def model_lock(folder: Path, model: str, *, exclusive: bool) -> Iterator[bool]:
 
 
 def log_id(folder: Path) -> str:
-    """What the parts made from this folder are known by; "" while there is no folder."""
+    """What the parts made from this folder are known by; "" while there is no folder that can be written to. One that a
+    power cut left empty is made anew."""
     path = folder / ".id"
+    known = _id_in(path)
+    if known or not folder.is_dir():
+        return known
     try:
-        return path.read_text("ascii").strip()[:8]
-    except FileNotFoundError:
-        pass
-    fresh = folder / f".id-{secrets.token_hex(4)}"
-    try:
-        fresh.write_text(secrets.token_hex(4), "ascii")
-    except OSError:
+        with file_lock(folder / ".id.lock", timeout_seconds=_ID_SECONDS):
+            known = _id_in(path)
+            if not known:
+                known = secrets.token_hex(4)
+                write_whole(path, known.encode())
+    except (FairwayError, OSError):
         return ""
+    return known
+
+
+def _id_in(path: Path) -> str:
     try:
-        os.link(fresh, path)
-    except FileExistsError:
-        pass
-    finally:
-        fresh.unlink(missing_ok=True)
-    return path.read_text("ascii").strip()[:8]
+        found = _ID.fullmatch(path.read_bytes().strip())
+    except FileNotFoundError:
+        return ""
+    return "" if found is None else found[0].decode()
 
 
 def short_digest(digest: str | None) -> str:

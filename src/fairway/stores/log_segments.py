@@ -129,6 +129,10 @@ class SegmentLog:
         self._dirty: dict[tuple[object, ...], _Segment] = {}
         self._started = 0
         self._writer = writer_name()
+        self.failures = 0
+        """Counts up when something that had been appended may not have reached the disk."""
+        self._failure = OSError()
+        self._told = 0
         _LOGS.add(self)
 
     def append(self, batch: LogBatch) -> int:
@@ -138,7 +142,7 @@ class SegmentLog:
         try:
             segment = self._open.get(key)
             if segment is not None and not segment.is_in_place():  # the folder was removed or replaced
-                self._close(key)
+                self._close(key, sync=False)
                 segment = None
             if segment is None:
                 segment = self._open[key] = self._start(batch)
@@ -153,16 +157,19 @@ class SegmentLog:
             self._close(key)
         return written
 
-    def sync(self) -> None:
+    def sync(self, since: int | None = None) -> None:
         """Returns when everything appended is on the disk. Raises as `append`; what was appended since the last time may
-        then be lost."""
-        dirty, self._dirty = self._dirty, {}
-        for key, segment in dirty.items():
-            try:
-                segment.sync()
-            except OSError as error:
-                self._close(key)
-                raise _trouble(self._folder, error) from error
+        then be lost. Several who append in turn each say how many `failures` there were before they began: what failed
+        since may have been theirs, whoever it was told."""
+        for key in list(self._dirty):
+            segment = self._dirty[key]
+            if self._sync(segment):
+                del self._dirty[key]
+            else:
+                self._close(key, sync=False)
+        before, self._told = self._told if since is None else since, self.failures
+        if self.failures > before:
+            raise _trouble(self._folder, self._failure) from self._failure
 
     def close_old(self) -> None:
         """Closes segments that have been open for long, so that they can be compacted."""
@@ -216,14 +223,23 @@ class SegmentLog:
         if removed:
             self._on_removed(model.name, removed)
 
-    def _close(self, key: tuple[object, ...]) -> None:
+    def _close(self, key: tuple[object, ...], *, sync: bool = True) -> None:
         segment = self._open.pop(key, None)
         if segment is not None:
-            if self._dirty.get(key) is segment:
-                with suppress(OSError):
-                    segment.sync()
-                del self._dirty[key]
+            if self._dirty.pop(key, None) is segment and sync:
+                self._sync(
+                    segment
+                )  # what fails is told by the next `sync`, which would not look at it any more
             segment.close()
+
+    def _sync(self, segment: _Segment) -> bool:
+        try:
+            segment.sync()
+        except OSError as error:
+            self.failures += 1
+            self._failure = error
+            return False
+        return True
 
 
 _LOGS: WeakSet[SegmentLog] = WeakSet()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from fairway.stores.schema import monitor_marks, monitor_windows
 from fairway.stores.sql import SqlDatabase
@@ -28,9 +30,8 @@ class SqlWindows:
 
     def put(self, windows: Sequence[WatchedWindow]) -> None:
         with self._database.transaction(writing=True) as connection:
-            for window in windows:
-                connection.execute(sa.delete(monitor_windows).where(*_is(window.key)))
-                connection.execute(sa.insert(monitor_windows).values(_row(window)))
+            for window in sorted(windows, key=lambda window: msgspec.structs.astuple(window.key)):
+                _put(connection, monitor_windows, _row(window))
 
     def summaries(
         self,
@@ -78,9 +79,7 @@ class SqlWindows:
 
     def put_mark(self, name: str, value: str) -> None:
         with self._database.transaction(writing=True) as connection:
-            same = monitor_marks.c.name == name
-            if not connection.execute(sa.update(monitor_marks).where(same).values(value=value)).rowcount:
-                connection.execute(sa.insert(monitor_marks).values(name=name, value=value))
+            _put(connection, monitor_marks, {"name": name, "value": value})
 
     def prune(self, before: str) -> int:
         with self._database.transaction(writing=True) as connection:
@@ -93,6 +92,15 @@ class SqlWindows:
         with self._database.transaction(writing=False) as connection:
             row = connection.execute(query).first()
         return None if row is None else _window(row)
+
+
+def _put(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None:
+    """In one statement: another process may put the same row in the same moment."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    keys = [column.name for column in table.primary_key]
+    statement = insert(table).values(row)
+    changed = {name: statement.excluded[name] for name in row if name not in keys}
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
 
 
 def _is(key: WindowKey) -> tuple[sa.ColumnElement[bool], ...]:

@@ -69,6 +69,19 @@ def test_who_stops_taking_ends_the_reading() -> None:
     assert not any(thread.name == "batch-reader" for thread in threading.enumerate())
 
 
+def test_an_input_that_cannot_be_closed_keeps_nobody_waiting() -> None:
+    def stubborn() -> Generator[int]:
+        try:
+            yield 1
+        finally:
+            raise OSError("cannot be closed")
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.shutdown()
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            list(in_order(pool, stubborn(), twice, ahead=2))
+
+
 def test_a_process_of_scorers_begins_and_scores() -> None:
     with scorers(1, processes=True, begin=twice, arguments=(2,)) as pool:
         assert pool.submit(twice, 4).result() == 8

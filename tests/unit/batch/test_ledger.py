@@ -1,15 +1,18 @@
 """The ledger: whole or not there, one process at a time, and errors by meaning."""
 
+import fcntl
+import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from fairway.batch.ledger import Ledger, Part, starts
+from fairway.batch.ledger import LOCK, Ledger, Part, hold, starts
 from fairway.batch.source import Position, SourceFile
-from fairway.core.errors import CorruptRegistry, RunNotFound
+from fairway.core.errors import Conflict, CorruptRegistry, RunNotFound
 
 FILES = [SourceFile("a.csv", "csv"), SourceFile("b.csv", "csv", partition=(("day", "1"),))]
 
@@ -44,8 +47,9 @@ def test_what_is_written_is_read_back(ledger: Ledger) -> None:
     assert (again.state, again.seconds, again.report) == (("stopped", "reason"), 5.0, b"null")
     again.cancel()
     assert again.is_cancelled
-    again.begin()
+    again.heed()
     assert not again.is_cancelled
+    again.begin()
     assert again.state == ("running", "")
     assert [r.state for r in again.files()] == ["todo", "todo"]
     again.close()
@@ -58,6 +62,11 @@ def test_one_part_is_committed_once(ledger: Ledger) -> None:
     ledger.close()
 
 
+def is_locked(folder: Path) -> bool:
+    with closing(Ledger(folder)) as other:
+        return other.is_locked
+
+
 def test_the_lock_is_one_processs(ledger: Ledger) -> None:
     assert not ledger.is_locked
     other = Ledger(ledger.folder)
@@ -66,6 +75,58 @@ def test_the_lock_is_one_processs(ledger: Ledger) -> None:
     assert not other.is_locked
     other.close()
     ledger.close()
+
+
+def test_who_looks_whether_a_run_is_worked_on_keeps_nobody_from_working_on_it(ledger: Ledger) -> None:
+    with (ledger.folder / LOCK).open("w") as seen:
+        fcntl.flock(seen, fcntl.LOCK_SH)  # as `is_locked` has it for a moment
+        later = threading.Timer(0.1, lambda: fcntl.flock(seen, fcntl.LOCK_UN))
+        later.start()
+        with ledger.lock():
+            assert is_locked(ledger.folder)
+        later.join()
+
+
+def test_of_two_processes_that_begin_a_run_one_does(tmp_path: Path) -> None:
+    """Both have seen that there is none; the later one would put an empty ledger in the place of the other's."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with hold(folder, new=True):
+        with pytest.raises(Conflict, match="works on run run"), hold(folder, new=True):
+            pass
+        Ledger.create(folder, b"{}", FILES).close()
+    with pytest.raises(Conflict, match="just begun"), hold(folder, new=True):
+        pass
+    with hold(folder):
+        pass
+
+
+def test_the_lock_of_a_run_that_is_another_by_now_is_no_lock(ledger: Ledger) -> None:
+    Ledger.create(ledger.folder, b"{}", FILES).close()
+    with pytest.raises(Conflict, match="anew"), ledger.lock():
+        pass
+    shutil.rmtree(ledger.folder)
+    with pytest.raises(Conflict, match="removed"), ledger.lock():
+        pass
+
+
+def test_a_lock_that_is_removed_while_it_is_taken_is_taken_again(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever removes a run holds its lock; who waited for that has the lock of a file without a name."""
+    real, taken = fcntl.flock, []
+
+    def late(handle: int, kind: int) -> None:
+        real(handle, kind)
+        taken.append(handle)
+        if len(taken) == 1:
+            (ledger.folder / LOCK).unlink()
+
+    monkeypatch.setattr("fairway.batch.ledger.fcntl.flock", late)
+    with ledger.lock():
+        monkeypatch.undo()
+        assert is_locked(ledger.folder)
+    assert len(taken) == 2
 
 
 def test_a_ledger_that_is_not_there_or_damaged(tmp_path: Path, ledger: Ledger) -> None:

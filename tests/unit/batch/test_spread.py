@@ -150,9 +150,10 @@ def test_a_stretch_whose_rows_have_changed_is_not_scored(tmp_path: Path) -> None
             begin, end = task.stretch.start.offset, (task.stretch.stop or task.stretch.start).offset
             lost = b"\n" * content[begin:end].count(b"\n")
             fill = content[begin:end].replace(b"\n", b";")
-            (tmp_path / "in.csv").write_bytes(
+            (tmp_path / "new").write_bytes(
                 content[:begin] + fill[: len(fill) - len(lost)] + lost + content[end:]
             )
+            (tmp_path / "new").replace(tmp_path / "in.csv")  # whole, as the other slot may be reading it
 
     report = spread(tmp_path / "run", tmp_path / "in.csv", tmp_path / "out", cluster=Direct(before=change))
     ((_, reason),) = report.failed_files

@@ -1,5 +1,6 @@
 """Processes that work, as real ones: small programs that speak as `fairway.app.scheduled` does."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -127,3 +128,12 @@ def test_a_beat_to_one_that_has_ended_or_does_not_listen_costs_nothing(start: St
 
 def test_the_module_that_is_started_is_there() -> None:
     assert callable(scheduled.main)
+
+
+def test_a_process_that_cannot_be_started_leaves_no_file_open() -> None:
+    order = Order(home="", schedule=SCHEDULE, run=RUN, held_until=machine_clock() + 60)
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        with pytest.raises(FileNotFoundError):
+            Subprocess(["/no/such/program"], order)
+    assert len(os.listdir("/proc/self/fd")) == len(before)

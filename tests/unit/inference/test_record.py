@@ -364,6 +364,18 @@ def test_the_durable_mode_waits_for_the_disk() -> None:
     recording.close()
 
 
+def test_the_durable_mode_waits_for_what_the_thread_has_gathered_meanwhile() -> None:
+    log = MemoryLog()
+    recording = recorder(log, Dropped(), durable=True, flush_seconds=1000)
+    recording.record(prediction(1, "r0"))
+    with recording._disk:
+        recording._gather()  # as its thread does every now and then
+    recording.commit()
+    assert ids(log) == ["r0"]
+    assert log.synced == len(log.batches) == 1
+    recording.close()
+
+
 def test_without_the_durable_mode_a_commit_waits_for_nothing() -> None:
     log = MemoryLog()
     recording = recorder(log, Dropped(), flush_seconds=1000)

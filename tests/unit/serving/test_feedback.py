@@ -1,6 +1,8 @@
 """Feedback over HTTP: taken is on the disk, wrong is named, a key reaches its own models."""
 
+import errno
 import json
+import os
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from fairway.core.errors import Unavailable
 from fairway.core.settings import LogSettings
 from fairway.security.access import Access
 from fairway.security.keys import new_key
 from fairway.stores.label_log import LabelLog
 from fairway.stores.log_reading import PredictionLog
-from tests.logs import opened
+from tests.logs import label, opened
 from tests.planes import plane, split
 from tests.unit.serving.conftest import Port, Serve
 
@@ -132,10 +135,10 @@ def test_many_at_once_share_the_disk(serve: Serve, folder: Path, monkeypatch: py
     syncs, gate = [], threading.Event()
     real = LabelLog.sync
 
-    def slow(self: LabelLog) -> None:
+    def slow(self: LabelLog, since: int | None = None) -> None:
         syncs.append(1)
         gate.wait(10)
-        real(self)
+        real(self, since)
 
     monkeypatch.setattr(LabelLog, "sync", slow)
     port = serve(plane(), log=LogSettings(folder=str(folder)))
@@ -166,6 +169,34 @@ def test_a_disk_that_cannot_be_written_is_told_and_recovers(serve: Serve, folder
     folder.unlink()
     assert post(port, {"request_id": "r1", "label": 1})[0] == 200
     assert kept(folder) == [("r1", 0, "1")]
+
+
+def test_a_failure_that_another_request_was_told_of_is_told_to_all_it_may_have_hit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large request in a thread of its own appends; a small one's sync then fails and takes both off the list."""
+    log = LabelLog(folder, LogSettings())
+    real, failing = os.fdatasync, [1]
+
+    def broken(handle: int) -> None:
+        if failing:
+            failing.pop()
+            raise OSError(errno.EIO, "Input/output error")
+        real(handle)
+
+    monkeypatch.setattr("fairway.stores.log_segments.os.fdatasync", broken)
+    large = log.failures
+    log.append([label("large", 1, 0.0)], "", 0.0)
+    small = log.failures
+    log.append([label("small", 1, 0.0)], "", 0.0)
+    with pytest.raises(Unavailable, match="Input/output error"):
+        log.sync(small)
+    with pytest.raises(Unavailable, match="Input/output error"):
+        log.sync(large)
+    again = log.failures
+    log.append([label("large", 1, 0.0)], "", 0.0)
+    log.sync(again)
+    log.close()
 
 
 def test_too_many_waiting_are_refused(serve: Serve, folder: Path) -> None:

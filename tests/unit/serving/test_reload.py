@@ -1,5 +1,6 @@
 """A worker that follows its server's folder, and calls that are for all workers, without processes."""
 
+import errno
 import os
 import threading
 import time
@@ -156,6 +157,36 @@ def test_keys_do_not_wait_for_models(folder: ServerFolder, start: Callable[..., 
     assert worker.serves["a"] == 2
     worker.reload.follow()
     assert worker.serves["a"] == 3
+
+
+def test_what_could_not_be_read_or_followed_once_is_the_next_time(
+    folder: ServerFolder, start: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that has no file to spare for a moment must not miss that a key was revoked."""
+    worker = start()
+
+    def broken(*args: object, **options: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    for revision, owner, name in (
+        (2, ServerFolder, "snapshot"),
+        (3, ServerFolder, "desired"),
+        (4, ServerFolder, "watched"),
+        (5, Residents, "follow"),
+    ):
+        say(folder)
+        folder.write_desired(Desired(generation=revision))
+        folder.write_snapshot(snapshot(served("a", revision), revision=revision))
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, broken)
+            with pytest.raises(OSError, match="Too many open files"):
+                worker.step()
+        worker.step()
+        assert worker.snapshots[-1] == revision
+        assert worker.serves["a"] == revision
+        report = folder.report(0)
+        assert report is not None
+        assert report.generation == revision
 
 
 def test_what_is_loaded_on_demand_is_reported_too(folder: ServerFolder, start: Callable[..., Worker]) -> None:

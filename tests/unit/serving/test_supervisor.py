@@ -1,6 +1,8 @@
 """Where it may listen, and workers that will not start."""
 
+import errno
 import os
+import shutil
 import socket
 import time
 from itertools import pairwise
@@ -122,6 +124,45 @@ def test_a_worker_that_keeps_dying_is_started_after_ever_longer_pauses(
         assert len(starts) == before + 1
         slot._close_report()
     supervising._folder.rmdir()
+
+
+def test_a_worker_that_cannot_be_started_now_is_started_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A machine without a process to spare must not end the workers that serve."""
+    clock, starts = [1000.0], [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+
+    def spawn() -> Any:
+        starts.append(clock[0])
+        if len(starts) in (3, 4):
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return Process(), -1
+
+    slot = supervisor._Slot("worker 0", spawn)
+    slot.start()
+    while len(starts) < 6:
+        slot.tend()
+        slot.terminate()
+        assert not slot.runs()
+        clock[0] += 0.05
+    assert caplog.text.count("could not be started: [Errno 11]") == 2
+
+
+def test_starting_a_worker_in_vain_leaves_no_file_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **options: object) -> Any:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    supervising = Supervisor(settings(tmp_path), snapshot(tmp_path), lambda port, grpc: None)
+    monkeypatch.setattr("fairway.serving.supervisor.subprocess.Popen", full)
+    with socket.socket() as listening:
+        before = os.listdir("/proc/self/fd")
+        with pytest.raises(BlockingIOError):
+            supervising.spawn(0, listening)
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+    shutil.rmtree(supervising._folder)
 
 
 def test_what_a_worker_is_told_is_json(tmp_path: Path) -> None:

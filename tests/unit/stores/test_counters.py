@@ -64,6 +64,21 @@ def test_a_process_id_that_comes_again_does_not_touch_the_dead_ones_counters(tmp
     assert read_totals(tmp_path)[REQUESTS] == 5.0
 
 
+def test_how_things_were_in_a_process_whose_number_came_again_is_left_out(tmp_path: Path) -> None:
+    def worker() -> Counters:  # as after a restart in a container, where each is process 7
+        counters = Counters(tmp_path)
+        counters.add(counters.slot("loaded"), 1)
+        counters.add(counters.slot(*REQUESTS), 1)
+        counters.close()
+        return counters
+
+    dead = worker()
+    del dead
+    here = worker()
+    assert read_totals(tmp_path) == {("loaded", ()): 1.0, REQUESTS: 2.0, (OVERFLOW, ()): 0.0}
+    assert here.totals()[("loaded", ())] == 1.0
+
+
 def test_no_free_slot_is_counted_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SLOTS", 3)
     counters = Counters()

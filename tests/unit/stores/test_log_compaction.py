@@ -21,7 +21,7 @@ from fairway.stores import log_compaction
 from fairway.stores.disk import file_lock
 from fairway.stores.log_archive import LABELS, PREDICTIONS, Archive
 from fairway.stores.log_compaction import Compacted, compact, forget
-from fairway.stores.log_reading import model_lock
+from fairway.stores.log_reading import log_id, model_lock
 from fairway.stores.log_segments import SegmentLog
 from tests.logs import (
     DAY,
@@ -290,6 +290,28 @@ def test_what_a_writer_left_that_died_while_opening_goes(tmp_path: Path) -> None
     assert left.exists()
     compact(opened(folder), SETTINGS, everything=True, clock=at(now() + DAY + 1))
     assert not left.exists()
+
+
+def test_a_log_whose_name_a_power_cut_emptied_gets_another(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    write_predictions(folder, names("r", 3))
+    (folder / ".id").touch()
+    log = opened(folder)
+    before = ids(log.windows("m"))
+    assert compact(log, SETTINGS, everything=True, clock=at(now())).parts == 1
+    assert ids(log.windows("m")) == before
+    assert len(log_id(folder)) == 8
+
+
+def test_a_log_that_cannot_be_named_is_not_compacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "log"
+    write_predictions(folder, names("r", 3))
+    log = opened(folder)
+    before = ids(log.windows("m"))
+    monkeypatch.setattr("fairway.stores.log_compaction.log_id", lambda folder: "")
+    assert "cannot be written to" in compact(log, SETTINGS, everything=True, clock=at(now())).errors[0]
+    monkeypatch.undo()
+    assert ids(log.windows("m")) == before
 
 
 def test_machines_share_an_archive(tmp_path: Path) -> None:

@@ -317,6 +317,62 @@ def test_a_log_that_is_removed_while_it_is_written_begins_anew(tmp_path: Path, r
     assert read(path)[0].column("request_id").to_pylist() == ["request-2", "request-3"]
 
 
+@pytest.mark.parametrize("ends", ["by size", "by age", "by an error"])
+def test_what_a_segment_cannot_sync_when_it_ends_is_told_by_the_next_sync(
+    tmp_path: Path, ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = [1]
+    real = log_segments.os.fdatasync
+
+    def broken(handle: int) -> None:
+        if failing:
+            failing.pop()
+            raise OSError(errno.EIO, "Input/output error")
+        real(handle)
+
+    monkeypatch.setattr("fairway.stores.log_segments.os.fdatasync", broken)
+    size = 1 if ends == "by size" else 2**20
+    written = SegmentLog(tmp_path, segment_bytes=size, disk_bytes=2**24, segment_seconds=0.0)
+    written.append(batch())
+    if ends == "by age":
+        written.close_old()
+    elif ends == "by an error":
+        with monkeypatch.context() as patch:
+            patch.setattr(log_segments._Segment, "_flush", _no_room)
+            with pytest.raises(StorageFull):
+                written.append(batch())
+    assert not failing
+    with pytest.raises(Unavailable, match="Input/output error"):
+        written.sync()
+    written.append(batch())
+    written.sync()
+    written.close()
+
+
+def test_what_cannot_be_synced_leaves_no_other_stream_unsynced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+
+    def broken(handle: int) -> None:
+        synced.append(handle)
+        if len(synced) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("fairway.stores.log_segments.os.fdatasync", broken)
+    written = log(tmp_path)
+    for version in (1, 2, 3):
+        written.append(batch(version=version))
+    with pytest.raises(Unavailable):
+        written.sync()
+    assert len(synced) == 3
+    written.close()
+
+
+def _no_room(_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_old_segments_are_closed_so_that_they_can_be_compacted(tmp_path: Path) -> None:
     written = SegmentLog(tmp_path, segment_bytes=2**20, disk_bytes=2**24, segment_seconds=0.0)
     written.append(batch())

@@ -119,9 +119,8 @@ def _packaged(field: FieldProfile, after: ColumnSketch | None) -> Seen:
         evidence = numeric.evidence_of(field.name, table, tests, reference, current, codes=None)
         change = current.rate(0) - reference.rate(0)
         return Seen(field.name, after.kind, evidence, {"missing_rate_change": change}, rows)
-    return Seen(
-        field.name, after.kind, rows=rows, status="not compared: the bundle's profile does not say enough"
-    )
+    why = "it moves on by itself" if after.kind is Kind.time else "the bundle's profile does not say enough"
+    return Seen(field.name, after.kind, rows=rows, status=f"not compared: {why}")
 
 
 _OTHER = "\0other"

@@ -6,6 +6,7 @@ Inputs are called as in the contract, outputs `label` or `probabilities[fraud]`.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,13 +14,17 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from fairway.core.columns import Array
 from fairway.core.contract import Contract, Task
+from fairway.core.errors import CorruptBundle
 from fairway.monitoring.drift.profile import kinds_of
 from fairway.monitoring.drift.values import Kind
 from fairway.monitoring.tables import HeldTable
+from fairway.packaging.bundle import Bundle
 from fairway.packaging.profile import CATEGORIES
+from fairway.packaging.reference import FILE
 
 ABOUT = ("time", "request_id", "row", "seconds", "arm", "source", "protocol", "violations")
 """Columns of the log that are about a row."""
@@ -74,6 +79,18 @@ class Frame:
     def with_actual(self) -> pa.Table:
         """Inputs, outputs and labels in one table."""
         return self.table if self.actual is None else self.table.append_column(ACTUAL, self.actual)
+
+
+def reference_rows(bundle: Bundle) -> Frame | None:
+    """The rows that a bundle carries; None where it has none. Raises CorruptBundle."""
+    path = bundle.directory / FILE
+    if not path.is_file():
+        return None
+    try:
+        rows = pq.read_table(io.BytesIO(path.read_bytes()))
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptBundle(f"{path} cannot be read: {error}.") from error
+    return frame_of(rows, bundle.contract)
 
 
 def frame_of(rows: pa.Table, contract: Contract) -> Frame:

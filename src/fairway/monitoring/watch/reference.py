@@ -25,12 +25,11 @@ from fairway.monitoring.performance.dle import Dle, fit_dle
 from fairway.monitoring.performance.thresholds import Usual, usual
 from fairway.monitoring.performance.values import Classified
 from fairway.monitoring.told import Measured
-from fairway.monitoring.watch.frame import Frame, frame_of
+from fairway.monitoring.watch.frame import Frame, reference_rows
 from fairway.monitoring.watch.ranked import ranked_of, usual_ranking
 from fairway.monitoring.watch.subject import Predicted, Subject, labelled_rows, subject_of
 from fairway.packaging.bundle import Bundle
 from fairway.packaging.profile import Profile as PackagedProfile
-from fairway.packaging.reference import FILE
 
 _LEARNED = 20_000
 """Most rows that estimates are learned from."""
@@ -123,10 +122,7 @@ def bundle_reference(
     bundle: Bundle, profile: PackagedProfile, *, value: Any = None, query: str = ""
 ) -> Reference:
     """The reference that a bundle carries. Raises CorruptBundle."""
-    path = bundle.directory / FILE
-    frame = None
-    if path.is_file():
-        frame = frame_of(_read(path), bundle.contract)
+    frame = reference_rows(bundle)
     where = "the rows in its bundle" if frame is not None else "the profile in its bundle"
     return make_reference(bundle.contract, profile, frame, text=where, value=value, query=query)
 
@@ -235,10 +231,3 @@ def _normal(window: Predicted, value: Any) -> dict[str, Usual | None]:
         )
         for metrics in zip(*measured, strict=True)
     }
-
-
-def _read(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(io.BytesIO(path.read_bytes()))
-    except (OSError, pa.ArrowException) as error:
-        raise CorruptBundle(f"{path} cannot be read: {error}.") from error
