@@ -75,7 +75,7 @@ def drift(
             )
         profile, contract = read_profile(bundle), bundle.contract
         told = {name: kind for name, kind in kinds_of(contract).items() if not columns or name in columns}
-        outputs = [field.name for field in profile.outputs if field.name in window.names]
+        outputs = _answers([field.name for field in profile.outputs], contract, window)
         watched = Profile.of(window, {**told, **_output_kinds(profile, outputs)})
         kept = tuple(field for field in profile.inputs if field.name in told)
         missing = [name for name in columns if name not in told]
@@ -128,7 +128,7 @@ def _against_rows(
         notes = (f"Not compared, as the bundle has no values of it: {', '.join(unknown)}.",)
     compared = [name for name in wanted if name in reference.inputs]
     if not columns:
-        compared += [name for name in reference.outputs if name in window.names]
+        compared += _answers(reference.outputs, contract, window)
     table, chosen = reference.table, None
     if time is not None:
         if reference.times is None:
@@ -149,6 +149,11 @@ def _against_rows(
         rows=(chosen, None),
         notes=notes,
     )
+
+
+def _answers(outputs: Iterable[str], contract: Contract, window: Table) -> list[str]:
+    """Outputs that the window has. A column called like the target holds what became of the rows, not what was answered."""
+    return [name for name in outputs if name in window.names and name != contract.target]
 
 
 def _check_names(names: Iterable[str], known: Sequence[str]) -> None:

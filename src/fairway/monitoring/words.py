@@ -16,7 +16,12 @@ _METRICS = {
     "ndcg": "NDCG", "map": "MAP", "r2": "R²", "ece": "Calibration error",
 }  # fmt: skip
 _MEASURES = {"latency_p99": "Slowest requests (p99)", "errors": "Failed requests", "saturation": "Waiting"}
-_COLUMNS = {"(together)": "columns together", "label": "the predicted label", "worst slice": "groups of rows"}
+_COLUMNS = {
+    "(together)": "columns together",
+    "label": "the predicted label",
+    "prediction": "the prediction",
+    "worst slice": "groups of rows",
+}
 _PROBABILITY = re.compile(r"probabilities\[(.*)\]", re.DOTALL)
 _RULES = {
     "on_null": "Missing", "on_infinite": "Infinite", "on_range": "Out of range", "on_outlier": "Outlier",
@@ -62,9 +67,11 @@ def columns(names: Sequence[str], most: int = 5) -> str:
 
 
 def prediction(name: str) -> str:
-    """An output, such as the predicted label, the predicted probability of True."""
+    """An output, such as the predicted label, the predicted probability of True, the prediction of a regression."""
     if name == "label":
         return "the predicted label"
+    if name == "prediction":
+        return "the prediction"
     found = _PROBABILITY.fullmatch(name)
     return f"the predicted probability of {found[1]}" if found else f"the predicted {name}"
 

@@ -9,7 +9,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 import fairway
 from fairway.cli.main import main
@@ -92,6 +95,9 @@ def test_wrong_use_is_never_taken_for_drift(
     assert run("drift", here, here, "--alpha", 2) == 4
     assert run("drift", here, here, "--kind", "age") == 4
     assert run("drift", here, here, "--kind", "age=nope") == 4
+    assert run("drift", here, here, "--kind", "nope=text") == 4
+    assert run("drift", here, here, "--columns", "age,nope") == 4
+    assert "there is no column nope; there are: age, plan" in capsys.readouterr().err
     assert run("drift", here, here, "--time", "nope") == 4
     assert run("drift", here, here, "--time", "plan") == 4
     assert "not of times" in capsys.readouterr().err
@@ -145,7 +151,48 @@ def test_a_models_own_reference(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert not fairway.drift("scores", window, columns=("a",), home=tmp_path).drifted
     with pytest.raises(InvalidInput, match="takes no z"):
         fairway.drift("scores", window, columns=("z",), home=tmp_path)
-    with pytest.raises(InvalidInput, match="no rows to choose by time"):
+    with pytest.raises(InvalidInput, match="does not say when its rows were"):
         fairway.drift("scores", window, time="a", home=tmp_path)
+    with pytest.raises(InvalidInput, match="no column z; there are: a, b, c"):
+        fairway.drift("scores", window, kinds={"z": "number"}, home=tmp_path)
     with pytest.raises(NotFound):
         fairway.drift("scores:7", window, home=tmp_path)
+
+
+def test_a_models_rows_tell_more_than_its_profile(tmp_path: Path) -> None:
+    """Texts and hours, from the rows that the bundle carries. What became of the rows (`label`) is no answer of the model's."""
+    rng = np.random.default_rng(0)
+
+    def made(count: int, words: list[str]) -> pd.DataFrame:
+        x = rng.standard_normal(count)
+        when = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.sort(rng.random(count)) * 14, unit="D")
+        night = when.hour.to_numpy() < 6
+        return pd.DataFrame(
+            {
+                "text": [" ".join(rng.choice(words, 8)) for _ in range(count)],
+                "load": x + 3.0 * night,
+                "when": when,
+                "label": x > 0,
+            }
+        )
+
+    words = ["invoice", "crash", "login", "refund", "quote", "slow"]
+    frame = made(3000, words)
+    inputs = frame[["text", "load"]]
+    model = make_pipeline(
+        ColumnTransformer(
+            [("text", CountVectorizer(max_features=20), "text"), ("load", "passthrough", ["load"])]
+        ),
+        LogisticRegression(max_iter=500),
+    ).fit(inputs, frame["label"])
+    fairway.deploy(model, frame, target="label", time="when", name="tickets", home=tmp_path)
+    assert not fairway.drift("tickets", made(600, words), home=tmp_path, settings=QUICK).drifted
+    other = fairway.drift("tickets", made(600, [*words, "wallet"]), home=tmp_path, settings=QUICK)
+    assert [column.name for column in other.drifted_columns] == ["text"]
+    later = made(2000, words)
+    night = later[later["when"].dt.hour < 6]
+    assert fairway.drift("tickets", night, home=tmp_path, settings=QUICK).column("load").drifted
+    alike = fairway.drift("tickets", night, time="when", home=tmp_path, settings=QUICK)
+    assert not alike.drifted
+    assert "Season: day" in alike.notes[0]
+    assert [column.name for column in alike.columns] == ["text", "load"]

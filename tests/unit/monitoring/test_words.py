@@ -62,6 +62,8 @@ def test_predictions() -> None:
     assert words.prediction("label") == "the predicted label"
     assert words.prediction("probabilities[a\nb]") == "the predicted probability of a\nb"
     assert words.prediction("value") == "the predicted value"
+    assert words.prediction("prediction") == "the prediction"
+    assert words.subject_of("drift", "prediction") == "the prediction"
 
 
 def test_lists_of_values_end_somewhere() -> None:

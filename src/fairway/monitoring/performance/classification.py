@@ -152,7 +152,7 @@ so the model must expect as many."""
 def _interval(
     name: str, window: Classified, answers: Answers, labels: Array, statistic: Statistic, confidence: float
 ) -> intervals.Interval | None:
-    """Means by Hall and Johnson; what counts of rows give by Wilson; the rest in log odds from the influence function."""
+    """Means by Johnson; what counts of rows give by Wilson; the rest in log odds from the influence function."""
     value = statistic.value
     assert value is not None
     if name in _MEANS:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fairway.core.columns import Array
 from fairway.core.contract import Contract
-from fairway.core.errors import CorruptBundle, InvalidInput
+from fairway.core.errors import InvalidInput
 from fairway.monitoring.drift.columns import as_floats
 from fairway.monitoring.drift.season import Season, detect_season, matching_rows, season_numbers
 from fairway.monitoring.drift.values import Kind

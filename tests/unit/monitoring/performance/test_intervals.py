@@ -120,15 +120,27 @@ def test_mean_squares_of_light_and_heavy_tails_are_covered(freedom: int) -> None
 
 
 def test_losses_of_a_rare_class_are_covered() -> None:
-    """One loss in fifteen is ten times as large: Hall's interval alone covers 98% of such means."""
+    """One loss in ten is ten times as large."""
     rng = np.random.default_rng(3)
     held = 0
-    for _ in range(800):
-        losses = np.where(rng.random(150) < 1 / 15, rng.gamma(4, 0.75, 150), rng.gamma(2, 0.15, 150))
+    for _ in range(1_500):
+        losses = np.where(rng.random(150) < 0.1, rng.gamma(4, 0.75, 150), rng.gamma(2, 0.15, 150))
         low, high = intervals.mean_of_rare(losses) or (0.0, 0.0)
-        held += low <= (4 * 0.75 + 14 * 2 * 0.15) / 15 <= high
-    assert 0.93 <= held / 800 <= 0.975
+        held += low <= 0.1 * 4 * 0.75 + 0.9 * 2 * 0.15 <= high
+    assert 0.93 <= held / 1_500 <= 0.965
     assert intervals.mean_of_rare(np.full(9, 0.3)) is None
+    assert intervals.mean_of_rare(np.array([0.3])) is None
+
+
+def test_of_values_that_are_not_skewed_johnsons_is_students() -> None:
+    values = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    known = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert intervals.mean_of_rare(values) == pytest.approx((known.low, known.high))
+    skewed = np.array([1.0, 1.0, 2.0, 8.0])
+    known = stats.ttest_1samp(skewed, 0.0).confidence_interval(0.9)
+    quantile = stats.t.ppf(0.95, 3)
+    moved = stats.moment(skewed, 3) / (6 * skewed.var(ddof=1) * 4) * (1 + 2 * quantile**2)
+    assert intervals.mean_of_rare(skewed, 0.9) == pytest.approx((known.low + moved, known.high + moved))
 
 
 def test_means_of_heavy_tails_are_covered() -> None:
