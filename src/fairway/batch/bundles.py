@@ -6,8 +6,11 @@ import os
 import shutil
 import tempfile
 import threading
+import time
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -22,6 +25,8 @@ from fairway.packaging.archive import SUFFIX, archive, unarchive
 
 _KEPT_FOLDERS = 8
 _KEPT_LOADED = 2
+_LEFT_SECONDS = 86_400.0
+"""A folder that nobody has written to for so long was left by a process that died."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -126,7 +131,23 @@ def _own_folder() -> Path:
 
 
 def _make_room(root: Path) -> None:
-    there = [path for path in root.iterdir() if path.is_dir() and path.name != "home"]
-    there.sort(key=lambda path: path.stat().st_mtime)
-    for old in there[: max(0, len(there) - _KEPT_FOLDERS + 1)]:
-        shutil.rmtree(old, ignore_errors=True)
+    """Removes the oldest bundles. Hidden folders are those that other processes are filling: many at once where a machine
+    has many workers."""
+    kept: list[tuple[float, Path]] = []
+    for path in root.iterdir():
+        try:
+            changed = path.stat().st_mtime
+        except FileNotFoundError:  # made room by another process
+            continue
+        if not path.is_dir() or path.name == "home":
+            continue
+        if not path.name.startswith("."):
+            kept.append((changed, path))
+        elif time.time() - changed > _LEFT_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+    kept.sort()
+    for _, old in kept[: max(0, len(kept) - _KEPT_FOLDERS + 1)]:
+        going = root / f".{uuid.uuid4().hex}"
+        with suppress(FileNotFoundError):
+            old.rename(going)  # who looks for it now finds none, and not half of it
+        shutil.rmtree(going, ignore_errors=True)

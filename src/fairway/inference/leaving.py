@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from weakref import finalize, ref
 
 from fairway.inference.live import LiveVersion
@@ -40,8 +40,13 @@ class Leaving:
         """Unloads what nobody uses any more, and gives its memory back. Returns how many."""
         self._look_for_circles()
         gone: list[ref[Engine]] = []
-        while not self._drained.empty():
-            engine = self._drained.get()
+        while True:
+            try:
+                engine = (
+                    self._drained.get_nowait()
+                )  # another thread may have taken the last one in this moment
+            except Empty:
+                break
             try:
                 engine.unload()
             except Exception:

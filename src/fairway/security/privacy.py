@@ -143,6 +143,13 @@ def _make(path: Path) -> None:
             )  # unlike a rename, this does not replace the key that another process made first
         except FileExistsError:
             return
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(
+                folder
+            )  # the name too: what is written with the key from now on can be read with it alone
+        finally:
+            os.close(folder)
     finally:
         fresh.unlink(missing_ok=True)
 

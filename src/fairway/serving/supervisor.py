@@ -41,6 +41,7 @@ _MALLOC = {
 """glibc's own choices, an arena a thread and freed memory kept for later, cost a worker 20 MB and more under load."""
 _POLL_SECONDS = 0.05
 _START_SECONDS = 120.0
+_END_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 _LONGEST_CONTROL_PAUSE_SECONDS = 60.0
@@ -303,7 +304,10 @@ class _Slot:
             os.close(self._report)
             self._report = -1
             return True
-        code = self._process.wait(timeout=10)
+        try:
+            code = self._process.wait(timeout=_END_SECONDS)
+        except subprocess.TimeoutExpired:  # what it has said counts, however long its threads take to end
+            raise WorkerFailed(said or "a worker gave up before it was ready; its output says why.") from None
         raise WorkerFailed(
             said or f"a worker ended with exit code {code} before it was ready; its output says why."
         )

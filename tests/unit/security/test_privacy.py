@@ -103,6 +103,21 @@ def test_the_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     assert open_vault(tmp_path / "another").hashed("f", "x") != made[0]
 
 
+def test_a_key_is_on_the_disk_before_anything_is_written_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Name and all: after a power cut another key would be made, and nothing that was written could be opened."""
+    synced, real = [], os.fsync
+
+    def note(handle: int) -> None:
+        real(handle)
+        synced.append((os.readlink(f"/proc/self/fd/{handle}"), (tmp_path / "key").exists()))
+
+    monkeypatch.setattr("fairway.security.privacy.os.fsync", note)
+    open_vault(tmp_path / "key")
+    assert synced[-1] == (str(tmp_path), True)
+
+
 def test_a_key_that_cannot_be_trusted_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "log.secret"
     open_vault(path)

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import socket
+import subprocess
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -147,6 +148,22 @@ def test_a_worker_that_cannot_be_started_now_is_started_later(
         assert not slot.runs()
         clock[0] += 0.05
     assert caplog.text.count("could not be started: [Errno 11]") == 2
+
+
+def test_what_a_worker_said_counts_however_long_it_takes_to_end() -> None:
+    class Lingering(Process):
+        def wait(self, timeout: float | None = None) -> int:
+            raise subprocess.TimeoutExpired("worker", timeout or 0)
+
+    for said, told in ((b"out_of_memory: no room", "out_of_memory: no room"), (b"", "gave up before")):
+        read, write = os.pipe()
+        os.write(write, said)
+        os.close(write)
+        slot = supervisor._Slot("worker 0", lambda read=read: (Lingering(), read))  # type: ignore[misc]
+        slot.start()
+        with pytest.raises(WorkerFailed, match=told):
+            slot.reported()
+        slot._close_report()
 
 
 def test_starting_a_worker_in_vain_leaves_no_file_open(
