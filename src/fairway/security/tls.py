@@ -45,6 +45,7 @@ class Tls:
         """Reads the files. `SettingsError` names the one that cannot be used and says why."""
         self._settings = settings
         self._guard = threading.Lock()
+        self._told: tuple[object, str] | None = None
         self.context = ReloadingContext(ssl.PROTOCOL_TLS_SERVER)
         """For the HTTP port."""
         self.grpc_context = ReloadingContext(ssl.PROTOCOL_TLS_SERVER)
@@ -70,16 +71,21 @@ class Tls:
             found = _signature(self._settings)
             if found == self._signature:
                 return False
-            self._signature = found
             try:
                 contexts = _read(self._settings)
-            except SettingsError as error:
-                if found == _signature(self._settings):  # or they are just being replaced
+            except (
+                SettingsError
+            ) as error:  # tried again: it may have been no file that was wrong, but this process
+                trouble = found, str(error)
+                if trouble != self._told and found == _signature(
+                    self._settings
+                ):  # or they are just being replaced
+                    self._told = trouble
                     logger.error("serving on with the TLS files read before: %s", error)
                 return False
             if found != _signature(self._settings):
-                self._signature = ()  # parts of two states may be in it: look again
-                return False
+                return False  # parts of two states may be in it: look again
+            self._signature = found
             self._use(*contexts)
             logger.warning("TLS files changed: new connections get %s", self._settings.certificate)
             return True

@@ -104,13 +104,22 @@ class RedisAnswers:
                 generation = self._generation(name)
                 if generation is None or digest not in (None, generation.digest):
                     continue
-                pipe = self._redis.pipeline(transaction=True)
-                if name in current:
-                    pipe.delete(f"{self._name}:current")
-                self._forget(pipe, name)
-                pipe.execute()
+                self._delete(name)
                 gone += 1
         return gone
+
+    def _delete(self, name: str) -> None:
+        """A generation, and the word that it is read, unless another has been published meanwhile."""
+        current = f"{self._name}:current"
+
+        def forget(pipe: Any) -> None:
+            named = pipe.get(current)
+            pipe.multi()
+            if named is not None and named.decode() == name:
+                pipe.delete(current)
+            self._forget(pipe, name)
+
+        self._redis.transaction(forget, current)  # again, as long as others change what it has read
 
     def count(self) -> int:
         with self._errors():

@@ -1,13 +1,14 @@
 """Certificates from files: real handshakes, changes under live connections, files that are no good."""
 
 import asyncio
+import errno
 import logging
 import os
 import shutil
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import pytest
@@ -165,7 +166,7 @@ def test_files_that_are_no_good_change_nothing_and_are_told_once(
 
         def told() -> str:
             assert not tls.refresh()
-            assert not tls.refresh()  # the same files: not read, and not told, again
+            assert not tls.refresh()  # the same trouble: not told again
             [record] = caplog.records
             caplog.clear()
             assert record.levelno == logging.ERROR
@@ -185,6 +186,23 @@ def test_files_that_are_no_good_change_nothing_and_are_told_once(
         assert await served_by() == "renewed"
 
     serving(tls, talk)
+
+
+def test_a_new_certificate_that_could_not_be_read_for_a_moment_is_read_the_next_time(
+    settings: TlsSettings, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy server had no file to spare, or the files got their permissions last: they have not changed since."""
+    tls = Tls(settings)
+    place(authority.issue(tmp_path, "renewed"), settings)
+
+    def no_file(*arguments: object) -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", no_file)
+        assert not tls.refresh()
+    assert tls.refresh()
+    assert not tls.refresh()
 
 
 def test_a_client_must_show_a_certificate_of_the_authorities(

@@ -143,6 +143,40 @@ def test_of_two_that_resume_the_same_run_one_publishes_it(redis_server: Redis) -
     two.close()
 
 
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_what_is_published_while_the_one_before_is_deleted_is_read(
+    redis_server: Redis, monkeypatch: pytest.MonkeyPatch, unfinished: bool
+) -> None:
+    """Whoever deletes has looked which one is read; by the time that it deletes, it is another."""
+    model = uuid.uuid4().hex
+    store, other = open_model(redis_server, model), open_model(redis_server, model)
+    put(store, b"old")
+    writer = other.begin(generation(digest="sha256:new"))
+    writer.write([(b"a", b"new")], b"")
+    real = store._generation
+
+    def late(name: str) -> object:
+        found = real(name)
+        if not published:
+            published.append(name)
+            writer.publish()
+        return found
+
+    published: list[str] = []
+    monkeypatch.setattr(store, "_generation", late)
+    deleted = store.delete("sha256:new" if unfinished else generation().digest)
+    monkeypatch.undo()
+    found = other.get(b"a")
+    if unfinished and deleted:
+        assert found is None
+    else:
+        assert found is not None
+        assert found.entry == b"new"
+    assert other.get(b"another key") is None
+    store.close()
+    other.close()
+
+
 def test_a_newer_format_is_refused(redis_server: Redis) -> None:
     store = open_model(redis_server)
     store.begin(generation(format=FORMAT + 1)).publish()
