@@ -92,7 +92,7 @@ def show(name: IncidentArgument, home: HomeOption = None, json: JsonOption = Fal
         )
     print_line()
     print_table(
-        ("when", "what", "who", ""),
+        ("when", "what", "who", "said"),
         [(entry.when[:19] + "Z", entry.what, entry.who, entry.text) for entry in incident.history],
     )
 

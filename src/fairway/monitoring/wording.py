@@ -24,12 +24,14 @@ _KINDS: dict[Kind, tuple[str, str]] = {
     "external": ("external check ({})", "external check"),
 }
 """In titles, with and without what it is about."""
+_OF_ALL = {"volume": "the number of rows", "freshness": "the newest rows"}
+"""What checks of no one column are about."""
 KINDS: dict[str, str] = {kind: without for kind, (_, without) in _KINDS.items()}
 """What kinds of findings are called."""
 
 
 def likeliest(signals: Iterable[Signal]) -> tuple[Likely, ...]:
-    """The three findings that explain most, one a column: causes before symptoms, then by severity, by weight
+    """The three findings that explain most, one a column: causes before symptoms, then by severity, columns before traffic, by weight
     (importance times size times estimated loss), and by how small the p-value is."""
     findings = sorted((signal.finding for signal in signals if signal.confirmed), key=_order)
     found: dict[tuple[str, str], Likely] = {}
@@ -96,6 +98,8 @@ def _order(finding: Finding) -> tuple[object, ...]:
     return (
         finding.kind in _SYMPTOMS,
         -rank(finding.severity),
+        # How many rows came, and how quickly they were answered, explains no columns and no worse answers.
+        finding.kind == "operations" or (finding.kind == "quality" and not finding.field),
         -weight_of(finding),
         p_value,
         finding.kind,
@@ -135,7 +139,7 @@ def title(incident: Incident) -> str:
     serious = [finding for finding in findings if rank(finding.severity) > 0]
     for finding in sorted(serious or findings, key=_in_title):
         fields = kinds.setdefault(finding.kind, [])
-        named = subject_of(finding.kind, finding.field)
+        named = subject_of(finding.kind, finding.field) or _OF_ALL.get(finding.statistic, "")
         if named and named not in fields:
             fields.append(named)
     parts = [

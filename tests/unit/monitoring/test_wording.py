@@ -6,7 +6,7 @@ from typing import Any, get_args
 import pytest
 
 from fairway.core.incident import Finding, Kind
-from fairway.monitoring.wording import KINDS, advice, harm, title
+from fairway.monitoring.wording import KINDS, advice, harm, likeliest, title
 from tests.unit.monitoring.messages import incident
 
 
@@ -39,6 +39,17 @@ def test_findings_of_any_kinds_have_a_title_and_advice(kinds: tuple[Kind, ...]) 
     found = incident(findings=tuple(Finding(kind=kind) for kind in kinds))
     assert all(KINDS[kind] in title(found) for kind in kinds)
     assert len(advice(found)) == len(kinds) - ({"performance", "estimate"} <= set(kinds))
+
+
+def test_traffic_is_no_cause_of_what_a_column_explains() -> None:
+    rows = Finding(
+        kind="quality", statistic="volume", effect=210.0, text="The window has 340 rows; 130 are usual."
+    )
+    slow = Finding(kind="operations", field="latency_p99", effect=2.0, text="slow")
+    amount = Finding(kind="drift", field="amount", weight=0.1, text="amount has moved")
+    found = incident(findings=(rows, slow, amount))
+    assert [cause.field for cause in likeliest(found.signals)] == ["amount", "", "latency_p99"]
+    assert title(incident(findings=(rows,))) == "payments:3: data quality of the number of rows"
 
 
 def test_how_bad_it_is_is_said_by_labels_rather_than_by_estimates() -> None:

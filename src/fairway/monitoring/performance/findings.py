@@ -53,7 +53,7 @@ def _text(metric: Measured, value: float, edge: float) -> str:
     sure = ""
     if metric.lower is not None and metric.upper is not None:
         sure = f" (95% interval {number(metric.lower)} to {number(metric.upper)})"
-    known = "estimated, as there are no labels yet" if metric.estimated else "by the labels"
+    known = "estimated without labels" if metric.estimated else "by the labels"
     side = "above" if value > edge else "below"
     named = metric_words(metric.name)
     return f"{named} is {number(value)}{sure}, {side} the usual {number(edge)}: {known}, {rows(metric.rows)}."

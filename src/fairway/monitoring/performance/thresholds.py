@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from fairway.monitoring.told import Measured
+
 DEVIATIONS = 3.0
 SHARES = frozenset({"accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "ndcg", "map"})
 """Metrics that are shares, 1 at best."""
@@ -55,3 +57,20 @@ def usual(
 def outside(value: float | None, limits: tuple[float, float] | None) -> bool:
     """Whether a value is beyond what is usual; what has no value is not."""
     return value is not None and limits is not None and not limits[0] <= value <= limits[1]
+
+
+def surely_outside(metric: Measured, about: Usual | None) -> bool:
+    """Whether a window's metric is beyond what is usual, and not only because a few rows weigh much.
+
+    In MAPE the rows whose actual value is near 0 do: it strays farther than its standard errors in the reference say. So
+    what is usual on average must not be in its interval, where it has one. The calibration error is above 0 by chance, and
+    the more so the fewer rows there are: its whole interval has to be above.
+    """
+    if about is None:
+        return False
+    limits = about.limits(metric.rows)
+    if metric.name == "calibration_error":
+        return metric.lower is not None and metric.lower > limits[1]
+    if metric.lower is not None and metric.upper is not None and metric.lower <= about.centre <= metric.upper:
+        return False
+    return outside(metric.value, limits)

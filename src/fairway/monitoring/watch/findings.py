@@ -150,6 +150,8 @@ def _moved(name: str, drift: ColumnDrift, shape: Shape | None) -> str:
         return (
             f"{name} has changed: {drift.measure.removesuffix(' change')} by {percent(drift.effect)} of rows"
         )
+    if drift.measure == "word change":
+        return f"the words of {name} have changed: one comes in {percent(drift.effect)} of texts more or fewer than it did"
     return f"{name} has changed, by {drift.effect:.3g} ({drift.measure})"
 
 

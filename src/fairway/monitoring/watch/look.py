@@ -24,7 +24,7 @@ from fairway.monitoring.performance.cbpe import DEFAULT, Cbpe
 from fairway.monitoring.performance.fairness import measure_fairness
 from fairway.monitoring.performance.ranking import measure_ranking
 from fairway.monitoring.performance.slices import find_worst_slices, losses_of, measure_slices
-from fairway.monitoring.performance.thresholds import Usual, outside
+from fairway.monitoring.performance.thresholds import Usual, surely_outside
 from fairway.monitoring.performance.values import Classified
 from fairway.monitoring.quality import check_quality
 from fairway.monitoring.told import Anomaly, Fairness, Measure, Measured
@@ -392,11 +392,7 @@ def _judged(measured: Sequence[Measured], normal: Mapping[str, Usual | None]) ->
     for metric in measured:
         about = normal.get(metric.name)
         limits = None if about is None else about.limits(metric.rows)
-        alert = outside(metric.value, limits)
-        if metric.name == "calibration_error" and limits is not None:
-            # By chance it is above 0, and the more so the fewer rows there are: so its whole interval has to be above.
-            alert = metric.lower is not None and metric.lower > limits[1]
-        found.append(Metric(measured=metric, usual=limits, alert=alert))
+        found.append(Metric(measured=metric, usual=limits, alert=surely_outside(metric, about)))
     return tuple(found)
 
 

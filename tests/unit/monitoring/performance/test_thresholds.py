@@ -3,7 +3,7 @@
 import pytest
 
 from fairway.monitoring.performance.findings import performance_findings, performance_loss
-from fairway.monitoring.performance.thresholds import outside, usual
+from fairway.monitoring.performance.thresholds import Usual, outside, surely_outside, usual
 from fairway.monitoring.told import Measured
 
 
@@ -53,10 +53,26 @@ def test_findings() -> None:
     assert worse.effect == pytest.approx(2.0)
     assert worse.threshold == pytest.approx(0.74)
     assert worse.text == (
-        "ROC AUC is 0.68 (95% interval 0.6 to 0.7), below the usual 0.74: estimated, as there are no labels yet, 400 rows."
+        "ROC AUC is 0.68 (95% interval 0.6 to 0.7), below the usual 0.74: estimated without labels, 400 rows."
     )
     assert better.text == "Log loss is 0.3, below the usual 0.37: by the labels, 400 rows."
     assert (better.kind, better.severity) == ("performance", "info")
     assert performance_loss([bad, good], normal) == pytest.approx(2.0)
     assert performance_loss([good], normal) == 0.0
     assert performance_findings([Measured(name="f1", value=None)], normal) == ()
+
+
+def test_a_metric_that_a_few_rows_weigh_most_in_is_no_alarm_by_chance() -> None:
+    """MAPE where one actual value of a window comes near zero is far from the usual, and its interval is wide."""
+    about = Usual(centre=0.05, per_row=0.0, between=2.5e-5)
+    far = Measured(name="mape", value=0.0692, lower=0.0167, upper=0.216, rows=240)
+    sure = Measured(name="mape", value=0.0692, lower=0.061, upper=0.078, rows=240)
+    bare = Measured(name="mape", value=0.0692, rows=240)
+    assert [surely_outside(metric, about) for metric in (far, sure, bare)] == [False, True, True]
+    assert not surely_outside(sure, None)
+
+
+def test_a_calibration_error_is_outside_where_all_its_interval_is() -> None:
+    about = Usual(centre=0.01, per_row=0.0, between=1e-4)
+    assert not surely_outside(Measured(name="calibration_error", value=0.06, lower=0.03, upper=0.09), about)
+    assert surely_outside(Measured(name="calibration_error", value=0.06, lower=0.05, upper=0.07), about)
