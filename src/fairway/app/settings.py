@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import msgspec
 
@@ -52,7 +53,32 @@ def read_settings(
     try:
         return msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
+        unknown = "; ".join(_unknown(values, Settings, ()))
+        if unknown:
+            raise SettingsError(f"{folder / 'fairway.toml'} is wrong: {unknown}.") from error
         raise SettingsError(f"settings of {folder} are wrong: {error}.") from error
+
+
+def _unknown(given: Any, kind: Any, path: tuple[str, ...]) -> Iterator[str]:
+    """Every name in `given` that `kind`, a struct or a table or list of structs, does not have, beside those it has."""
+    if get_origin(kind) is dict and isinstance(given, dict):
+        for name, value in given.items():
+            yield from _unknown(value, get_args(kind)[1], (*path, name))
+    elif get_origin(kind) is tuple and isinstance(given, list):
+        for value in given:
+            yield from _unknown(value, get_args(kind)[0], path)
+    elif isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(given, dict):
+        fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+        for name, value in given.items():
+            if name in fields:
+                yield from _unknown(value, fields[name], (*path, name))
+                continue
+            near = get_close_matches(name, fields, n=1)
+            there = (
+                f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted({*fields} - {'home'}))}"
+            )
+            where = f"[{'.'.join(path)}]" if path else "the file"
+            yield f"{where} has no {name!r} ({there})"
 
 
 def home_folder(home: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Path:
