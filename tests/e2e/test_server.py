@@ -1,5 +1,6 @@
 """A real server, real clients: every protocol form, several workers, and every way of dying."""
 
+import http.client
 import json
 import os
 import signal
@@ -265,6 +266,22 @@ def test_workers_stop_when_their_supervisor_is_killed(home: Path) -> None:
         until(lambda: not any(map(alive, workers)))
         with pytest.raises(OSError):
             socket.create_connection(tuple(running.address.split(":")), timeout=2)  # type: ignore[arg-type]
+
+
+def test_a_worker_whose_supervisor_is_killed_does_not_wait_for_ever_for_its_model(slow_home: Path) -> None:
+    settings = slow_home / "fairway.toml"
+    settings.write_text("[serving]\ndrain_seconds = 1.0\n")
+    try:
+        with serving(slow_home) as running:
+            [worker] = running.workers()
+            asked = http.client.HTTPConnection(running.address, timeout=60)
+            asked.request("POST", "/v2/models/slow/infer", json.dumps({"instances": [[600.0]]}))
+            time.sleep(0.5)  # the request is in the model now
+            running.process.kill()
+            until(lambda: not alive(worker))
+            asked.close()
+    finally:
+        settings.unlink()
 
 
 def test_two_servers_on_one_home_and_one_port_taken(home: Path) -> None:

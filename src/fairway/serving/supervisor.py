@@ -46,7 +46,7 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 _LONGEST_CONTROL_PAUSE_SECONDS = 60.0
 _STEADY_SECONDS = 10.0
-_GRACE_SECONDS = 5.0
+GRACE_SECONDS = 5.0
 """What a worker has beyond `drain_seconds` to write its log and end."""
 _HURRY_SECONDS = 2.0
 
@@ -174,7 +174,7 @@ class Supervisor:
 
     def _end(self, slots: list[_Slot]) -> None:
         """SIGTERM to all, a second one when somebody is in a hurry, and SIGKILL to those that did not stop in time."""
-        deadline = time.monotonic() + self._settings.serving.drain_seconds + _GRACE_SECONDS
+        deadline = time.monotonic() + self._settings.serving.drain_seconds + GRACE_SECONDS
         for slot in slots:
             slot.terminate()
         hurried = False

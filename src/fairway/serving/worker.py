@@ -11,8 +11,10 @@ import gc
 import logging
 import math
 import os
+import select
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -38,6 +40,7 @@ from fairway.serving.logs import set_up_logging
 from fairway.serving.protocol import protocol_for
 from fairway.serving.reload import Reload
 from fairway.serving.repository import ServerRepository
+from fairway.serving.supervisor import GRACE_SECONDS
 from fairway.serving.tracing import Tracer, open_tracer
 from fairway.stores.counters import Counters
 
@@ -65,6 +68,8 @@ class WorkerPlan(msgspec.Struct, frozen=True, kw_only=True):
 def main() -> int:
     plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=WorkerPlan)
     set_up_logging(plan.settings.telemetry, "worker")
+    patience = plan.settings.serving.drain_seconds + GRACE_SECONDS
+    threading.Thread(target=_end_orphan, args=(plan.lifeline, patience), daemon=True).start()
     folder = ServerFolder(Path(plan.folder))
     try:
         tls = open_tls(plan.settings.tls)
@@ -92,6 +97,14 @@ def main() -> int:
         logging.shutdown()
         os._exit(0)
     return 0
+
+
+def _end_orphan(lifeline: int, patience_seconds: float) -> None:
+    """Ends this process some time after its supervisor has died: nobody else is left to, where a model never answers and
+    holds up the event loop."""
+    select.select([lifeline], [], [])
+    time.sleep(patience_seconds)
+    os._exit(1)
 
 
 def _serve(plan: WorkerPlan, plane: Plane, tls: Tls | None, reload: Reload, tracer: Tracer | None) -> None:
