@@ -51,7 +51,9 @@ def run(
     except NotFound as error:  # 3 means one thing
         raise InvalidInput(str(error)) from error
     if not json:
-        print_line(f"{len(stream.changes):,} changes in {stream.seen:,} values")
+        print_line(
+            f"{len(stream.changes):,} change{'s' * (len(stream.changes) != 1)} in {stream.seen:,} values"
+        )
     if stream.changes:
         raise typer.Exit(CHANGED)
 

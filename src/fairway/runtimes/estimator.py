@@ -56,13 +56,23 @@ def task_of(estimator: Any) -> Task:
         "regressor": Task.regression,
         "outlier_detector": Task.anomaly,
         "clusterer": Task.other,
+        "ranker": Task.regression,  # a score that rows are ordered by
     }
     if kind not in tasks:
         raise UnknownFormat(
             f"{type(last).__name__} is not a classifier, regressor, anomaly detector or clusterer.",
-            hint="Give it scikit-learn's ClassifierMixin or RegressorMixin, or package a function: file.py:function.",
+            hint=_RANKERS.get(
+                type(last).__name__,
+                "Give it scikit-learn's ClassifierMixin or RegressorMixin, or package a function: file.py:function.",
+            ),
         )
     return tasks[kind]
+
+
+_RANKERS = {
+    "LGBMRanker": "Package what it learned: model.booster_.save_model('model.txt').",
+}
+"""Models that order rows and do not say so: files of theirs can be served."""
 
 
 class EstimatorEngine:

@@ -46,7 +46,7 @@ def test_a_change_is_told_of_rows_that_come_and_of_a_file(
     assert 1000 <= change["row"] < 1100
     code, out, _ = run(capsys, "output.score", str(tmp_path / "scores.parquet"))
     assert code == 3
-    assert out.endswith("1 changes in 1,500 values\n")
+    assert out.endswith("1 change in 1,500 values\n")
     assert run(capsys, "calm", str(tmp_path / "scores.parquet"))[0] == 0
 
 

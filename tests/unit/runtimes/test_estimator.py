@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
+import xgboost
 from sklearn.cluster import KMeans
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -84,6 +86,12 @@ def test_tasks() -> None:
 
     with pytest.raises(UnknownFormat, match=r"file\.py:function"):
         task_of(Strange())
+
+
+def test_models_that_rank() -> None:
+    assert task_of(xgboost.XGBRanker()) is Task.regression
+    with pytest.raises(UnknownFormat, match=r"booster_\.save_model"):
+        task_of(lightgbm.LGBMRanker())
 
 
 def test_a_model_that_fails_says_why() -> None:

@@ -12,7 +12,7 @@ from fairway.packaging.conversion.forest import Tree, join
 from fairway.packaging.conversion.graph import Unsupported
 from fairway.packaging.conversion.tree_model import Link, TreeModel
 
-_IDENTITY = ("regression", "regression_l1", "huber", "fair", "quantile", "mape")
+_IDENTITY = ("regression", "regression_l1", "huber", "fair", "quantile", "mape", "lambdarank", "rank_xendcg")
 _EXP = ("poisson", "gamma", "tweedie")
 _ZERO = float(np.float32(1e-35))  # LightGBM reads numbers this close to 0 as 0
 _CATEGORICAL, _DEFAULT_LEFT = 1, 2  # bits of decision_type; the next two are the kind of missing value

@@ -24,6 +24,9 @@ _IDENTITY = (
     "reg:pseudohubererror",
     "reg:quantileerror",
     "reg:squaredlogerror",
+    "rank:ndcg",
+    "rank:map",
+    "rank:pairwise",
 )
 _EXP = ("count:poisson", "reg:gamma", "reg:tweedie")
 

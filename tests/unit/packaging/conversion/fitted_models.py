@@ -68,6 +68,12 @@ def _frame(model: Any, frame: pd.DataFrame, target: Any, engine: str = "onnx") -
         return Fitted(model.fit(frame, target), frame, as_frame=True, engine=engine)
 
 
+def _ranked(model: Any) -> Fitted:
+    rows, relevance = _numbers()
+    frame = pd.DataFrame(rows, columns=[f"x{i}" for i in range(rows.shape[1])])
+    return Fitted(model.fit(rows, relevance, group=[10] * (len(rows) // 10)), frame, as_frame=False)
+
+
 def _numbers(missing: float = 0.0) -> tuple[Any, Any]:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(5000, 8))
@@ -209,6 +215,7 @@ MODELS: dict[str, Callable[[], Fitted]] = {
     "xgboost, Poisson": lambda: _array(
         xgboost.XGBRegressor(n_estimators=20, n_jobs=1, objective="count:poisson"), *_diabetes
     ),
+    "xgboost, ranking": lambda: _ranked(xgboost.XGBRanker(n_estimators=10, n_jobs=1)),
     "xgboost, dropped trees": lambda: _array(
         xgboost.XGBClassifier(n_estimators=10, n_jobs=1, booster="dart", rate_drop=0.3), *_numbers()
     ),

@@ -98,6 +98,17 @@ def test_the_labels_and_probabilities_are_the_estimators_own(tmp_path: Path) -> 
     assert chosen.outputs[1].labels == ("setosa", "versicolor", "virginica")
 
 
+@pytest.mark.parametrize("objective", ["lambdarank", "rank_xendcg"])
+def test_lightgbm_that_ranks(objective: str) -> None:
+    ranked = MODELS["xgboost, ranking"]()
+    rows = ranked.frame.to_numpy()
+    data = lightgbm.Dataset(rows, (rows[:, 0] > 0).astype(int), group=[10] * (len(rows) // 10))
+    booster = lightgbm.train({"objective": objective, **QUIET}, data, 10)
+    chosen = choose(booster, Sample(frame=ranked.frame, as_frame=False), kind="lightgbm")
+    assert chosen.spec.kind == "onnx", chosen.proof.reason
+    assert chosen.task is Task.regression
+
+
 def test_scaled_xgboost_whose_stock_conversion_disagrees_at_thresholds_ends_with_zero_flips() -> None:
     fitted = MODELS["scaled xgboost"]()
     chosen = choose(fitted.model, Sample(frame=fitted.frame, as_frame=False), options=ConversionOptions())
