@@ -8,7 +8,7 @@ import typer
 
 from fairway.app.library import Deployment, deploy
 from fairway.cli.options import HomeOption, JsonOption, WhyOption
-from fairway.cli.output import print_json, print_line, seconds_text
+from fairway.cli.output import print_json, print_line, seconds_text, tolerance_text
 from fairway.cli.packing import (
     ContractOption,
     DataOption,
@@ -88,7 +88,7 @@ def _report(deployed: Deployment) -> None:
     print_line(f"  engine   {deployed.engine}: {proof.reason}")
     print_line(
         f"  proof    {proof.rows} rows, {proof.label_flips} label flips, "
-        f"largest difference {proof.max_abs_diff:.3g} (tolerance {proof.tolerance:g})"
+        f"largest difference {proof.max_abs_diff:.3g} (tolerance {tolerance_text(proof)})"
     )
     if timings is not None:
         row = timings.original_row_seconds / max(timings.served_row_seconds, 1e-9)

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from fairway.core.bundle import Proof
+
 _WIDEST = 1_000_000
 """Columns that no table needs."""
 
@@ -73,3 +75,9 @@ def moments_text(start: str, end: str) -> str:
     """From when to when: `2026-11-21 12:00:00 to 13:00:00`."""
     first, last = start[:19].replace("T", " "), end[:19].replace("T", " ")
     return f"{first} to {last[11:] if first[:10] == last[:10] else last}"
+
+
+def tolerance_text(proof: Proof) -> str:
+    """What a difference may be; of numbers beyond 1 it may be as large a share, which is said where it mattered."""
+    share = " of each number's size" if proof.max_abs_diff > proof.tolerance else ""
+    return f"{proof.tolerance:g}{share}"

@@ -11,7 +11,7 @@ from fairway.app.home import open_home
 from fairway.cli.graph import graph_rows, read_graph
 from fairway.cli.models import traffic_text
 from fairway.cli.options import HomeOption, JsonOption, ReferenceArgument
-from fairway.cli.output import print_json, print_line, print_table, seconds_text
+from fairway.cli.output import print_json, print_line, print_table, seconds_text, tolerance_text
 from fairway.core.contract import DType, Field
 from fairway.core.pipeline import KIND as PIPELINE
 from fairway.core.version import parse_reference
@@ -114,7 +114,7 @@ def _proof(bundle: Bundle) -> None:
     print_line(f"Compared on {proof.rows} rows ({kinds})")
     print_line(
         f"Label flips {proof.label_flips}, largest difference {proof.max_abs_diff:.3g}, "
-        f"mean {proof.mean_abs_diff:.3g}, tolerance {proof.tolerance:g}"
+        f"mean {proof.mean_abs_diff:.3g}, tolerance {tolerance_text(proof)}"
     )
     print_line()
     print_table(

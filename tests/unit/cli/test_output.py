@@ -1,8 +1,10 @@
 """Tables: nothing of a value is lost, whatever the width."""
 
+import msgspec
 import pytest
 
-from fairway.cli.output import print_line, print_table
+from fairway.cli.output import print_line, print_table, tolerance_text
+from fairway.core.bundle import Proof
 
 LONG = "merchant_category_" + "x" * 200
 
@@ -42,3 +44,12 @@ def test_a_terminal_gets_no_commands_from_names(capsys: pytest.CaptureFixture[st
     assert "\\x1b[31m" in said
     print_line("two\nlines, ünïcode")
     assert capsys.readouterr().out == "two\nlines, ünïcode\n"
+
+
+def test_a_tolerance_that_was_a_share_says_so() -> None:
+    """Of numbers in the hundreds a difference of 0.0001 is within 1e-05, which nobody could tell from the figures."""
+    proof = Proof(
+        engine="onnx", rows=1, label_flips=0, max_abs_diff=1e-6, mean_abs_diff=0.0, tolerance=1e-5, reason=""
+    )
+    assert tolerance_text(proof) == "1e-05"
+    assert tolerance_text(msgspec.structs.replace(proof, max_abs_diff=1e-4)) == "1e-05 of each number's size"
