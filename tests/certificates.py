@@ -11,6 +11,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _PEM = serialization.Encoding.PEM
+_AUTHORITY = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class Authority:
             _builder(name, self.certificate.subject, key)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(_issuer_key(self.key), critical=False)
             .sign(self.key, hashes.SHA256())
         )
         certificate_file, key_file = (
@@ -64,6 +76,8 @@ def new_authority(folder: Path, name: str = "authority") -> Authority:
     certificate = (
         _builder(name, subject, key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(_AUTHORITY, critical=True)
+        .add_extension(_issuer_key(key), critical=False)
         .sign(key, hashes.SHA256())
     )
     file = folder / f"{name}.ca"
@@ -81,4 +95,10 @@ def _builder(name: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=7))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
+
+
+def _issuer_key(key: ec.EllipticCurvePrivateKey) -> x509.AuthorityKeyIdentifier:
+    """RFC 5280 wants it, and Python looks for it from 3.13 on."""
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
