@@ -119,10 +119,9 @@ class FilePart:
         return Written(self._publish(self._scratch), size, digest)
 
     def abort(self) -> None:
-        with suppress(Exception):  # a writer that cannot end its file any more: it goes anyway
-            self._close()
-        with suppress(OSError):
-            self._raw.close()
+        for close in (self._close, self._file.close, self._raw.close):
+            with suppress(Exception):  # a writer that cannot end its file any more: it goes anyway
+                close()
         self._scratch.unlink(missing_ok=True)
 
 
@@ -419,8 +418,7 @@ def join_rejects(rejects: Sequence[Path], folder: Path) -> str:
 
 def _join_csv(files: Sequence[Path], joined: Path, packed: str) -> None:
     """With the header of the first only. Packed parts are unpacked for it."""
-    with joined.open("wb") as raw:
-        out = _packing(raw, packed)
+    with joined.open("wb") as raw, _packing(raw, packed) as out:
         for number, path in enumerate(files):
             with path.open("rb") as part:
                 content: Any = gzip.GzipFile(fileobj=part) if packed == "gz" else part
@@ -429,8 +427,6 @@ def _join_csv(files: Sequence[Path], joined: Path, packed: str) -> None:
                 if number == 0:
                     out.write(header)
                 shutil.copyfileobj(content, out, _BLOCK)
-        if out is not raw:
-            out.close()
 
 
 def _tables(files: Sequence[Path], format: str) -> Iterator[pa.Table]:

@@ -146,7 +146,8 @@ _SCIPY: dict[str, Rule] = {
     for form in ("csr", "csc", "coo", "bsr", "dia", "lil", "dok")
     for kind in ("matrix", "array")
 } | {
-    "scipy.interpolate._bsplines.BSpline": _EMPTY_THEN_ATTRIBUTES,
+    "scipy.interpolate._bsplines.BSpline": Rule(new=acts.nothing, state=acts.spline_state),
+    "scipy.interpolate._bsplines._BSpline": _EMPTY_THEN_ATTRIBUTES,
     "scipy.special._ufuncs.expit": _VALUE,
     "scipy.special._ufuncs.logit": _VALUE,
     "scipy.special.expit": _VALUE,

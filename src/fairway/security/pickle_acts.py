@@ -191,6 +191,20 @@ def any_tuple(_: Object, state: Any) -> bool:
     return isinstance(state, tuple)
 
 
+_ARRAYS = ("numpy.ndarray", "numpy._core.numeric._frombuffer", "joblib.numpy_pickle.NumpyArrayWrapper")
+"""What an array is made by: in protocols up to 4, in protocol 5, and by joblib."""
+
+
+def spline_state(made: Object, state: Any) -> bool:
+    """Attributes until SciPy 1.17; later the spline that it hands all to, and an empty array that tells whose arrays they are."""
+    return attributes(made, state) or (
+        isinstance(state, tuple)
+        and len(state) == 2
+        and made_by(state[0], "scipy.interpolate._bsplines._BSpline")
+        and made_by(state[1], *_ARRAYS)
+    )
+
+
 def attributes_or_tuple(made: Object, state: Any) -> bool:
     return attributes(made, state) or (isinstance(state, tuple) and not holds_names(state))
 

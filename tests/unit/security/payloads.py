@@ -11,6 +11,7 @@ import io
 import marshal
 import pickle
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -367,7 +368,6 @@ PAYLOADS: dict[str, Build] = {
     "numpy.load": with_file("numpy", "load", ".npy", None, True),
     "numpy runstring": one("numpy.testing._private.utils", "runstring", "CODE", {}),
     "numpy getlincoef": one("numpy.f2py.crackfortran", "getlincoef", "CODE", []),
-    "lib2to3 Grammar.loads": plain(_grammar),
     "pkgutil.resolve_name": plain(_resolve_name),
     "functools.partial": plain(_partial),
     "operator.methodcaller": plain(_methodcaller),
@@ -437,3 +437,6 @@ SILENT: dict[str, Build] = {
     "numpy.ctypeslib": one("numpy.ctypeslib", "load_library", "libc", "."),
 }
 """Tricks for other packages, other systems or other readers: refused all the same."""
+
+# Python 3.13 has no lib2to3 any more.
+(PAYLOADS if sys.version_info < (3, 13) else SILENT)["lib2to3 Grammar.loads"] = plain(_grammar)

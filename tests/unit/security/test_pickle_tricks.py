@@ -178,6 +178,8 @@ def test_injected_by_fickling(protocol: int, first: bool, how: str, tmp_path: Pa
     with pytest.raises(UntrustedArtifact):
         load_pickle(data)
     assert not sentinel.exists()
+    if how == "function on the object" and sys.version_info >= (3, 13):
+        return  # its two steps share names by a `locals()` that Python no longer has (PEP 667)
     pickle.loads(data)
     assert sentinel.exists(), "the payload was none"
 
