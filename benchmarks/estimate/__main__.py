@@ -29,7 +29,7 @@ def main() -> None:
         lines += [
             f"## Of 100 intervals that say 95%, so many hold the truth ({given.windows:,} windows of each size)",
             "",
-            "A star: some windows have no such metric or interval (nothing predicted positive, fewer than five positives), and are not "
+            "A star: some windows have no such metric or interval (nothing predicted positive, too few of a class), and are not "
             "counted; a dash: fewer than one in ten has one.",
             "",
             *coverage.table(given.windows),
