@@ -63,6 +63,7 @@ def package(
     contract: Contract | str | None = None,
     reference: object = None,
     time: str | None = None,
+    query: str | None = None,
     progress: Progress = _silent,
 ) -> Packaged:
     """Makes a bundle in `out` from a model (a file's path or a live object) and a sample of its data (a file's
@@ -73,7 +74,8 @@ def package(
 
     `reference` are rows like `data`, labelled and best not trained on, that monitors compare traffic with; rows of `data`
     if none are given. `time` names their column of times, by which an hour is compared with the same hours; by default the
-    only column of moments that the model does not use.
+    only column of moments that the model does not use. `query` names their column that says which rows are one list, of a
+    model that ranks.
 
     A model may be a pipeline, a path ending in .toml: its nodes name models of `home`, and `data` may be left out.
     See `fairway.packaging.pipeline`.
@@ -85,7 +87,7 @@ def package(
             "files": bool(files),
             "requirements": requirements is not None or python is not None,
             "contract": contract is not None,
-            "reference or time": reference is not None or time is not None,
+            "reference, time or query": any(given is not None for given in (reference, time, query)),
             "tolerance, allow_flips or native": options not in (None, ConversionOptions()),
         }
         _refuse_options([name for name, given in refused.items() if given])
@@ -115,6 +117,7 @@ def package(
         contract=contract,
         reference=reference,
         time=time,
+        query=query,
         out=Path(out),
         progress=progress,
     )
@@ -169,6 +172,7 @@ def deploy(
     contract: Contract | str | None = None,
     reference: object = None,
     time: str | None = None,
+    query: str | None = None,
     why: str = "deploy",
     progress: Progress = _silent,
 ) -> Deployment:
@@ -193,6 +197,7 @@ def deploy(
             contract=contract,
             reference=reference,
             time=time,
+            query=query,
             progress=progress,
         )
         version = register_bundle(place, name, packaged, why=why)

@@ -18,6 +18,7 @@ from fairway.cli.packing import (
     NativeOption,
     PrepareOption,
     PythonOption,
+    QueryOption,
     ReferenceOption,
     RequirementsOption,
     TargetOption,
@@ -51,6 +52,7 @@ def run(
     native: NativeOption = False,
     reference: ReferenceOption = None,
     time: TimeOption = None,
+    query: QueryOption = None,
     why: WhyOption = "deploy",
     home: HomeOption = None,
     json: JsonOption = False,
@@ -72,6 +74,7 @@ def run(
             contract=read_contract(contract),
             reference=reference,
             time=time,
+            query=query,
             why=why,
             progress=progress,
         )

@@ -20,6 +20,7 @@ from fairway.cli.packing import (
     NativeOption,
     PrepareOption,
     PythonOption,
+    QueryOption,
     ReferenceOption,
     RequirementsOption,
     TargetOption,
@@ -60,6 +61,7 @@ def run(
     native: NativeOption = False,
     reference: ReferenceOption = None,
     time: TimeOption = None,
+    query: QueryOption = None,
     home: HomeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -82,6 +84,7 @@ def run(
             contract=read_contract(contract),
             reference=reference,
             time=time,
+            query=query,
             home=home,
             progress=progress,
         )

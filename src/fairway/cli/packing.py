@@ -65,6 +65,15 @@ TimeOption = Annotated[
         metavar="COLUMN",
     ),
 ]
+QueryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--query",
+        help="Of a model that ranks, the column that says which rows are one list: the order of later requests is compared "
+        "with theirs (NDCG, MAP).",
+        metavar="COLUMN",
+    ),
+]
 NativeOption = Annotated[
     bool, typer.Option("--native", help="Do not convert: serve with the model's own library.")
 ]

@@ -228,8 +228,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     protected: tuple[str, ...] = ()
     """Fields by whose values people must not be treated differently: parity between these groups is watched."""
     query: str = ""
-    """Of a model that ranks: the field whose values tell which rows are one list, or `request_id` where a request is one.
-    Labels are then relevances, and NDCG and MAP are watched."""
+    """Of a model that ranks: the field whose values tell which rows are one list, or `request_id` where a request is one, as it
+    is after `fairway deploy --query`. Labels are then relevances, and NDCG and MAP are watched."""
     business_value: tuple[tuple[float, ...], ...] = ()
     """What an outcome is worth: a row for each actual class, a column for each predicted one."""
 

@@ -22,6 +22,7 @@ from fairway.packaging.conversion.engine import ChosenEngine, ConversionOptions
 from fairway.packaging.environment import capture_environment, locked_environment
 from fairway.packaging.golden import make_golden
 from fairway.packaging.importance import permutation_importance
+from fairway.packaging.lists import Lists, read_lists
 from fairway.packaging.opening import Requirements, open_model
 from fairway.packaging.plan import Plan, answerable_rows, choose, make_plan
 from fairway.packaging.profile import make_profile
@@ -69,6 +70,7 @@ def package(
     contract: Contract | str | None = None,
     reference: Any = None,
     time: str | None = None,
+    query: str | None = None,
     out: Path,
     progress: Progress = _silent,
 ) -> Packaged:
@@ -79,7 +81,7 @@ def package(
     or TOML text, whose imputations are then worked out from the data. `reference` are rows like `data` that monitors
     compare traffic with: best those the model was not trained on, labelled. Rows of `data` if none are given. `time` names the column that says
     when rows were, by which monitors compare an hour with the same hours; without it the only column of moments that the
-    model does not use. Raises what its steps raise: see
+    model does not use. `query` names the column that says which rows are one list, of a model that ranks. Raises what its steps raise: see
     `opening`, `sample`, `contract`, `engine` and `bundle`.
     """
     options = options or ConversionOptions()
@@ -89,20 +91,21 @@ def package(
         options = msgspec.structs.replace(options, isolation=requirements.settings)
         progress("locking the requirements and making their environment", 0.01)
     with contextlib.closing(open_model(model, trust=trust, files=files, requirements=requirements)) as source:
-        return _package(source, data, target, prepare, options, contract, reference, time, out, progress)
+        about = (time, query)
+        return _package(source, data, target, prepare, options, contract, reference, about, out, progress)
 
 
 @dataclass(frozen=True)
 class _Served:
     """What the model says as it will be served. `asked` are the places of the sample's rows that got `answers`;
-    `timed_by` is the column that said when the reference's rows were."""
+    `notes` tell what the data said of the reference's rows besides."""
 
     golden: GoldenRows
     asked: Array
     answers: Outputs
     importance: dict[str, float]
     reference: bytes
-    timed_by: str | None
+    notes: tuple[str, ...]
 
 
 def _package(
@@ -113,7 +116,7 @@ def _package(
     options: ConversionOptions,
     contract: Contract | str | None,
     reference: Any,
-    time: str | None,
+    about: tuple[str | None, str | None],
     out: Path,
     progress: Progress,
 ) -> Packaged:
@@ -127,13 +130,8 @@ def _package(
     columns = sample_columns(final, plan.sample)
     progress("answering the golden rows", 0.78)
     with _loaded(plan, chosen, final, options) as engine:
-        served = _ask(engine, final, plan, columns, sample, given, time, options, progress)
-    notes = plan.notes
-    if served.timed_by is not None:
-        notes = (
-            *notes,
-            f"The reference's rows have their times from {served.timed_by}: hours are compared with the same hours.",
-        )
+        served = _ask(engine, final, plan, columns, sample, given, about, options, progress)
+    notes = (*plan.notes, *served.notes)
     progress("profiling", 0.88)
     spec = plan.final_spec(chosen)
     profile = make_profile(final, columns, served.answers, served.importance)
@@ -197,41 +195,58 @@ def _ask(
     columns: Columns,
     sample: Sample,
     given: Sample | None,
-    time: str | None,
+    about: tuple[str | None, str | None],
     options: ConversionOptions,
     progress: Progress,
 ) -> _Served:
-    """Asks the model about the sample's rows, and about those `given` as a reference where there are any."""
+    """Asks the model about the sample's rows, and about those `given` as a reference where there are any. `about` names the
+    columns of the reference's times and lists."""
     used = frozenset(field.name for field in contract)
+    told = sample if given is None else given
+    times, lists = read_times(told, used, about[0]), read_lists(told, about[1])
     rows = answerable_rows(contract, columns, plan.refused)
-    asked = _chosen(rows, options)
+    asked = _chosen(rows, options, lists if given is None else None)
     golden = make_golden(engine, contract, columns.take(rows))
     answers = engine.predict(columns.take(asked))
     progress("finding what the model heeds", 0.82)
     importance = permutation_importance(engine, contract, columns.take(asked))
     if given is None:
-        times = read_times(sample, used, time)
-        reference = _reference(contract, columns, answers, plan.sample, times, asked)
+        reference = _reference(contract, columns, answers, plan.sample, times, lists, asked)
     else:
-        times = read_times(given, used, time)
         others = sample_columns(contract, given)
-        which = _chosen(answerable_rows(contract, others, plan.refused), options)
-        reference = _reference(contract, others, engine.predict(others.take(which)), given, times, which)
-    return _Served(golden, asked, answers, importance, reference, None if times is None else times.name)
+        which = _chosen(answerable_rows(contract, others, plan.refused), options, lists)
+        answered = engine.predict(others.take(which))
+        reference = _reference(contract, others, answered, given, times, lists, which)
+    return _Served(golden, asked, answers, importance, reference, tuple(_told(times, lists)))
 
 
-def _chosen(rows: Array, options: ConversionOptions) -> Array:
-    """The same rows each time, in order: at most ANSWERED_ROWS of them."""
-    return np.sort(np.random.default_rng(options.seed).permutation(rows)[:ANSWERED_ROWS])
+def _told(times: Times | None, lists: Lists | None) -> Iterator[str]:
+    if times is not None:
+        yield f"The reference's rows have their times from {times.name}: hours are compared with the same hours."
+    if lists is not None:
+        yield f"The reference's rows are lists by {lists.name}: the order of traffic is compared with theirs, a request a list."
+
+
+def _chosen(rows: Array, options: ConversionOptions, lists: Lists | None) -> Array:
+    """The same rows each time, in order: at most ANSWERED_ROWS of them, and whole lists."""
+    mixed = np.random.default_rng(options.seed).permutation(rows)
+    return np.sort(mixed[:ANSWERED_ROWS]) if lists is None else lists.whole(mixed, ANSWERED_ROWS)
 
 
 def _reference(
-    contract: Contract, columns: Columns, answers: Outputs, sample: Sample, times: Times | None, rows: Array
+    contract: Contract,
+    columns: Columns,
+    answers: Outputs,
+    sample: Sample,
+    times: Times | None,
+    lists: Lists | None,
+    rows: Array,
 ) -> bytes:
     """Of the `rows` of a sample that got `answers`."""
     labels = None if sample.target is None else sample.target[rows]
     moments = None if times is None else times.values[rows]
-    return make_reference(contract, columns.take(rows), answers, labels, moments)
+    together = None if lists is None else lists.values[rows]
+    return make_reference(contract, columns.take(rows), answers, labels, moments, together)
 
 
 def _environment(source: SourceModel, spec: EngineSpec) -> Environment:

@@ -2,8 +2,8 @@
 
 Monitors compare later traffic with these rows: drift of each column and of columns together, and estimates of performance,
 which have to learn from labelled rows how far the model's probabilities can be believed. Columns are called as in the
-prediction log: `input.<field>`, `output.<output>`, `label`, and `time` where the data says when its rows were: an evening is
-then compared with evenings. Private fields are left out, as they are from the log.
+prediction log: `input.<field>`, `output.<output>`, `label`, `time` where the data says when its rows were: an evening is
+then compared with evenings; and `request_id` where it says which rows are one list, as if each had been a request. Private fields are left out, as they are from the log.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from fairway.core.contract import Contract
 FILE = "reference.parquet"
 LABEL = "label"
 TIME = "time"
+REQUEST = "request_id"
 WIDEST = 1024
 """Most elements of a row of a tensor that is kept."""
 MOST_BYTES = 16 * 1024 * 1024
@@ -33,8 +34,10 @@ def make_reference(
     outputs: Outputs,
     target: Array | None,
     times: Array | None = None,
+    lists: Array | None = None,
 ) -> bytes:
-    """Parquet of the canonical `columns`, of the answers to them, of their labels and of their times, row by row."""
+    """Parquet of the canonical `columns`, of the answers to them, of their labels, times and lists, row by row. Of lists there
+    are whole ones only."""
     names = [
         field.name
         for field in contract
@@ -48,9 +51,13 @@ def make_reference(
         found[LABEL] = target
     if times is not None:
         found[TIME] = times
+    if lists is not None:
+        found[REQUEST] = lists
     width = sum(values[:1].nbytes for values in found.values())
     most = max(1, MOST_BYTES // max(width, 1))
-    table = pa.table({name: _arrow(values[:most]) for name, values in found.items()})
+    cut = set() if lists is None else set(lists[most:].tolist())
+    kept = [row for row in range(min(most, columns.rows)) if lists is None or lists[row] not in cut]
+    table = pa.table({name: _arrow(values[kept]) for name, values in found.items()})
     written = io.BytesIO()
     pq.write_table(table, written, compression="zstd")
     return written.getvalue()

@@ -26,6 +26,8 @@ from fairway.monitoring.performance.values import Regressed
 from fairway.monitoring.told import Measured
 
 _SEED = 17
+_MOST_LEFT_OUT = 0.01
+"""Of the reference's rows. What a model learns of the others is not true of rows that MAPE will leave out again."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,16 @@ class LossModel:
 
 @dataclass(frozen=True)
 class Dle:
-    """Loss models fitted on a reference, ready for windows; make it with `fit_dle`."""
+    """Loss models fitted on a reference, ready for windows; make it with `fit_dle`. `withheld` are metrics that are not estimated,
+    and why."""
 
     encoding: Encoding
     models: dict[str, LossModel]
+    withheld: dict[str, str]
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return tuple(self.models)
+        return (*self.models, *self.withheld)
 
     def estimate(
         self, window: Regressed, metrics: Iterable[str] = (), *, confidence: float = 0.95
@@ -68,6 +72,9 @@ class Dle:
         x = self.encoding.matrix(window.features, window.predicted)
         found = []
         for name in names:
+            if name in self.withheld:
+                found.append(self._withheld(name))
+                continue
             model = self.models[name]
             expected = _expected(name, model.whole, x)
             others = [float(_expected(name, part, x).mean()) for part in model.parts]
@@ -84,12 +91,18 @@ class Dle:
         for chunk in chunks:
             row = []
             for name in names:
+                if name in self.withheld:
+                    row.append(self._withheld(name))
+                    continue
                 model = self.models[name]
                 expected = model.out_of_fold[chunk]
                 size = self.models["rmse"].out_of_fold[chunk] if name == "bias" else expected**2
                 row.append(_estimate(name, expected, model.spread * size, [], confidence))
             found.append(tuple(row))
         return found
+
+    def _withheld(self, name: str) -> Measured:
+        return Measured(name=name, value=None, estimated=True, note=self.withheld[name])
 
 
 def fit_dle(reference: Regressed, metrics: Iterable[str] = DEFAULT) -> Dle:
@@ -109,12 +122,15 @@ def fit_dle(reference: Regressed, metrics: Iterable[str] = DEFAULT) -> Dle:
     categorical = [*encoding.categorical, False]
     wanted = dict.fromkeys(("rmse", *names) if "bias" in names else names)
     models: dict[str, LossModel] = {}
+    withheld: dict[str, str] = {}
     for name in wanted:
         losses = LOSSES[name](known.predicted, known.actual)
-        if not np.isfinite(losses).any():
-            raise InvalidInput(f"{name} is not defined on the reference: every actual value is 0.")
+        left = 1 - np.isfinite(losses).mean()
+        if left > _MOST_LEFT_OUT:
+            withheld[name] = f"not estimated: in the reference, {left:.0%} of actual values are 0"
+            continue
         models[name] = _fit_loss(name, x, losses, fold, categorical, models.get("rmse"))
-    return Dle(encoding, models)
+    return Dle(encoding, models, withheld)
 
 
 def _fit_loss(

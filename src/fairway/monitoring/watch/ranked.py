@@ -15,9 +15,8 @@ from fairway.monitoring.performance.thresholds import Usual, usual
 from fairway.monitoring.performance.values import Ranked
 from fairway.monitoring.told import Measured
 from fairway.monitoring.watch.frame import Frame
+from fairway.packaging.reference import REQUEST
 
-REQUEST = "request_id"
-"""As the field of the query: the rows of one request are one list."""
 LEAST_QUERIES = 30
 """A window with fewer judged queries is not judged by them."""
 _CHUNKS = 20
@@ -25,7 +24,7 @@ _SCORES = ("score", "prediction")
 
 
 def ranked_of(frame: Frame, query: str, what: str) -> Ranked:
-    """`query` is an input, or REQUEST. The score is the output `score` or `prediction`, the probability of the positive
+    """`query` is an input, or REQUEST: the rows of one request are one list. The score is the output `score` or `prediction`, the probability of the positive
     class, or the only numeric output. Labels are relevances, numbers from 0 on. Raises InvalidInput for what is not there."""
     if query in frame.inputs:
         lists = as_text(frame.table[query])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fairway.core.columns import Array
-from fairway.core.contract import Contract
+from fairway.core.contract import Contract, Task
 from fairway.core.errors import InvalidInput
 from fairway.monitoring.drift.columns import as_floats
 from fairway.monitoring.drift.season import Season, detect_season, matching_rows, season_numbers
@@ -26,6 +26,7 @@ from fairway.monitoring.watch.ranked import ranked_of, usual_ranking
 from fairway.monitoring.watch.subject import Predicted, Subject, labelled_rows, subject_of
 from fairway.packaging.bundle import Bundle
 from fairway.packaging.profile import Profile as PackagedProfile
+from fairway.packaging.reference import REQUEST
 
 _LEARNED = 20_000
 """Most rows that estimates are learned from."""
@@ -117,10 +118,14 @@ class Reference:
 def bundle_reference(
     bundle: Bundle, profile: PackagedProfile, *, value: Any = None, query: str = ""
 ) -> Reference:
-    """The reference that a bundle carries. Raises CorruptBundle."""
+    """The reference that a bundle carries. Where it says which of its rows are lists, requests are lists unless `query` says
+    otherwise. Raises CorruptBundle."""
     frame = reference_rows(bundle)
+    ranks = frame is not None and REQUEST in frame.about.column_names
+    if ranks and not query:
+        query = REQUEST
     where = "the rows in its bundle" if frame is not None else "the profile in its bundle"
-    return make_reference(bundle.contract, profile, frame, text=where, value=value, query=query)
+    return make_reference(bundle.contract, profile, frame, text=where, value=value, query=query, ranks=ranks)
 
 
 def make_reference(
@@ -131,10 +136,12 @@ def make_reference(
     text: str,
     value: Any = None,
     query: str = "",
+    ranks: bool = False,
 ) -> Reference:
-    """Learns what there is to learn from labelled rows of `frame`."""
+    """Learns what there is to learn from labelled rows of `frame`. Of the numbers of a model that `ranks` their order is all that
+    means something."""
     inputs = tuple(field.name for field in contract) if frame is None else frame.inputs
-    subject = subject_of(contract, inputs)
+    subject = None if ranks and contract.task is Task.regression else subject_of(contract, inputs)
     importance = profile.importance
     notes: list[str] = []
     estimator: Cbpe | Dle | None = None

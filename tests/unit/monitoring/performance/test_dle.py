@@ -43,7 +43,20 @@ def test_only_what_was_asked(fitted: Dle) -> None:
 def test_what_cannot_be_said_is_told(fitted: Dle) -> None:
     with pytest.raises(InvalidInput, match="the reference has 60 rows"):
         fit_dle(regressed_window(60))
-    zero = regressed_window(200)
-    with pytest.raises(InvalidInput, match="mape is not defined on the reference"):
-        fit_dle(Regressed(zero.predicted, np.zeros(200), zero.features), ["mape"])
     assert {m.value for m in fitted.estimate(regressed_window(5).take(slice(0, 0)))} == {None}
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.0, True), (0.005, True), (0.3, False), (1.0, False)])
+def test_mape_is_not_estimated_where_rows_would_be_left_out(share: float, said: bool) -> None:
+    """What is learned of rows that count is not true of rows that will not."""
+    window = regressed_window(400)
+    actual = np.where(np.arange(400) < 400 * share, 0.0, window.actual)
+    fitted = fit_dle(Regressed(window.predicted, actual, window.features))
+    found = {m.name: m for m in fitted.estimate(regressed_window(100))}
+    assert found["mae"].value is not None
+    assert (found["mape"].value is not None) is said
+    assert found["mape"].note == (
+        "" if said else f"not estimated: in the reference, {share:.0%} of actual values are 0"
+    )
+    (chunk,) = fitted.estimate_reference([slice(0, 400)])
+    assert [m.value is not None for m in chunk if m.name == "mape"] == [said]
