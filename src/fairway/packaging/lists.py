@@ -14,7 +14,8 @@ from fairway.packaging.source import Sample
 
 @dataclass(frozen=True)
 class Lists:
-    """The list of each row as text, `[rows]`, None for a row of none; by the sample's column `name`."""
+    """The number of each row's list as text, `[rows]`, None for a row of none; by the sample's column `name`, whose values may be
+    nobody's business and are not kept."""
 
     name: str
     values: Array
@@ -40,8 +41,5 @@ def read_lists(sample: Sample, name: str | None) -> Lists | None:
         return None
     if name not in sample.frame.columns:
         raise MalformedInput(f"there is no column {name!r} in the sample data to tell lists by.")
-    column = sample.frame[name]
-    values = np.array(
-        [None if gap else str(value) for value, gap in zip(column, column.isna(), strict=True)], dtype=object
-    )
-    return Lists(name, values)
+    numbers, _ = pd.factorize(sample.frame[name])
+    return Lists(name, np.array([None if number < 0 else str(number) for number in numbers], dtype=object))

@@ -26,15 +26,15 @@ def lists(*values: object) -> Lists:
     return Lists("session", np.array(values, dtype=object))
 
 
-def test_lists_are_text_and_rows_of_none_are_left_out() -> None:
+def test_lists_are_numbered_and_rows_of_none_are_left_out() -> None:
     frame = pd.DataFrame({"x": [1.0, 2, 3], "session": [7, 7, 8], "gaps": ["a", None, "b"]})
     assert read_lists(read_sample(frame), None) is None
     found = read_lists(read_sample(frame), "session")
     assert found is not None
-    assert found.values.tolist() == ["7", "7", "8"]
+    assert found.values.tolist() == ["0", "0", "1"]
     gaps = read_lists(read_sample(frame), "gaps")
     assert gaps is not None
-    assert gaps.values.tolist() == ["a", None, "b"]
+    assert gaps.values.tolist() == ["0", None, "1"]
     assert gaps.whole(np.arange(3), 5).tolist() == [0, 2]
     with pytest.raises(MalformedInput, match="no column 'query'"):
         read_lists(read_sample(frame), "query")
