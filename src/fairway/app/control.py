@@ -18,6 +18,7 @@ import msgspec
 from fairway.app.control_jobs import Keys, jobs_of
 from fairway.app.home import Home
 from fairway.app.schedules import model_check
+from fairway.app.servers import server_name
 from fairway.control.desk import ScheduleDesk
 from fairway.control.leadership import Leadership
 from fairway.control.process import Order, Subprocess, WorkProcess
@@ -97,7 +98,7 @@ def run_control(
             state=lambda: server.state,
             batch_runs=lambda: _batch_runs().list_runs(place.path),
             batch_run=lambda run: _batch_runs().show_run(run, place.path),
-            server=socket.gethostname(),
+            server=server_name(settings),
         )
         server.run(
             control_app(service, gate),

@@ -23,6 +23,12 @@ from fairway.stores.opening import open_windows
 from fairway.stores.windows import WindowStore
 
 
+def server_name(settings: Settings) -> str:
+    """The machine and the port, as several servers of a machine may share a home; a port that is chosen at the start is no name."""
+    host, port = socket.gethostname(), settings.serving.port
+    return f"{host}:{port}" if port else host
+
+
 class ServerWatch(PeriodicJob):
     """The counters of `folder`'s workers become a step of a series every window, judged by those before."""
 
@@ -45,7 +51,7 @@ class ServerWatch(PeriodicJob):
         self._store: WindowStore | None = None
         self._alerts: HomeAlerts | None = None
         self._codes = server_codes()
-        self._server = socket.gethostname()
+        self._server = server_name(settings)
         self._begun: float | None = None
         self._before: dict[str, Any] = {}
         self._fullest: dict[str, float] = {}

@@ -130,6 +130,16 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
+def apart(value: float, other: float) -> tuple[str, str]:
+    """Both numbers, with so many more digits as tell one from the other; six at the most."""
+    shown = number(value), number(other)
+    for digits in (4, 5, 6):
+        if shown[0] != shown[1]:
+            break
+        shown = f"{value:,.{digits}g}", f"{other:,.{digits}g}"
+    return shown
+
+
 def probability(p_value: float) -> str:
     return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.2g}"
 

@@ -73,3 +73,18 @@ def test_lists_of_values_end_somewhere() -> None:
     assert words.quoted(["a", "b", "c"]) == "'a', 'b' and 'c'"
     assert words.quoted([*"abcdef"]) == "'a', 'b', 'c' and 3 more"
     assert len(words.quoted(["x" * 1000])) < 50
+
+
+@pytest.mark.parametrize(
+    ("value", "other", "said"),
+    [
+        (0.7, 0.5, ("0.7", "0.5")),
+        (0.74412, 0.74431, ("0.7441", "0.7443")),
+        (1234.5, 1234.4, ("1,234.5", "1,234.4")),
+        (0.1, 0.1 + 1e-12, ("0.1", "0.1")),
+    ],
+)
+def test_numbers_that_are_near_each_other_are_told_apart(
+    value: float, other: float, said: tuple[str, str]
+) -> None:
+    assert words.apart(value, other) == said

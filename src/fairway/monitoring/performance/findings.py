@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 
 from fairway.core.incident import Finding
 from fairway.monitoring.performance import classification, ranking, regression
-from fairway.monitoring.performance.thresholds import Usual, outside
+from fairway.monitoring.performance.thresholds import Usual, surely_outside
 from fairway.monitoring.told import Measured
+from fairway.monitoring.words import apart, number, rows
 from fairway.monitoring.words import metric as metric_words
-from fairway.monitoring.words import number, rows
 
 _LOWER_IS_BETTER = classification.LOWER_IS_BETTER | regression.LOWER_IS_BETTER
 _HIGHER_IS_BETTER = (set(classification.METRICS) | set(ranking.METRICS)) - _LOWER_IS_BETTER
@@ -18,18 +18,16 @@ _HIGHER_IS_BETTER = (set(classification.METRICS) | set(ranking.METRICS)) - _LOWE
 def performance_findings(
     measured: Iterable[Measured], normal: Mapping[str, Usual | None], *, slice: str = ""
 ) -> tuple[Finding, ...]:
-    """One finding per metric outside what is usual; `effect` is by how much, where 1 is the edge of the usual.
+    """One finding per metric that is surely outside what is usual; `effect` is by how much, where 1 is the edge of the usual.
 
     What is better than usual is told too, as info: it may be an error of the labels. Estimates are marked as such.
     """
     found = []
     for metric in measured:
         about = normal.get(metric.name)
-        if about is None or metric.value is None:
+        if about is None or metric.value is None or not surely_outside(metric, about):
             continue
         low, high = about.limits(metric.rows)
-        if not outside(metric.value, (low, high)):
-            continue
         edge = low if metric.value < low else high
         better = (metric.value > high) == (metric.name in _HIGHER_IS_BETTER) and metric.name != "bias"
         half = max(high - about.centre, 1e-12)
@@ -56,7 +54,8 @@ def _text(metric: Measured, value: float, edge: float) -> str:
     known = "estimated without labels" if metric.estimated else "by the labels"
     side = "above" if value > edge else "below"
     named = metric_words(metric.name)
-    return f"{named} is {number(value)}{sure}, {side} the usual {number(edge)}: {known}, {rows(metric.rows)}."
+    seen, usual = apart(value, edge)
+    return f"{named} is {seen}{sure}, {side} the usual {usual}: {known}, {rows(metric.rows)}."
 
 
 def performance_loss(measured: Iterable[Measured], normal: Mapping[str, Usual | None]) -> float:

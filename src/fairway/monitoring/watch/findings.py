@@ -170,10 +170,7 @@ def _quality(finding: QualityFinding) -> Finding:
 
 
 def _performance(metrics: Iterable[Metric], reference: Reference) -> Iterable[Finding]:
-    told = (
-        metric.measured for metric in metrics if metric.alert or metric.measured.name != "calibration_error"
-    )
-    return performance_findings(told, reference.normal)
+    return performance_findings((metric.measured for metric in metrics), reference.normal)
 
 
 def _is_worse(report: Report) -> bool:

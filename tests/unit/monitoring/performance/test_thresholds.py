@@ -70,6 +70,8 @@ def test_a_metric_that_a_few_rows_weigh_most_in_is_no_alarm_by_chance() -> None:
     bare = Measured(name="mape", value=0.0692, rows=240)
     assert [surely_outside(metric, about) for metric in (far, sure, bare)] == [False, True, True]
     assert not surely_outside(sure, None)
+    assert performance_findings([far], {"mape": about}) == ()
+    assert len(performance_findings([sure], {"mape": about})) == 1
 
 
 def test_a_calibration_error_is_outside_where_all_its_interval_is() -> None:
