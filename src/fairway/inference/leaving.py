@@ -42,9 +42,7 @@ class Leaving:
         gone: list[ref[Engine]] = []
         while True:
             try:
-                engine = (
-                    self._drained.get_nowait()
-                )  # another thread may have taken the last one in this moment
+                engine = self._drained.get_nowait()  # another thread may have taken the last one
             except Empty:
                 break
             try:

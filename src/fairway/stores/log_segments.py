@@ -227,9 +227,7 @@ class SegmentLog:
         segment = self._open.pop(key, None)
         if segment is not None:
             if self._dirty.pop(key, None) is segment and sync:
-                self._sync(
-                    segment
-                )  # what fails is told by the next `sync`, which would not look at it any more
+                self._sync(segment)  # a failure is told by the next `sync`
             segment.close()
 
     def _sync(self, segment: _Segment) -> bool:
