@@ -76,7 +76,7 @@ def ray_cluster(folder: Path) -> Iterator[str]:
             start_new_session=True,
         )
     try:
-        yield _wait_for(log, r"address (\S+:\d+)", process)
+        yield _wait_for(log, r"(?m)^address (\S+:\d+)$", process)  # Ray itself writes of addresses too
     finally:
         assert process.stdin is not None
         process.stdin.close()  # it stops its nodes in order
@@ -93,6 +93,7 @@ from ray.cluster_utils import Cluster
 node = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
 cluster = Cluster(initialize_head=True, head_node_args=node)
 cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
+print()  # Ray may have left a line unended
 print("address", cluster.address, flush=True)
 sys.stdin.read()
 cluster.shutdown()
