@@ -1,8 +1,6 @@
 """Feedback over HTTP: taken is on the disk, wrong is named, a key reaches its own models."""
 
-import errno
 import json
-import os
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +14,7 @@ from fairway.security.access import Access
 from fairway.security.keys import new_key
 from fairway.stores.label_log import LabelLog
 from fairway.stores.log_reading import PredictionLog
+from tests.failing_disk import fail_next_fdatasync
 from tests.logs import label, opened
 from tests.planes import plane, split
 from tests.unit.serving.conftest import Port, Serve
@@ -176,15 +175,7 @@ def test_a_failure_that_another_request_was_told_of_is_told_to_all_it_may_have_h
 ) -> None:
     """A large request in a thread of its own appends; a small one's sync then fails and takes both off the list."""
     log = LabelLog(folder, LogSettings())
-    real, failing = os.fdatasync, [1]
-
-    def broken(handle: int) -> None:
-        if failing:
-            failing.pop()
-            raise OSError(errno.EIO, "Input/output error")
-        real(handle)
-
-    monkeypatch.setattr("fairway.stores.log_segments.os.fdatasync", broken)
+    fail_next_fdatasync(monkeypatch)
     large = log.failures
     log.append([label("large", 1, 0.0)], "", 0.0)
     small = log.failures

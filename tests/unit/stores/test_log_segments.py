@@ -19,6 +19,7 @@ from fairway.core.errors import StorageFull, Unavailable
 from fairway.stores import log_segments
 from fairway.stores.arrow_columns import texts_of
 from fairway.stores.log_segments import LogBatch, SegmentLog, is_closed, join
+from tests.failing_disk import fail_next_fdatasync
 
 MOMENT = int(datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp() * 1e6)
 
@@ -321,16 +322,7 @@ def test_a_log_that_is_removed_while_it_is_written_begins_anew(tmp_path: Path, r
 def test_what_a_segment_cannot_sync_when_it_ends_is_told_by_the_next_sync(
     tmp_path: Path, ends: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing = [1]
-    real = log_segments.os.fdatasync
-
-    def broken(handle: int) -> None:
-        if failing:
-            failing.pop()
-            raise OSError(errno.EIO, "Input/output error")
-        real(handle)
-
-    monkeypatch.setattr("fairway.stores.log_segments.os.fdatasync", broken)
+    failing = fail_next_fdatasync(monkeypatch)
     size = 1 if ends == "by size" else 2**20
     written = SegmentLog(tmp_path, segment_bytes=size, disk_bytes=2**24, segment_seconds=0.0)
     written.append(batch())
