@@ -14,7 +14,8 @@ from fairway.core.settings import ServingSettings, Settings
 from fairway.inference.live import LiveModel, LiveVersion, Table
 from fairway.inference.merging import Floor
 from fairway.inference.plane import Plane
-from fairway.inference.record import Predictions, Recorder
+from fairway.inference.predictions import Predictions
+from fairway.inference.record import Recorder
 from fairway.inference.repository import LogHealth
 from fairway.inference.stats import VersionStats
 from fairway.packaging.bundle import Bundle
@@ -101,6 +102,9 @@ class Kept:
 
     def record(self, prediction: Predictions) -> None:
         self.predictions.append(prediction)
+
+    def gather(self) -> None:
+        return
 
     def commit(self) -> None:
         self.commits += 1

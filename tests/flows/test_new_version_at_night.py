@@ -14,8 +14,10 @@ import fairway
 from fairway.app.home import Home
 from fairway.app.settings import read_settings
 from fairway.app.watch import look_now
+from fairway.core.request import Request
 from fairway.core.settings import LogSettings
-from fairway.inference.record import Logged, Predictions, Recorder
+from fairway.inference.predictions import Logged, Predictions
+from fairway.inference.record import Recorder
 from fairway.inference.stats import LogCounts
 from fairway.monitoring.watch.values import Report
 from fairway.packaging.bundle import read_bundle
@@ -68,12 +70,10 @@ def record(home: Path, version: int, windows: range, first: float, moved: set[in
             outputs = engine.predict(columns)
             for part in range(6):
                 mine = slice(part * 50, part * 50 + 50)
-                asked = [(f"{window}-{part}", None, None, "")]
+                asked = Request(model=NAME, inputs={}, request_id=f"{window}-{part}", protocol="v2")
                 answers = {name: values[mine] for name, values in outputs.items()}
                 at = begun + 3600 * part + 1
-                recorder.record(
-                    Predictions(about, asked, [50], at, [0.01], columns.take(mine), answers, "v2")
-                )
+                recorder.record(Predictions(about, [asked], [50], at, [0.01], columns.take(mine), answers))
     finally:
         recorder.close()
         engine.unload()

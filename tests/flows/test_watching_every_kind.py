@@ -22,8 +22,10 @@ from fairway.app.feedback import store_labels
 from fairway.app.home import Home
 from fairway.app.settings import read_settings
 from fairway.app.watch import look_now
+from fairway.core.request import Request
 from fairway.core.settings import LogSettings, Settings
-from fairway.inference.record import Logged, Predictions, Recorder
+from fairway.inference.predictions import Logged, Predictions
+from fairway.inference.record import Recorder
 from fairway.inference.stats import LogCounts
 from fairway.monitoring.watch.values import Report
 from fairway.packaging.bundle import read_bundle
@@ -147,15 +149,13 @@ def predicted(home: Path, name: str, kind: Kind) -> pd.DataFrame:
             about = Logged(model=name, version=1, digest=version.digest)
             outputs = engine.predict(columns)
             for part in range(3):
-                asked = [(f"{name}-{hour}-{part}", None, None, "")]
+                asked = Request(model=name, inputs={}, request_id=f"{name}-{hour}-{part}", protocol="v2")
                 mine = slice(part * 100, part * 100 + 100)
                 answers = {output: values[mine] for output, values in outputs.items()}
                 at = first + hour * 3600 + 600 * part + 1
-                recorder.record(
-                    Predictions(about, asked, [100], at, [0.01], columns.take(mine), answers, "v2")
-                )
+                recorder.record(Predictions(about, [asked], [100], at, [0.01], columns.take(mine), answers))
                 if kind.target:
-                    labels.append(frame[[kind.target]].iloc[mine].reset_index(drop=True).rename(columns={kind.target: "label"}).rename_axis("row").reset_index().assign(request_id=asked[0][0]))  # fmt: skip
+                    labels.append(frame[[kind.target]].iloc[mine].reset_index(drop=True).rename(columns={kind.target: "label"}).rename_axis("row").reset_index().assign(request_id=asked.request_id))  # fmt: skip
     finally:
         recorder.close()
         engine.unload()

@@ -16,8 +16,7 @@ import pyarrow.compute as pc
 from fairway.core.clock import utc_text
 from fairway.core.errors import InvalidInput, NotFound
 from fairway.core.settings import LogSettings, Settings
-from fairway.inference.record import KEY_FIELD
-from fairway.security.privacy import open_vault, private_text
+from fairway.security.privacy import KEY_FIELD, open_vault, private_text
 from fairway.stores.label_join import LabelJoin
 from fairway.stores.log_archive import PREDICTIONS, Archive
 from fairway.stores.log_compaction import Compacted, compact, forget

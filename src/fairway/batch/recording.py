@@ -14,11 +14,12 @@ import msgspec
 import numpy as np
 
 from fairway.batch.score import LogRows
-from fairway.core.request import BATCH
+from fairway.core.request import BATCH, Request
 from fairway.core.settings import Settings
 from fairway.inference.live import LiveVersion
 from fairway.inference.opening import recorder_of
-from fairway.inference.record import Logged, Predictions, Recorder
+from fairway.inference.predictions import Logged, Predictions
+from fairway.inference.record import Recorder
 
 _BITE_ROWS = 5_000
 _QUEUE_ROWS, _QUEUE_BYTES = 1_000_000, 256 * 1024 * 1024
@@ -64,19 +65,27 @@ class Recording:
                 self._recorder.record(
                     Predictions(
                         about=self._about,
-                        asked=[(f"{part}.{number}.{self._attempt[:8]}", None, str(self._about.version), "")],
+                        requests=[self._request(f"{part}.{number}", keys)],
                         counts=[len(keys)],
                         time=time.time(),
                         seconds=[np.nan],  # nobody waited for these
                         columns=rows.columns.take(bite),
                         outputs={name: values[bite] for name, values in rows.outputs.items()},
-                        protocol=BATCH,
                         sources=[BATCH],
-                        keys=[keys],
                     )
                 )
                 self._recorder.commit()
                 number += 1
+
+    def _request(self, place: str, keys: Sequence[bytes]) -> Request:
+        return Request(
+            model=self._about.model,
+            inputs={},
+            request_id=f"{place}.{self._attempt[:8]}",
+            version=str(self._about.version),
+            protocol=BATCH,
+            keys=keys,
+        )
 
     @property
     def lost(self) -> int:

@@ -22,7 +22,7 @@ from fairway.core.errors import FairwayError, InvalidInput, ModelFailed
 from fairway.core.request import Inputs
 from fairway.inference.entries import key_bytes
 from fairway.inference.live import LiveVersion
-from fairway.inference.record import in_sample
+from fairway.inference.predictions import in_sample
 
 _MOST_CALL_ROWS = 8192
 _PROVED_ROWS = 100

@@ -29,7 +29,7 @@ from fairway.inference.cost import CostCurve
 from fairway.inference.matrix_limits import Broken
 from fairway.inference.merging import Floor, find_floor, repeated
 from fairway.inference.precomputed import check_default
-from fairway.inference.record import Logged
+from fairway.inference.predictions import Logged
 from fairway.inference.route import choose
 from fairway.inference.stats import VersionStats
 from fairway.inference.validate import Split, Validator

@@ -14,11 +14,11 @@ from fairway.core.errors import FairwayError
 from fairway.core.settings import Settings
 from fairway.inference.live import Table
 from fairway.inference.plane import Plane
-from fairway.inference.record import KEY_FIELD, Counts, Recorder
+from fairway.inference.record import Counts, Recorder
 from fairway.inference.residents import Residents
 from fairway.inference.stats import LogCounts
 from fairway.registry.snapshot import ServedModel
-from fairway.security.privacy import Vault, open_vault, private_text
+from fairway.security.privacy import KEY_FIELD, Vault, open_vault, private_text
 from fairway.stores.counters import Counters
 from fairway.stores.label_log import LabelLog
 from fairway.stores.log_segments import SegmentLog, writer_name

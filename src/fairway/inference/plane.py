@@ -26,8 +26,9 @@ from fairway.inference.hybrid import Hybrid, only_keys
 from fairway.inference.live import LiveModel, LiveVersion, Table
 from fairway.inference.merging import joined, run_together
 from fairway.inference.microbatch import Waiting
+from fairway.inference.predictions import Predictions
 from fairway.inference.queues import Queues
-from fairway.inference.record import Predictions, Recorder
+from fairway.inference.record import Recorder
 from fairway.inference.repository import LogHealth
 from fairway.inference.stats import Spent, count_failure
 from fairway.inference.work import Outcome, Ran, Together, Work, calls_of, groups_of, now, share_out
@@ -74,6 +75,8 @@ class Plane:
                 outputs, ended = self._ahead.look_up_now(work), now()
                 assert outputs is not None
         self.finish(work, outputs, ended, ended)
+        if self._recorder is not None:
+            self._recorder.gather()  # inputs and outputs are the caller's, who may change them
         self.commit()
         return self.answer(work, outputs)
 
@@ -350,23 +353,19 @@ class Plane:
     ) -> None:
         if self._recorder is None:
             return
-        requests = [work.request for work in works]
-        keyed = version.key_name != ""
         stats = version.stats
         self._recorder.record(
             Predictions(
                 version.logged,
-                [(r.request_id, r.key, r.version, r.caller) for r in requests],
+                [work.request for work in works],
                 counts,
                 time.time(),
                 seconds,
                 columns,
                 outputs,
-                requests[0].protocol,
                 ["live" if work.found is None else work.found.source.value for work in works]
-                if keyed
+                if version.key_name
                 else None,
-                [r.keys for r in requests] if keyed else None,
                 stats.take_noted() if stats.noted else None,
             )
         )

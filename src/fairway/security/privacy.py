@@ -24,6 +24,8 @@ from fairway.core.columns import Array
 from fairway.core.contract import Privacy
 from fairway.core.errors import InvalidInput, SettingsError
 
+KEY_FIELD = "request key"
+"""What the routing key of a request is called where it is hashed or tokenised."""
 _SECRET_BYTES = 64
 _MARK = "fwt1."
 

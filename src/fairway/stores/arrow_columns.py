@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -22,14 +23,6 @@ class Texts(msgspec.Struct, frozen=True):
 
     def __len__(self) -> int:
         return len(self.lengths)
-
-    def take(self, kept: Array) -> Texts:
-        """The texts that the booleans `kept` select."""
-        ends = np.cumsum(self.lengths)
-        chosen = np.flatnonzero(kept)
-        parts = [self.data[ends[i] - self.lengths[i] : ends[i]] for i in chosen.tolist()]
-        present = None if self.present is None else self.present[kept]
-        return Texts(self.lengths[kept], b"".join(parts), present)
 
 
 def same_text(text: str | None, rows: int) -> Texts:
@@ -53,38 +46,12 @@ def texts_of(values: Sequence[str | None]) -> Texts:
     return Texts(np.array([*map(len, encoded)], dtype=np.int32), b"".join(encoded), present)
 
 
-def joined(texts: Sequence[Texts]) -> Texts:
-    """All, one after the other."""
-    present = None
-    if any(part.present is not None for part in texts):
-        present = np.concatenate(
-            [np.ones(len(part), bool) if part.present is None else part.present for part in texts]
-        )
-    return Texts(
-        np.concatenate([part.lengths for part in texts]), b"".join([part.data for part in texts]), present
-    )
-
-
 class Nested(msgspec.Struct, frozen=True):
     """`counts` rows (int32) of each row of another table, in order."""
 
     counts: Array
     texts: Mapping[str, Texts]
     columns: Mapping[str, Array]
-
-    @property
-    def bytes(self) -> int:
-        return sum([values.nbytes for values in self.columns.values()])
-
-
-def nested_together(parts: Sequence[Nested]) -> Nested:
-    """All, one after the other; they have the same columns."""
-    first = parts[0]
-    return Nested(
-        np.concatenate([part.counts for part in parts]),
-        {name: joined([part.texts[name] for part in parts]) for name in first.texts},
-        {name: np.concatenate([part.columns[name] for part in parts]) for name in first.columns},
-    )
 
 
 ROWS = "rows"
@@ -102,23 +69,56 @@ def arrow_table(
     pairs = _pairs(texts, columns)
     if nested is not None:
         fields = _pairs(nested.texts, nested.columns)
-        item = na.struct({name: schema for name, (schema, _) in fields.items()})
+        item = _struct_of(fields)
         size = int(nested.counts.sum())
-        inner = na.c_array_from_buffers(item, size, [None], children=[array for _, array in fields.values()])
-        schema = na.list_(item)
+        inner = na.c_array_from_buffers(_schema(item), size, [None], children=_arrays(fields))
+        kind = ("list", item)
         offsets = _offsets(nested.counts)
-        listed = na.c_array_from_buffers(schema, len(nested.counts), [None, offsets], children=[inner])
-        pairs[ROWS] = schema, listed
-    schema = na.c_schema(na.struct({name: schema for name, (schema, _) in pairs.items()}))
-    schema = schema.modify(metadata={key.encode(): value.encode() for key, value in metadata.items()})
+        listed = na.c_array_from_buffers(_schema(kind), len(nested.counts), [None, offsets], children=[inner])
+        pairs[ROWS] = kind, listed
+    schema = _with_metadata(_struct_of(pairs), tuple(metadata.items()))
     rows = len(next(iter(columns.values()))) if columns else len(next(iter(texts.values())))
-    return na.c_array_from_buffers(schema, rows, [None], children=[array for _, array in pairs.values()])
+    return na.c_array_from_buffers(schema, rows, [None], children=_arrays(pairs))
 
 
-def _pairs(texts: Mapping[str, Texts], columns: Mapping[str, Array]) -> dict[str, tuple[Any, Any]]:
+_Kind = tuple[Any, ...]
+"""What an Arrow type is made from: its name, then what it is of."""
+_Pairs = dict[str, tuple[_Kind, Any]]
+"""Columns: their kinds and arrays."""
+
+
+def _pairs(texts: Mapping[str, Texts], columns: Mapping[str, Array]) -> _Pairs:
     return {name: _utf8(values) for name, values in texts.items()} | {
         name: _arrow(values) for name, values in columns.items()
     }
+
+
+def _arrays(pairs: _Pairs) -> list[Any]:
+    return [array for _, array in pairs.values()]
+
+
+def _struct_of(pairs: _Pairs) -> _Kind:
+    return ("struct", *[(name, kind) for name, (kind, _) in pairs.items()])
+
+
+@lru_cache(maxsize=1024)
+def _schema(kind: _Kind) -> Any:
+    """Kept, since it takes longer to make than the array of a small batch."""
+    name, *of = kind
+    if name == "fixed":
+        made = na.fixed_size_list(_schema(of[0]), of[1])
+    elif name == "list":
+        made = na.list_(_schema(of[0]))
+    elif name == "struct":
+        made = na.struct({field: _schema(inner) for field, inner in of})
+    else:
+        made = _TYPES[name]()
+    return na.c_schema(made)
+
+
+@lru_cache(maxsize=1024)
+def _with_metadata(kind: _Kind, metadata: tuple[tuple[str, str], ...]) -> Any:
+    return _schema(kind).modify(metadata={key.encode(): value.encode() for key, value in metadata})
 
 
 def _offsets(lengths: Array) -> Array:
@@ -127,43 +127,43 @@ def _offsets(lengths: Array) -> Array:
     return offsets
 
 
-_TYPES: dict[str, Any] = {
+_TYPES: dict[str, Callable[[], Any]] = {
+    "text": na.string, "bool": na.bool_, "time": partial(na.timestamp, "us", timezone="UTC"),
     "int8": na.int8, "int16": na.int16, "int32": na.int32, "int64": na.int64,
     "uint8": na.uint8, "uint16": na.uint16, "uint32": na.uint32, "uint64": na.uint64,
     "float16": na.float16, "float32": na.float32, "float64": na.float64,
 }  # fmt: skip
 
 
-def _arrow(values: Array) -> tuple[Any, Any]:
-    """Schema and array of one column. Tensors become fixed-size lists."""
+def _arrow(values: Array) -> tuple[_Kind, Any]:
+    """Kind and array of one column. Tensors become fixed-size lists."""
     if values.ndim > 1:
         width = int(np.prod(values.shape[1:]))
         item, leaf = _arrow(values.reshape(-1))
-        schema = na.fixed_size_list(item, width)
-        return schema, na.c_array_from_buffers(schema, len(values), [None], children=[leaf])
-    kind = values.dtype.kind
-    if kind in {"O", "U"}:
+        kind: _Kind = ("fixed", item, width)
+        return kind, na.c_array_from_buffers(_schema(kind), len(values), [None], children=[leaf])
+    if values.dtype.kind in {"O", "U"}:
         return _utf8(texts_of([None if text is None else str(text) for text in values.tolist()]))
-    if kind == "b":
-        schema = na.bool_()
+    if values.dtype.kind == "b":
+        kind = ("bool",)
         bits = np.packbits(values, bitorder="little")
-        return schema, na.c_array_from_buffers(schema, len(values), [None, bits])
-    if kind == "M":
+        return kind, na.c_array_from_buffers(_schema(kind), len(values), [None, bits])
+    if values.dtype.kind == "M":
         moments = values.astype("datetime64[us]").view(np.int64)
-        schema = na.timestamp("us", timezone="UTC")
+        kind = ("time",)
         validity, nulls = _validity(~np.isnat(values))
-        return schema, na.c_array_from_buffers(schema, len(values), [validity, moments], null_count=nulls)
-    schema = _TYPES[values.dtype.name]()
-    return schema, na.c_array_from_buffers(schema, len(values), [None, np.ascontiguousarray(values)])
+        buffers = [validity, moments]
+        return kind, na.c_array_from_buffers(_schema(kind), len(values), buffers, null_count=nulls)
+    kind = (values.dtype.name,)
+    buffer = np.ascontiguousarray(values)
+    return kind, na.c_array_from_buffers(_schema(kind), len(values), [None, buffer])
 
 
-def _utf8(texts: Texts) -> tuple[Any, Any]:
-    offsets = _offsets(texts.lengths)
+def _utf8(texts: Texts) -> tuple[_Kind, Any]:
     validity, nulls = (None, 0) if texts.present is None else _validity(texts.present)
-    schema = na.string()
-    return schema, na.c_array_from_buffers(
-        schema, len(texts), [validity, offsets, texts.data], null_count=nulls
-    )
+    kind = ("text",)
+    buffers = [validity, _offsets(texts.lengths), texts.data]
+    return kind, na.c_array_from_buffers(_schema(kind), len(texts), buffers, null_count=nulls)
 
 
 def _validity(present: Array) -> tuple[Array | None, int]:

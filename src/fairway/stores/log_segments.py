@@ -16,7 +16,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from io import BytesIO, FileIO
@@ -24,12 +24,11 @@ from pathlib import Path
 from weakref import WeakSet
 
 import msgspec
-import numpy as np
 from nanoarrow import ipc
 
 from fairway.core.columns import Array
 from fairway.core.errors import StorageFull, Unavailable
-from fairway.stores.arrow_columns import Nested, Texts, arrow_table, joined, nested_together
+from fairway.stores.arrow_columns import Nested, Texts, arrow_table
 from fairway.stores.disk import sync_directory
 
 LABELS = "labels"
@@ -63,14 +62,8 @@ class LogBatch(msgspec.Struct, frozen=True, kw_only=True):
         return len(next(iter(self.columns.values())))
 
     @property
-    def bytes(self) -> int:
-        """Of numbers, which are what large batches are made of."""
-        outer = sum([values.nbytes for values in self.columns.values()])
-        return outer + (0 if self.nested is None else self.nested.bytes)
-
-    @property
     def shape(self) -> tuple[object, ...]:
-        """Batches of the same shape can be joined and stand in one file."""
+        """Batches of the same shape can stand in one file."""
         nested = self.nested
         inner = () if nested is None else (*nested.texts, *_types(nested.columns))
         return (self.model, self.stream, *self.metadata.items(), *self.texts, *_types(self.columns), *inner)
@@ -78,21 +71,6 @@ class LogBatch(msgspec.Struct, frozen=True, kw_only=True):
 
 def _types(columns: Mapping[str, Array]) -> list[tuple[object, ...]]:
     return [(name, values.dtype.name, values.shape[1:]) for name, values in columns.items()]
-
-
-def join(batches: Sequence[LogBatch]) -> LogBatch:
-    """Batches of one shape as one."""
-    if len(batches) == 1:
-        return batches[0]
-    first = batches[0]
-    return msgspec.structs.replace(
-        first,
-        texts={name: joined([batch.texts[name] for batch in batches]) for name in first.texts},
-        columns={name: np.concatenate([batch.columns[name] for batch in batches]) for name in first.columns},
-        nested=nested_together([batch.nested for batch in batches if batch.nested is not None])
-        if first.nested is not None
-        else None,
-    )
 
 
 def writer_name() -> str:

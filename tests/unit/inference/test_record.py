@@ -1,5 +1,6 @@
 """Recording never makes serving wait: bounded, dropped rows counted, alive after any failure."""
 
+import copy
 import json
 import threading
 from collections import Counter
@@ -12,9 +13,11 @@ import pytest
 from fairway.core.columns import Columns
 from fairway.core.contract import Privacy
 from fairway.core.errors import StorageFull
+from fairway.core.request import Request
 from fairway.core.settings import LogSettings
-from fairway.inference.record import KEY_FIELD, Logged, Predictions, Recorder, in_sample
-from fairway.security.privacy import Vault
+from fairway.inference.predictions import Logged, Predictions, in_sample
+from fairway.inference.record import Recorder
+from fairway.security.privacy import KEY_FIELD, Vault
 from fairway.stores.arrow_columns import texts_of
 from fairway.stores.log_segments import FIELDS, MATRIX, LogBatch
 
@@ -37,7 +40,7 @@ class MemoryLog:
         self.gate.wait(10)
         if self.failing is not None:
             raise self.failing
-        self.batches.append(flat(batch))
+        self.batches.append(copy.deepcopy(flat(batch)))  # as writing does: its memory is used again
         return 100
 
     def sync(self) -> None:
@@ -97,6 +100,7 @@ def prediction(
     rows: int = 1,
     request_id: str = "r",
     *,
+    asked: dict[str, Any] | None = None,
     model: str = "m",
     version: int = 1,
     width: int = 2,
@@ -106,10 +110,11 @@ def prediction(
     columns = Columns(("a", "b"), rows, packed=np.arange(rows * 2.0).reshape(rows, 2))
     outputs = {"y": np.ones((rows, width), dtype=np.float32)}
     logged = Logged(model=model, version=version, digest=f"sha256:{version}", **(about or {}))
-    asked = told.pop("asked", (request_id, None, None, ""))
-    return Predictions(logged, [asked], [rows], 1_700_000_000.25, [0.125], columns, outputs, **told)
+    request = Request(model=model, inputs={}, request_id=request_id, **(asked or {}))
+    return Predictions(logged, [request], [rows], 1_700_000_000.25, [0.125], columns, outputs, **told)
 
 
+ASKED = Request(model="m", inputs={}, request_id="r")
 ROW_BYTES = 2 * 8 + 2 * 4
 """Inputs and outputs of one row."""
 
@@ -169,15 +174,13 @@ def test_columns_that_are_not_a_matrix() -> None:
     for text in ("x", None):
         columns = Columns(("s",), 1, arrays=[np.array([text], dtype=object)])
         logged = Logged(model="m", version=1, digest="d")
-        recording.record(
-            Predictions(logged, [("r", None, None, "")], [1], 0.0, [0.0], columns, {"y": np.ones(1)})
-        )
+        recording.record(Predictions(logged, [ASKED], [1], 0.0, [0.0], columns, {"y": np.ones(1)}))
     recording.close()
     assert [text for b in log.batches for text in b.columns["input.s"].tolist()] == ["x", None]
 
 
 @pytest.mark.parametrize(
-    ("limit", "kept"), [({"queue_rows": 10}, 10), ({"queue_bytes": 10 * (1024 + ROW_BYTES)}, 10)]
+    ("limit", "kept"), [({"queue_rows": 10}, 10), ({"queue_bytes": 10 * (128 + ROW_BYTES)}, 10)]
 )
 def test_the_queue_is_bounded_and_what_does_not_fit_is_counted(limit: dict[str, int], kept: int) -> None:
     log, dropped = MemoryLog(), Dropped()
@@ -185,6 +188,7 @@ def test_the_queue_is_bounded_and_what_does_not_fit_is_counted(limit: dict[str, 
     log.gate.clear()
     for i in range(25):
         recording.record(prediction(1, str(i)))
+        recording.gather()
     assert dropped["m"] == 25 - kept
     log.gate.set()
     recording.close()
@@ -198,6 +202,7 @@ def test_rows_count_against_the_limit_until_they_are_written() -> None:
     recording.record(prediction(5))
     assert log.entered.wait(10)  # taken from the queue, not yet on disk
     recording.record(prediction(1))
+    recording.gather()
     assert dropped["m"] == 1
     log.gate.set()
     recording.close()
@@ -221,24 +226,65 @@ def test_what_cannot_be_written_is_counted_and_recording_recovers(
     assert "record" in caplog.text
 
 
-def test_predictions_that_do_not_go_together_are_counted_and_recording_goes_on(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_predictions_of_other_shapes_stand_beside_each_other() -> None:
     log, dropped = MemoryLog(), Dropped()
-    recording = recorder(log, dropped, flush_seconds=0.02)
-    log.gate.clear()
-    recording.record(prediction(1, "first"))
-    assert log.entered.wait(10)
-    recording.record(prediction(1, "wide", width=2))
-    recording.record(prediction(1, "narrow", width=3))
-    log.gate.set()
-    while not dropped:
-        pass
-    recording.record(prediction(1, "after"))
+    recording = recorder(log, dropped, flush_seconds=1000)
+    for i in range(3):
+        for width in (2, 3):
+            recording.record(prediction(i + 1, f"{width}", width=width))
     recording.close()
-    assert dropped == {"m": 2}
-    assert ids(log) == ["first", "after"]
-    assert "could not be recorded" in caplog.text
+    assert not dropped
+    assert {b.columns["output.y"].shape[1:]: set(texts(b, "request_id")) for b in log.batches} == {
+        (2,): {"2"},
+        (3,): {"3"},
+    }
+    assert sum(map(len, log.batches)) == 12
+
+
+def test_what_cannot_be_gathered_is_counted_and_recording_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    log, dropped = MemoryLog(), Dropped()
+    recording = recorder(log, dropped, flush_seconds=1000)
+    about = Logged(model="m", version=1, digest="d")
+    columns = Columns(("a",), 3, packed=np.ones((3, 1)))
+    for name, rows in (("first", 3), ("wrong", 2), ("after", 3)):
+        request = Request(model="m", inputs={}, request_id=name)
+        recording.record(Predictions(about, [request], [3], 0.0, [0.0], columns, {"y": np.ones(rows)}))
+    recording.close()
+    assert dropped == {"m": 3}
+    assert ids(log) == ["first"] * 3 + ["after"] * 3
+    assert caplog.text.count("cannot be recorded") == 1
+
+
+def test_what_was_recorded_does_not_change_with_its_arrays() -> None:
+    log = MemoryLog()
+    recording = recorder(log, Dropped(), flush_seconds=1000)
+    given = prediction(2)
+    recording.record(given)
+    assert given.columns.packed is not None
+    recording.gather()
+    given.columns.packed[:] = -1
+    given.outputs["y"][:] = -1
+    recording.close()
+    [found] = log.batches
+    assert found.columns["input.b"].tolist() == [1, 3]
+    assert found.columns["output.y"].tolist() == [[1, 1], [1, 1]]
+
+
+def test_memory_that_was_written_is_filled_again() -> None:
+    log = MemoryLog()
+    recording = recorder(log, Dropped(), durable=True, flush_seconds=1000)
+    about = Logged(model="m", version=1, digest="d")
+    for i, size in enumerate((1, 5, 2, 40, 3)):
+        words = np.array([f"{i}-{row}" for row in range(size)])
+        columns = Columns(("s",), size, arrays=[words.astype(object if i % 2 else words.dtype)])
+        request = Request(model="m", inputs={}, request_id=f"r{i}")
+        recording.record(Predictions(about, [request], [size], 0.0, [0.0], columns, {"y": words}))
+        recording.commit()
+    recording.close()
+    told = [text for b in log.batches for text in b.columns["input.s"].tolist()]
+    assert told == [f"{i}-{row}" for i, size in enumerate((1, 5, 2, 40, 3)) for row in range(size)]
+    assert told == [text for b in log.batches for text in b.columns["output.y"].tolist()]
+    assert ids(log) == [f"r{i}" for i, size in enumerate((1, 5, 2, 40, 3)) for _ in range(size)]
 
 
 def test_after_closing_everything_is_dropped_and_counted() -> None:
@@ -268,11 +314,11 @@ def test_threads_lose_nothing() -> None:
 def test_who_asked_and_how_it_was_answered() -> None:
     log = MemoryLog()
     recording = recorder(log, Dropped())
-    recording.record(prediction(2, asked=("r0", "ann", None, "shop"), protocol="rest"))
-    recording.record(prediction(1, asked=("r1", None, "3", ""), protocol="grpc", sources=["stale"]))
-    recording.record(
-        prediction(2, asked=("r2", "bob", None, "shop"), protocol="rest", keys=[[b"k1", b"\xff"]])
-    )
+    recording.record(prediction(2, "r0", asked={"key": "ann", "caller": "shop", "protocol": "rest"}))
+    recording.record(prediction(1, "r1", asked={"version": "3", "protocol": "grpc"}, sources=["stale"]))
+    keys = [b"k1", b"\xff"]
+    asked = {"key": "bob", "caller": "shop", "protocol": "rest", "keys": keys}
+    recording.record(prediction(2, "r2", asked=asked, sources=["live"]))
     recording.close()
     found = {name: [t for b in log.batches for t in texts(b, name)] for name in log.batches[0].texts}
     assert found["request_id"] == ["r0", "r0", "r1", "r2", "r2"]
@@ -293,14 +339,13 @@ def test_answers_without_features_stand_beside_the_others() -> None:
     recording.record(
         Predictions(
             logged,
-            [("known", None, None, "")],
+            [Request(model="m", inputs={}, request_id="known", keys=[b"a", b"b"])],
             [2],
             0.0,
             [0.0],
             nothing,
             {"y": np.ones((2, 2), np.float32)},
             sources=["precomputed"],
-            keys=[[b"a", b"b"]],
         )
     )
     recording.close()
@@ -336,7 +381,7 @@ def test_private_values_never_reach_the_log(vault: Vault | None) -> None:
     log = MemoryLog()
     recording = recorder(log, Dropped(), vault, key_privacy="hash")
     rules = {"a": Privacy.hash, "b": Privacy.token}
-    recording.record(prediction(2, asked=("r", "ann", None, ""), about={"private": rules}))
+    recording.record(prediction(2, asked={"key": "ann"}, about={"private": rules}))
     recording.close()
     [found] = log.batches
     if vault is None:  # without a key, nothing is better than the value
@@ -364,12 +409,13 @@ def test_the_durable_mode_waits_for_the_disk() -> None:
     recording.close()
 
 
-def test_the_durable_mode_waits_for_what_the_thread_has_gathered_meanwhile() -> None:
+def test_the_durable_mode_waits_for_what_the_thread_writes_meanwhile() -> None:
     log = MemoryLog()
-    recording = recorder(log, Dropped(), durable=True, flush_seconds=1000)
+    recording = recorder(log, Dropped(), durable=True, flush_seconds=0.01)
+    log.gate.clear()
     recording.record(prediction(1, "r0"))
-    with recording._disk:
-        recording._gather()  # as its thread does every now and then
+    assert log.entered.wait(10)  # its thread has it
+    threading.Timer(0.1, log.gate.set).start()
     recording.commit()
     assert ids(log) == ["r0"]
     assert log.synced == len(log.batches) == 1
@@ -429,14 +475,17 @@ def test_no_more_is_recorded_than_so_many_bytes_a_second() -> None:
     recording = Recorder(log, settings, dropped, lambda: None, "here.1", clock=lambda: now[0])
     for _ in range(15):
         recording.record(prediction(1))
+    recording.gather()
     assert dropped.passed == {"m": 5}
     now[0] += 0.5
     for _ in range(10):
         recording.record(prediction(1))
+    recording.gather()
     assert dropped.passed == {"m": 10}
     now[0] += 5.0
     recording.record(prediction(1000))  # larger than a second's worth: not never, but alone
     recording.record(prediction(1))
+    recording.gather()
     assert dropped.passed == {"m": 11}
     recording.close()
     assert sum(map(len, log.batches)) == dropped.rows["m"] == 1015

@@ -6,8 +6,10 @@ import msgspec
 import numpy as np
 
 from fairway.core.columns import Columns
+from fairway.core.request import Request
 from fairway.core.settings import LogSettings
-from fairway.inference.record import Logged, Predictions, Recorder
+from fairway.inference.predictions import Logged, Predictions
+from fairway.inference.record import Recorder
 from fairway.inference.stats import LogCounts
 from fairway.stores.counters import Counters
 from fairway.stores.log_segments import SegmentLog
@@ -20,11 +22,14 @@ def test_broken_rules_are_told_once_however_many_rows_a_request_has(tmp_path: Pa
     recording = Recorder(log, LogSettings(), LogCounts(Counters()))
     columns = Columns(("a",), 5, packed=np.arange(5.0).reshape(5, 1))
     about = Logged(model="m", version=1, digest="sha256:" + "a" * 64)
-    asked = [("r0", "ann", None, ""), ("r1", None, "1", "")]
+    asked = [
+        Request(model="m", inputs={}, request_id="r0", key="ann"),
+        Request(model="m", inputs={}, request_id="r1", version="1"),
+    ]
     outputs = {"y": np.arange(5.0)}
     broken = {("a", "on_range"): 2}
     recording.record(
-        Predictions(about, asked, [3, 2], 1.7e9, [0.1, 0.1], columns, outputs, "rest", violations=broken)
+        Predictions(about, asked, [3, 2], 1.7e9, [0.1, 0.1], columns, outputs, violations=broken)
     )
     recording.close()
     rows = sorted(

@@ -18,7 +18,7 @@ import pytest
 from fairway.core.errors import StorageFull, Unavailable
 from fairway.stores import log_segments
 from fairway.stores.arrow_columns import texts_of
-from fairway.stores.log_segments import LogBatch, SegmentLog, is_closed, join
+from fairway.stores.log_segments import LogBatch, SegmentLog, is_closed
 from tests.failing_disk import fail_next_fdatasync
 
 MOMENT = int(datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp() * 1e6)
@@ -384,10 +384,6 @@ def test_labels_are_never_removed_to_make_room(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("payments/labels/*.arrows"))) == 1
 
 
-def test_batches_of_one_shape_are_joined() -> None:
-    whole = join([batch(2), batch(3, first=2)])
-    assert len(whole) == 5
-    assert whole.texts["request_id"].data == b"".join(b"request-%d" % i for i in range(5))
+def test_batches_of_one_shape_stand_in_one_file() -> None:
     assert batch(2).shape == batch(5).shape
     assert batch(2).shape != batch(2, version=2).shape
-    assert join([whole]) is whole
