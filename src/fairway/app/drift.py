@@ -16,9 +16,7 @@ from fairway.core.errors import InvalidInput, MissingExtra
 from fairway.core.listing import listed
 from fairway.core.settings import DriftSettings
 from fairway.core.version import parse_reference
-from fairway.packaging.amend import read_profile
 from fairway.packaging.bundle import Bundle, read_bundle
-from fairway.packaging.profile import Profile as PackagedProfile
 
 if TYPE_CHECKING:
     from fairway.core.columns import Array
@@ -43,7 +41,7 @@ def drift(
 ) -> DriftReport:
     """Has `current` changed against `reference`? Both are paths (Parquet, Arrow, CSV, JSON Lines), pandas or polars
     DataFrames, Arrow tables, or mappings of arrays; `reference` may also name a model, whose bundle carries rows to compare
-    with (a bundle without rows: the profile of its training data).
+    with.
 
     `columns` are the ones compared (all of the reference's by default) and `kinds` what they are taken for, where that is
     told wrongly ("number", "category", "text", ...). With `time`, a column of times, the reference's rows are
@@ -55,8 +53,6 @@ def drift(
     """
     try:  # needs scipy and datasketches, which are optional
         from fairway.monitoring.drift.compare import compare_tables
-        from fairway.monitoring.drift.compare_profiles import compare_profiles
-        from fairway.monitoring.drift.profile import Profile, kinds_of
         from fairway.monitoring.tables import open_table
         from fairway.monitoring.watch.frame import reference_rows
     except ModuleNotFoundError as error:
@@ -65,27 +61,7 @@ def drift(
     window = open_table(current)
     if _names_model(reference):
         bundle = _bundle(str(reference), home)
-        rows = reference_rows(bundle)
-        if rows is not None:
-            return _against_rows(rows, bundle.contract, window, columns, kinds, time, settings)
-        if time is not None or kinds:
-            raise InvalidInput(
-                "a model's own profile has no rows to choose by time, and its contract says the kinds.",
-                hint="Deploy it again: versions of today carry rows, and --time says when they were.",
-            )
-        profile, contract = read_profile(bundle), bundle.contract
-        told = {name: kind for name, kind in kinds_of(contract).items() if not columns or name in columns}
-        outputs = _answers([field.name for field in profile.outputs], contract, window)
-        watched = Profile.of(window, {**told, **_output_kinds(profile, outputs)})
-        kept = tuple(field for field in profile.inputs if field.name in told)
-        missing = [name for name in columns if name not in told]
-        if missing:
-            raise InvalidInput(f"the model takes no {', '.join(missing)}.")
-        # A column that the window lacks altogether is absent, not a sketch of nothing.
-        for name in [name for name in watched.columns if name not in window.names]:
-            del watched.columns[name]
-        some = PackagedProfile(rows=profile.rows, inputs=kept, outputs=profile.outputs)
-        return compare_profiles(some, watched, settings)
+        return _against_rows(reference_rows(bundle), bundle.contract, window, columns, kinds, time, settings)
     table = open_table(reference)
     _check_names(columns, (*table.names, *window.names))
     _check_names(kinds or (), table.names)
@@ -173,14 +149,6 @@ def _bundle(reference: str, home: str | os.PathLike[str] | None) -> Bundle:
     with open_home(home) as place:
         version = place.registry.resolve(parse_reference(reference))
         return read_bundle(place.registry.fetch(version), check_files=False)
-
-
-def _output_kinds(profile: PackagedProfile, names: list[str]) -> dict[str, Kind]:
-    from fairway.core.contract import DType
-    from fairway.monitoring.drift.values import Kind
-
-    dtypes = {field.name: field.dtype for field in profile.outputs}
-    return {name: Kind.category if dtypes[name] is DType.string else Kind.number for name in names}
 
 
 def _kinds(kinds: dict[str, str] | None) -> dict[str, Kind]:

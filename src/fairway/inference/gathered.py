@@ -6,73 +6,85 @@ times as much: every request then gets memory that has left the caches, and so h
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 
 from fairway.core.columns import Array
 from fairway.inference.predictions import Predictions
-
-Asked = tuple[str, str | None, str | None, str]
-"""Of one request: its id, its routing key, the version that it asked for by name (None: the route chose), and the
-name of its API key."""
+from fairway.stores.arrow_columns import GrowingTexts
 
 
-class Call(msgspec.Struct, frozen=True, gc=False):
-    """What stands beside the values of requests that were answered together, as `Predictions` has it. `row_keys` is empty
-    where no precomputed answers are looked for."""
+class Mostly:
+    """Values of which nearly all are the same."""
 
-    counts: Sequence[int]
-    seconds: Sequence[float]
-    time: float
-    protocol: str
-    sources: Sequence[str] | None
-    row_keys: Sequence[Sequence[bytes] | None]
+    def __init__(self) -> None:
+        self._parts: list[tuple[Any, int] | list[Any]] = []
+
+    def add(self, values: list[Any]) -> None:
+        """Takes `values` over, and there are some."""
+        first, count = values[0], len(values)
+        self._parts.append((first, count) if values.count(first) == count else values)
+
+    def clear(self) -> None:
+        self._parts.clear()
+
+    def all(self) -> list[Any]:
+        return [
+            one for part in self._parts for one in ([part[0]] * part[1] if isinstance(part, tuple) else part)
+        ]
 
 
 class Gathered:
-    """Predictions of one version and one shape: the same fields and outputs, each of one type and size. Not safe to share
-    between threads."""
+    """Predictions of one version and one shape: the same fields and outputs, each of one type and size.
+
+    `keys`, `wanted` (the version that was asked for by name), `callers`, `counts` (rows) and `seconds` have a value a request;
+    so have `sources` and `row_keys` where precomputed answers are looked for, elsewhere they are empty. `calls`
+    (requests), `times` (seconds since 1970) and `protocols` have a value a call. Not safe to share between threads.
+    """
 
     def __init__(self, like: Predictions) -> None:
         columns = like.columns
         self.about = like.about
         self.names = columns.names
         self.rows = 0
-        self.asked: list[Asked] = []
-        self.calls: list[Call] = []
+        self.request_ids = GrowingTexts()
+        self.keys, self.wanted, self.callers, self.protocols = Mostly(), Mostly(), Mostly(), Mostly()
+        self.counts = array("i")
+        self.seconds = array("f")
+        self.sources: list[str] = []
+        self.row_keys: list[Sequence[bytes] | None] = []
+        self.calls = array("i")
+        self.times = array("d")
         self._is_matrix = columns.packed is not None
         self._outputs = (*like.outputs,)
         self._room = columns.rows
         self._values = [np.empty((self._room, *part.shape[1:]), _kept_as(part)) for part in _parts(like)]
 
     def add(self, predictions: Sequence[Predictions], casting: Literal["no", "unsafe"] = "no") -> None:
-        """Copies values and keeps what stands beside them. TypeError or ValueError where something is not of this shape;
-        nothing is added then."""
+        """Copies them. TypeError or ValueError where something is not of this shape; nothing is added then."""
         end = self.rows + sum([one.columns.rows for one in predictions])
         if end > self._room:
             self._grow(end)
         here = slice(self.rows, end)
         for values, parts in zip(self._values, zip(*map(_parts, predictions), strict=True), strict=True):
             np.concatenate(parts, out=values[here], casting=casting)
-        self.asked += [
-            (request.request_id, request.key, request.version, request.caller)
-            for one in predictions
-            for request in one.requests
-        ]
-        self.calls += [
-            Call(
-                one.counts,
-                one.seconds,
-                one.time,
-                one.requests[0].protocol,
-                one.sources,
-                () if one.sources is None else [request.keys for request in one.requests],
-            )
-            for one in predictions
-        ]
+        requests = [request for one in predictions for request in one.requests]
+        self.request_ids.add([request.request_id for request in requests])
+        self.keys.add([request.key for request in requests])
+        self.wanted.add([request.version for request in requests])
+        self.callers.add([request.caller for request in requests])
+        self.protocols.add([one.requests[0].protocol for one in predictions])
+        for one in predictions:
+            self.counts.extend(one.counts)
+            self.seconds.extend(one.seconds)
+            self.calls.append(len(one.requests))
+            self.times.append(one.time)
+            if one.sources is not None:
+                self.sources += one.sources
+                self.row_keys += [request.keys for request in one.requests]
         self.rows = end
 
     @property
@@ -101,8 +113,19 @@ class Gathered:
             if values.dtype.hasobject:
                 values[: self.rows] = None  # or they would live on
         self.rows = 0
-        self.asked.clear()
-        self.calls.clear()
+        told = (
+            self.request_ids,
+            self.keys,
+            self.wanted,
+            self.callers,
+            self.protocols,
+            self.sources,
+            self.row_keys,
+        )
+        for each in told:
+            each.clear()
+        for numbers in (self.counts, self.seconds, self.calls, self.times):
+            del numbers[:]
 
     def _grow(self, rows: int) -> None:
         self._room = max(rows, 2 * self._room)

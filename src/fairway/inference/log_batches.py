@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 
 import msgspec
 import numpy as np
@@ -38,46 +37,41 @@ class LogBatches:
 
     def batch(self, gathered: Gathered) -> LogBatch:
         """All of it, in the memory where it is gathered: valid until that changes."""
-        about, matrix, calls, requests = gathered.about, gathered.matrix, gathered.calls, len(gathered.asked)
+        about, matrix, requests = gathered.about, gathered.matrix, len(gathered.counts)
         if about.private:
             matrix = None
         private_keys = self._settings.key_privacy in ("hash", "token")
         vault = self._key() if about.private or private_keys else None
         inputs = {} if matrix is not None else private_fields(gathered.inputs, about.private, vault)
-        ids, keys, wanted, callers = zip(*gathered.asked, strict=True)
-        sizes = [len(call.counts) for call in calls]
-        counts = [*chain.from_iterable([call.counts for call in calls])]
+        calls, keys = np.array(gathered.calls), gathered.keys.all()
+        arm = f"v{about.version}"  # of those for which one was chosen
         texts = {
-            "request_id": texts_of(ids),
+            "request_id": gathered.request_ids.texts(),
             "key": self._keys(keys, vault),
-            "arm": _arms(wanted, f"v{about.version}"),
-            "source": _of_calls([call.sources or _LIVE for call in calls], sizes),
-            "protocol": _of_calls([call.protocol for call in calls], sizes),
-            "caller": _texts(callers),
+            "arm": _texts([arm if one is None else None for one in gathered.wanted.all()]),
+            "source": _texts(gathered.sources) if gathered.sources else same_text(_LIVE, requests),
+            "protocol": _texts(np.repeat(np.array(gathered.protocols.all(), object), calls).tolist()),
+            "caller": _texts(gathered.callers.all()),
             "violations": self._violations(about, requests),
         }
         of_rows = {}
-        if any(call.row_keys for call in calls):
-            own = [*chain.from_iterable([call.row_keys or [None] * len(call.counts) for call in calls])]
-            if own.count(None) < requests:
-                of_rows["key"] = self._keys(_each_row(own, keys, counts), vault)
-                del texts["key"]
+        if gathered.row_keys.count(None) < len(gathered.row_keys):
+            of_rows["key"] = self._keys(_each_row(gathered, keys), vault)
+            del texts["key"]
         return LogBatch(
             model=about.model,
             stream=f"v{about.version}",
             metadata=self._metadata(about, None if matrix is None else gathered.names),
             texts=texts,
             columns={
-                "time": np.repeat(
-                    np.array([int(call.time * 1e6) for call in calls]).view("datetime64[us]"), sizes
+                "time": np.repeat((np.array(gathered.times) * 1e6).astype(np.int64), calls).view(
+                    "datetime64[us]"
                 ),
                 "version": np.full(requests, about.version, dtype=np.int32),
-                "seconds": np.fromiter(
-                    chain.from_iterable([call.seconds for call in calls]), np.float32, requests
-                ),
+                "seconds": np.array(gathered.seconds),
             },
             nested=Nested(
-                np.array(counts, np.int32),
+                np.array(gathered.counts),
                 of_rows,
                 {
                     **({} if matrix is None else {MATRIX: matrix}),
@@ -121,31 +115,12 @@ class LogBatches:
         return texts_of([msgspec.json.encode(told).decode(), *[None] * (requests - 1)])
 
 
-def _each_row(
-    row_keys: Sequence[Sequence[bytes] | None], keys: Sequence[str | None], counts: Sequence[int]
-) -> list[str | None]:
+def _each_row(gathered: Gathered, keys: Sequence[str | None]) -> list[str | None]:
     """The key of each row, where precomputed answers are looked for by them; else its request's."""
     values: list[str | None] = []
-    for own, key, count in zip(row_keys, keys, counts, strict=True):
+    for own, key, count in zip(gathered.row_keys, keys, gathered.counts, strict=True):
         values += [key] * count if own is None else [one.decode("utf-8", "replace") for one in own]
     return values
-
-
-def _arms(wanted: Sequence[str | None], arm: str) -> Texts:
-    """Null where a request asked for a version by name: no arm was chosen for it."""
-    if wanted.count(None) == len(wanted):
-        return same_text(arm, len(wanted))
-    return texts_of([arm if one is None else None for one in wanted])
-
-
-def _of_calls(values: Sequence[str | Sequence[str]], sizes: Sequence[int]) -> Texts:
-    """A value a request: of each call one for all, or a list."""
-    if values.count(values[0]) == len(values) and isinstance(values[0], str):
-        return same_text(values[0], sum(sizes))
-    each = zip(values, sizes, strict=True)
-    return texts_of(
-        [*chain.from_iterable([[one] * size if isinstance(one, str) else one for one, size in each])]
-    )
 
 
 def _texts(values: Sequence[str | None]) -> Texts:

@@ -91,8 +91,16 @@ def package(
         options = msgspec.structs.replace(options, isolation=requirements.settings)
         progress("locking the requirements and making their environment", 0.01)
     with contextlib.closing(open_model(model, trust=trust, files=files, requirements=requirements)) as source:
-        about = (time, query)
-        return _package(source, data, target, prepare, options, contract, reference, about, out, progress)
+        named = _Named(time, query)
+        return _package(source, data, target, prepare, options, contract, reference, named, out, progress)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """The columns of the reference that say when rows were and which are one list."""
+
+    time: str | None
+    query: str | None
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,7 @@ def _package(
     options: ConversionOptions,
     contract: Contract | str | None,
     reference: Any,
-    about: tuple[str | None, str | None],
+    named: _Named,
     out: Path,
     progress: Progress,
 ) -> Packaged:
@@ -130,7 +138,7 @@ def _package(
     columns = sample_columns(final, plan.sample)
     progress("answering the golden rows", 0.78)
     with _loaded(plan, chosen, final, options) as engine:
-        served = _ask(engine, final, plan, columns, sample, given, about, options, progress)
+        served = _ask(engine, final, plan, columns, sample, given, named, options, progress)
     notes = (*plan.notes, *served.notes)
     progress("profiling", 0.88)
     spec = plan.final_spec(chosen)
@@ -195,15 +203,14 @@ def _ask(
     columns: Columns,
     sample: Sample,
     given: Sample | None,
-    about: tuple[str | None, str | None],
+    named: _Named,
     options: ConversionOptions,
     progress: Progress,
 ) -> _Served:
-    """Asks the model about the sample's rows, and about those `given` as a reference where there are any. `about` names the
-    columns of the reference's times and lists."""
+    """Asks the model about the sample's rows, and about those `given` as a reference where there are any."""
     used = frozenset(field.name for field in contract)
     told = sample if given is None else given
-    times, lists = read_times(told, used, about[0]), read_lists(told, about[1])
+    times, lists = read_times(told, used, named.time), read_lists(told, named.query)
     rows = answerable_rows(contract, columns, plan.refused)
     asked = _chosen(rows, options, lists if given is None else None)
     golden = make_golden(engine, contract, columns.take(rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -44,6 +45,33 @@ def texts_of(values: Sequence[str | None]) -> Texts:
         present = np.array([value is not None for value in values], dtype=bool)
     encoded = [b"" if value is None else value.encode("utf-8", "replace") for value in values]
     return Texts(np.array([*map(len, encoded)], dtype=np.int32), b"".join(encoded), present)
+
+
+class GrowingTexts:
+    """Texts that come a few at a time. None is null."""
+
+    def __init__(self) -> None:
+        self._lengths = array("i")
+        self._data = bytearray()
+
+    def add(self, values: Sequence[str]) -> None:
+        """Behind the others, written as `texts_of` does."""
+        together = "".join(values)
+        if together.isascii():
+            self._data += together.encode()
+            self._lengths.extend(map(len, values))
+        else:
+            encoded = [value.encode("utf-8", "replace") for value in values]
+            self._data += b"".join(encoded)
+            self._lengths.extend(map(len, encoded))
+
+    def clear(self) -> None:
+        del self._lengths[:]
+        self._data.clear()
+
+    def texts(self) -> Texts:
+        """All until now."""
+        return Texts(np.array(self._lengths), bytes(self._data))
 
 
 class Nested(msgspec.Struct, frozen=True):

@@ -81,11 +81,9 @@ class Frame:
         return self.table if self.actual is None else self.table.append_column(ACTUAL, self.actual)
 
 
-def reference_rows(bundle: Bundle) -> Frame | None:
-    """The rows that a bundle carries; None where it has none. Raises CorruptBundle."""
+def reference_rows(bundle: Bundle) -> Frame:
+    """The rows that a bundle carries. Raises CorruptBundle."""
     path = bundle.directory / FILE
-    if not path.is_file():
-        return None
     try:
         rows = pq.read_table(io.BytesIO(path.read_bytes()))
     except (OSError, pa.ArrowException) as error:

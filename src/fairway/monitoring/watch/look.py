@@ -164,8 +164,6 @@ def look_at_performance(
 def _likes(window: Frame, reference: Reference, notes: list[str]) -> dict[str, Frame]:
     """The rows that each column is compared with; empty where there are none."""
     frame = reference.like(window, notes)
-    if frame is None:
-        return {}
     found = dict.fromkeys(frame.table.column_names, frame)
     if reference.past is not None:
         for hours in filter(None, (reference.past.hours, reference.past.still)):
@@ -240,7 +238,7 @@ def _columns(
     window: Frame, reference: Reference, likes: Mapping[str, Frame], drift: DriftReport | None
 ) -> tuple[ColumnReport, ...]:
     compared: Mapping[str, ColumnDrift] = {} if drift is None else {c.name: c for c in drift.columns}
-    kinds = {} if reference.frame is None else frame_kinds(reference.frame, reference.contract)
+    kinds = frame_kinds(reference.frame, reference.contract)
     found = []
     given = window.given()
     for role, names in (("input", window.inputs), ("output", window.outputs)):
@@ -288,7 +286,7 @@ def _quality(
         reference.profile,
         contract=None,
         violations=violations,
-        violations_before=None if reference.frame is None else _of_rows(reference),
+        violations_before=_of_rows(reference),
         past_rows=same_length[-200:],
         latest=latest if isinstance(latest, datetime) and about.latest else None,
         now=now if about.latest else None,

@@ -89,7 +89,7 @@ class Reference:
 
     contract: Contract
     profile: PackagedProfile
-    frame: Frame | None
+    frame: Frame
     subject: Subject | None
     estimator: Cbpe | Dle | None
     normal: Mapping[str, Usual | None]
@@ -110,9 +110,9 @@ class Reference:
     def heeds_labels(self) -> bool:
         return self.subject is not None or bool(self.query)
 
-    def like(self, window: Frame, notes: list[str]) -> Frame | None:
+    def like(self, window: Frame, notes: list[str]) -> Frame:
         """The rows of `frame` that a window is compared with."""
-        return None if self.frame is None else Hours(self.frame, self.season).like(window, notes)
+        return Hours(self.frame, self.season).like(window, notes)
 
 
 def bundle_reference(
@@ -121,17 +121,17 @@ def bundle_reference(
     """The reference that a bundle carries. Where it says which of its rows are lists, requests are lists unless `query` says
     otherwise. Raises CorruptBundle."""
     frame = reference_rows(bundle)
-    ranks = frame is not None and REQUEST in frame.about.column_names
+    ranks = REQUEST in frame.about.column_names
     if ranks and not query:
         query = REQUEST
-    where = "the rows in its bundle" if frame is not None else "the profile in its bundle"
-    return make_reference(bundle.contract, profile, frame, text=where, value=value, query=query, ranks=ranks)
+    text = "the rows in its bundle"
+    return make_reference(bundle.contract, profile, frame, text=text, value=value, query=query, ranks=ranks)
 
 
 def make_reference(
     contract: Contract,
     profile: PackagedProfile,
-    frame: Frame | None,
+    frame: Frame,
     *,
     text: str,
     value: Any = None,
@@ -140,13 +140,12 @@ def make_reference(
 ) -> Reference:
     """Learns what there is to learn from labelled rows of `frame`. Of the numbers of a model that `ranks` their order is all that
     means something."""
-    inputs = tuple(field.name for field in contract) if frame is None else frame.inputs
-    subject = None if ranks and contract.task is Task.regression else subject_of(contract, inputs)
+    subject = None if ranks and contract.task is Task.regression else subject_of(contract, frame.inputs)
     importance = profile.importance
     notes: list[str] = []
     estimator: Cbpe | Dle | None = None
     normal: dict[str, Usual | None] = {}
-    if frame is None or frame.actual is None:
+    if frame.actual is None:
         notes.append("the reference has no labels, so performance is not estimated: package with --target")
     elif subject is not None:
         try:
@@ -155,12 +154,11 @@ def make_reference(
             estimator = fit_cbpe(window, value=value) if isinstance(window, Classified) else fit_dle(window)
         except InvalidInput as error:
             notes.append(f"performance is not estimated: {error}")
-    if query and frame is not None and frame.actual is not None:
+    if query and frame.actual is not None:
         try:
             normal |= usual_ranking(ranked_of(frame, query, "the reference"))
         except InvalidInput as error:
             notes.append(f"what is usual of lists is not known: {error}")
-    violations = {} if frame is None else _broken(frame, contract)
     return Reference(
         contract,
         profile,
@@ -170,7 +168,7 @@ def make_reference(
         normal,
         importance,
         text,
-        violations,
+        _broken(frame, contract),
         value,
         tuple(notes),
         season_of(frame),
@@ -178,9 +176,9 @@ def make_reference(
     )
 
 
-def season_of(frame: Frame | None) -> Season:
-    times = None if frame is None else frame.times
-    if frame is None or times is None:
+def season_of(frame: Frame) -> Season:
+    times = frame.times
+    if times is None:
         return Season.none
     numbers: dict[str, Array] = {}
     for name in frame.table.column_names:
