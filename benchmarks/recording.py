@@ -18,10 +18,12 @@ from benchmarks.subject import Body, Subject
 from fairway.app.home import open_home
 from fairway.app.keys import create_key
 
+ALONE = {"FAIRWAY_CONTROL_ENABLED": "false"}
+"""The monitor, which starts beside a server that records, is measured in `monitoring`."""
 MODES = {
-    "off": {"FAIRWAY_LOG_ENABLED": "false"},
-    "on": {},
-    "durable": {"FAIRWAY_LOG_DURABLE": "true"},
+    "off": {**ALONE, "FAIRWAY_LOG_ENABLED": "false"},
+    "on": ALONE,
+    "durable": {**ALONE, "FAIRWAY_LOG_DURABLE": "true"},
 }
 LOADS = (Load("json", 1, 1), Load("json", 1, 32), Load("json", 64, 8), Load("binary", 64, 8))
 LABELS = (1, 32)

@@ -31,6 +31,8 @@ _KEPT_BYTES = 8 * 1024 * 1024
 """The most memory that is kept for the next predictions of a version and shape."""
 _FRESH_ROWS = 64
 """Small calls are gathered several at once, for one costs nearly as much; and so few that they are in the caches still."""
+_FRESH_BYTES = 256 * 1024
+"""Of tensors, which are soon too much."""
 _REQUEST_BYTES = 128
 """About what is kept of who asked and how."""
 _SAY_SECONDS = 30.0
@@ -113,11 +115,11 @@ class Recorder:
     def record(self, predictions: Predictions) -> None:
         """Takes the predictions or counts them as dropped; returns at once. Their arrays stay as they are until they are
         gathered, which happens by itself."""
+        columns = predictions.columns
         self._fresh.append(predictions)
-        self._fresh_rows += (
-            predictions.columns.rows
-        )  # near enough where threads meet: it only says when to gather
-        if self._fresh_rows >= _FRESH_ROWS or self._closed:
+        self._fresh_rows += columns.rows  # threads may lose some: it only says when to gather
+        many = self._fresh_rows >= _FRESH_ROWS or (columns.packed is None and columns.bytes >= _FRESH_BYTES)
+        if many or self._closed:
             self.gather()
 
     def gather(self) -> None:
@@ -136,7 +138,7 @@ class Recorder:
         for shape, group in groups.items():
             try:
                 self._room_for(group[0], shape).add(group)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, MemoryError):
                 for one in group:
                     self._gather_alone(one, shape)
         if self._waiting.bytes >= _WRITE_BYTES and not self._due.is_set():

@@ -195,6 +195,19 @@ def test_the_queue_is_bounded_and_what_does_not_fit_is_counted(limit: dict[str, 
     assert sum(map(len, log.batches)) == kept
 
 
+def test_large_tensors_count_at_once() -> None:
+    log, dropped = MemoryLog(), Dropped()
+    recording = recorder(log, dropped, queue_bytes=1024 * 1024)
+    log.gate.clear()
+    about = Logged(model="m", version=1, digest="d")
+    for _ in range(5):
+        image = Columns(("image",), 1, arrays=[np.zeros((1, 300, 1024), np.uint8)])
+        recording.record(Predictions(about, [ASKED], [1], 0.0, [0.0], image, {"y": np.ones(1)}))
+    assert dropped == {"m": 2}
+    log.gate.set()
+    recording.close()
+
+
 def test_rows_count_against_the_limit_until_they_are_written() -> None:
     log, dropped = MemoryLog(), Dropped()
     recording = recorder(log, dropped, queue_rows=5)

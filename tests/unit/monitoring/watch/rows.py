@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from fairway.core.contract import Contract, DType, Field, Output, Task
 from fairway.core.settings import MonitoringSettings
-from fairway.monitoring.watch.frame import frame_of
+from fairway.monitoring.watch.frame import Frame, frame_of
 from fairway.monitoring.watch.look import Asked
 from fairway.monitoring.watch.monitor import Subjected, Version
 from fairway.monitoring.watch.reference import Reference, make_reference
@@ -66,6 +66,15 @@ def log_table(
             pa.array([str(t) for t in truth], pa.string()) if label == "json" else pa.array(truth)
         )
     return pa.table(columns)
+
+
+def wide(contract: Contract = CONTRACT) -> Frame:
+    """Rows that carry no values: all of them were too wide."""
+    table = log_table(3000, seed=99)
+    return frame_of(
+        table.select([n for n in table.column_names if n.partition(".")[0] not in ("input", "output")]),
+        contract,
+    )
 
 
 def reference(rows: int = 3000, *, labelled: bool = True) -> Reference:

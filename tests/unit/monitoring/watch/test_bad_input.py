@@ -31,6 +31,7 @@ from tests.unit.monitoring.watch.rows import (
     log_table,
     reference,
     subjected,
+    wide,
 )
 
 HOUR = timedelta(hours=1)
@@ -126,7 +127,7 @@ def test_private_fields_are_not_compared_whatever_the_log_has_of_them() -> None:
     )
     table = log_table(400, seed=3)
     hashed = broken(table, "input.country", pa.array([f"fwh1.{i}" for i in range(400)]))
-    for frame in (frame_of(log_table(3000, seed=99), hidden), None):
+    for frame in (frame_of(log_table(3000, seed=99), hidden), wide(hidden)):
         known = make_reference(hidden, PROFILE, frame, text="rows")
         watch = Watch(MemoryRows(hashed), Subjected(hidden, known, subjected(QUICK).asked))
         [report] = watch.at(NOON + HOUR + timedelta(seconds=6))

@@ -16,7 +16,7 @@ from fairway.monitoring.watch.look import About, Asked, look
 from fairway.monitoring.watch.reference import Reference, make_reference
 from fairway.monitoring.watch.subject import spellings_of, subject_of
 from fairway.monitoring.watch.values import Report, Summary, summary_of
-from tests.unit.monitoring.watch.rows import CONTRACT, NOON, PROFILE, log_table, reference
+from tests.unit.monitoring.watch.rows import CONTRACT, NOON, PROFILE, log_table, reference, wide
 
 ABOUT = About(
     model="m", version=1, digest="sha256:1", start=utc_text(NOON), end=utc_text(NOON + timedelta(hours=1))
@@ -121,13 +121,13 @@ def test_too_few_rows_or_labels_judge_nothing(known: Reference) -> None:
     assert empty.traffic.requests == 0
 
 
-def test_a_reference_without_labels_or_rows() -> None:
+def test_a_reference_without_labels_or_values() -> None:
     bare = reference(labelled=False)
     report = seen(log_table(500, seed=7, label="json"), bare)
     assert report.estimates == ()
     assert report.labels == 500
     assert any("no labels" in note for note in report.notes)
-    counts = make_reference(CONTRACT, PROFILE, None, text="a profile")
+    counts = make_reference(CONTRACT, PROFILE, wide(), text="rows without values")
     report = seen(log_table(500, seed=8), counts)
     assert report.columns[0].shape is None
     few = make_reference(CONTRACT, PROFILE, frame_of(log_table(30, label="number"), CONTRACT), text="few")
