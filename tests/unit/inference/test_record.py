@@ -20,6 +20,7 @@ from fairway.inference.record import Recorder
 from fairway.security.privacy import KEY_FIELD, Vault
 from fairway.stores.arrow_columns import texts_of
 from fairway.stores.log_segments import FIELDS, MATRIX, LogBatch
+from tests.planes import plane
 
 
 class MemoryLog:
@@ -281,6 +282,20 @@ def test_what_was_recorded_does_not_change_with_its_arrays() -> None:
     [found] = log.batches
     assert found.columns["input.b"].tolist() == [1, 3]
     assert found.columns["output.y"].tolist() == [[1, 1], [1, 1]]
+
+
+def test_a_caller_may_change_its_arrays_once_it_is_answered() -> None:
+    log = MemoryLog()
+    recording = recorder(log, Dropped(), flush_seconds=1000)
+    serving = plane(recorder=recording)
+    given = np.array([[1.0, 2.0], [3.0, 4.0]])
+    answer = serving.infer(Request(model="m", inputs={"rows": given}, request_id="r"))
+    given[:] = 9.0
+    answer.outputs["sum"][:] = 9.0
+    serving.close()
+    [found] = log.batches
+    assert [found.columns[f"input.{name}"].tolist() for name in "ab"] == [[1, 3], [2, 4]]
+    assert found.columns["output.sum"].tolist() == [3, 7]
 
 
 def test_memory_that_was_written_is_filled_again() -> None:
