@@ -176,20 +176,21 @@ class LmdbAnswers:
     def _open(self, path: Path) -> _File | None:
         """The file at `path`, opened once in this process; None when there is none."""
         for _ in range(_ATTEMPTS):
-            with _OPENING:
-                try:
-                    identity = _identity(path)
-                    file = _OPENED.get(identity)
-                    if file is None:
+            with _OPENING, _held(path) as identity:
+                if identity is None:
+                    return None
+                file = _OPENED.get(identity)
+                if file is None:
+                    try:
                         with _errors(str(path)):
                             file = _File(path, identity)
-                        if _identity(path) != identity:  # replaced meanwhile: which one was opened?
+                        if _identity(os.stat(path)) != identity:  # replaced meanwhile: which one was opened?
                             del file
                             continue
-                        _OPENED[identity] = file
-                    return file
-                except FileNotFoundError:
-                    return None
+                    except FileNotFoundError:
+                        return None
+                    _OPENED[identity] = file
+                return file
         raise AnswersUnavailable(
             f"{path} is replaced all the time.", hint="Is something publishing in a loop?"
         )
@@ -340,9 +341,23 @@ def _boot() -> bytes:
         return b""
 
 
-def _identity(path: Path) -> _Identity:
-    told = os.stat(path)
+def _identity(told: os.stat_result) -> _Identity:
     return told.st_dev, told.st_ino
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[_Identity | None]:
+    """Which file stands at `path`, None for none. Until the end no other file gets this identity, as the file is open."""
+    try:
+        with _errors(str(path)):
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        yield _identity(os.fstat(handle))
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -70,6 +70,40 @@ def test_other_processes_see_each_generation_whole_and_none_again(tmp_path: Path
         assert int(told) > 0
 
 
+def test_a_file_that_is_replaced_twice_while_it_is_opened_is_not_taken_for_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LmdbAnswers(tmp_path, "m")
+    opened: list[Path] = []
+
+    def publish(number: int) -> None:
+        writer = store.begin(generation())
+        writer.write([(b"a", b"%d" % number)], b"")
+        writer.publish()
+
+    def opens_another(path: Path, identity: tuple[int, int]) -> answers_lmdb._File:
+        if opened:
+            return whole(path, identity)
+        opened.append(path)
+        publish(1)  # what was to be opened is gone, and its number is free
+        found = whole(path, identity)
+        for number in range(2, 40):
+            publish(number)
+            if path.stat().st_ino == identity[1]:
+                break
+        return found
+
+    whole = answers_lmdb._File
+    publish(0)
+    monkeypatch.setattr(answers_lmdb, "_File", opens_another)
+    told = store.get(b"a")
+    assert told is not None
+    monkeypatch.undo()
+    gc.collect()
+    assert told == LmdbAnswers(tmp_path, "m").get(b"a")
+    assert int(told.entry) > 1
+
+
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     writer = LmdbAnswers(tmp_path, "m").begin(generation())
     for attempt in (LmdbAnswers(tmp_path, "m").resume, LmdbAnswers(tmp_path, "m").delete):
