@@ -32,7 +32,7 @@ _KEPT_BYTES = 8 * 1024 * 1024
 _FRESH_ROWS = 64
 """Small calls are gathered several at once, for one costs nearly as much; and so few that they are in the caches still."""
 _FRESH_BYTES = 256 * 1024
-"""Of tensors, which are soon too much."""
+"""Large calls are gathered at once."""
 _REQUEST_BYTES = 128
 """About what is kept of who asked and how."""
 _SAY_SECONDS = 30.0
@@ -91,9 +91,9 @@ class Recorder:
         """Held for what is gathered, and for as long as a copy takes."""
         self._disk = threading.Lock()
         """Held while what is gathered is taken and written; in the durable mode by whoever commits too."""
-        self._fresh: deque[Predictions] = deque()
-        """What came last, to be gathered when there is enough of it."""
-        self._fresh_rows = 0
+        self._fresh: deque[tuple[Predictions, int]] = deque()
+        """What came last and its bytes, to be gathered when there is enough of it."""
+        self._fresh_rows = self._fresh_bytes = 0
         self._gathered: dict[tuple[object, ...], Gathered] = {}
         """By version and shape."""
         self._empty: dict[tuple[object, ...], Gathered] = {}
@@ -115,11 +115,11 @@ class Recorder:
     def record(self, predictions: Predictions) -> None:
         """Takes the predictions or counts them as dropped; returns at once. Their arrays stay as they are until they are
         gathered, which happens by itself."""
-        columns = predictions.columns
-        self._fresh.append(predictions)
-        self._fresh_rows += columns.rows  # threads may lose some: it only says when to gather
-        many = self._fresh_rows >= _FRESH_ROWS or (columns.packed is None and columns.bytes >= _FRESH_BYTES)
-        if many or self._closed:
+        size = predictions.bytes
+        self._fresh.append((predictions, size))
+        self._fresh_rows += predictions.columns.rows  # threads may lose some: it only says when to gather
+        self._fresh_bytes += size
+        if self._fresh_rows >= _FRESH_ROWS or self._fresh_bytes >= _FRESH_BYTES or self._closed:
             self.gather()
 
     def gather(self) -> None:
@@ -130,9 +130,9 @@ class Recorder:
     def _gather(self) -> None:
         """As `gather`; the lock is held."""
         groups: dict[tuple[object, ...], list[Predictions]] = {}
-        self._fresh_rows = 0
+        self._fresh_rows = self._fresh_bytes = 0
         while self._fresh:
-            taken = self._taken(self._fresh.popleft())
+            taken = self._taken(*self._fresh.popleft())
             if taken is not None:
                 groups.setdefault(likely_shape(taken), []).append(taken)
         for shape, group in groups.items():
@@ -144,7 +144,7 @@ class Recorder:
         if self._waiting.bytes >= _WRITE_BYTES and not self._due.is_set():
             self._due.set()
 
-    def _taken(self, predictions: Predictions) -> Predictions | None:
+    def _taken(self, predictions: Predictions, size: int) -> Predictions | None:
         """What is to be recorded of them; what is not, and should have been, is counted."""
         about = predictions.about
         if predictions.violations:
@@ -153,8 +153,8 @@ class Recorder:
             chosen = sampled(predictions)
             if chosen is None:
                 return None
-            predictions = chosen
-        rows, size = predictions.columns.rows, predictions.bytes
+            predictions, size = chosen, chosen.bytes
+        rows = predictions.columns.rows
         if not rows:
             return None
         if self._rate and self._left < size and not self._may_spend(size):

@@ -48,7 +48,7 @@ def texts_of(values: Sequence[str | None]) -> Texts:
 
 
 class GrowingTexts:
-    """Texts that come a few at a time. None is null."""
+    """Texts, none of them null, that come a few at a time."""
 
     def __init__(self) -> None:
         self._lengths = array("i")
@@ -129,7 +129,7 @@ def _struct_of(pairs: _Pairs) -> _Kind:
     return ("struct", *[(name, kind) for name, (kind, _) in pairs.items()])
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _schema(kind: _Kind) -> Any:
     """Kept, since it takes longer to make than the array of a small batch."""
     name, *of = kind
@@ -144,7 +144,7 @@ def _schema(kind: _Kind) -> Any:
     return na.c_schema(made)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)
 def _with_metadata(kind: _Kind, metadata: tuple[tuple[str, str], ...]) -> Any:
     return _schema(kind).modify(metadata={key.encode(): value.encode() for key, value in metadata})
 
